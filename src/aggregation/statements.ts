@@ -1,0 +1,156 @@
+import { LIMB } from "../metering/values.ts";
+
+/**
+ * The events of ?1 (a JSON array of LoggedEvent) that are not stored yet. Every statement that
+ * counts reads through it and runs before INSERT_EVENTS in the same transaction: that is what makes
+ * a redelivered event count once.
+ */
+const INCOMING = `
+  incoming AS (
+    SELECT
+      item.value ->> 'meter' AS meter,
+      item.value ->> 'customer' AS customer,
+      item.value ->> 'timestamp' AS timestamp,
+      item.value ->> 'id' AS id,
+      item.value ->> 'value' AS value,
+      item.value ->> 'received' AS received,
+      item.value ->> 'aggregation' AS aggregation
+    FROM json_each(?1) AS item
+    WHERE NOT EXISTS (
+      SELECT 1 FROM events
+      WHERE meter = item.value ->> 'meter'
+        AND customer = item.value ->> 'customer'
+        AND timestamp = item.value ->> 'timestamp'
+        AND id = item.value ->> 'id'
+    )
+  )`;
+
+export const ADD_TO_HOURLY_SUMMARIES = `
+  WITH ${INCOMING}
+  INSERT INTO hourly_summaries (meter, customer, hour, count, sum_high, sum_low)
+  SELECT
+    meter, customer, timestamp - timestamp % 3600000,
+    COUNT(*), SUM(value / ${LIMB}), SUM(value % ${LIMB})
+  FROM incoming
+  WHERE aggregation = 'additive'
+  GROUP BY 1, 2, 3
+  ON CONFLICT (meter, customer, hour) DO UPDATE SET
+    count = count + excluded.count,
+    sum_high = sum_high + excluded.sum_high,
+    sum_low = sum_low + excluded.sum_low`;
+
+/** A window keeps the event with the greatest (rank, received, id), whatever the order of arrival. */
+export const KEEP_WINDOW_SURVIVORS = `
+  WITH ${INCOMING},
+  ranked AS (
+    SELECT
+      meter, customer,
+      timestamp - timestamp % IIF(aggregation = 'last_received_of_day', 86400000, 3600000) AS window_start,
+      IIF(aggregation = 'latest_of_hour', timestamp, received) AS rank,
+      timestamp, received, id, value
+    FROM incoming
+    WHERE aggregation <> 'additive'
+  ),
+  ordered AS (
+    SELECT *, ROW_NUMBER() OVER (
+      PARTITION BY meter, customer, window_start ORDER BY rank DESC, received DESC, id DESC
+    ) AS place
+    FROM ranked
+  )
+  INSERT INTO window_survivors (meter, customer, window_start, rank, timestamp, received, id, value)
+  SELECT meter, customer, window_start, rank, timestamp, received, id, value
+  FROM ordered
+  WHERE place = 1
+  ON CONFLICT (meter, customer, window_start) DO UPDATE SET
+    rank = excluded.rank,
+    timestamp = excluded.timestamp,
+    received = excluded.received,
+    id = excluded.id,
+    value = excluded.value
+  WHERE (excluded.rank, excluded.received, excluded.id)
+      > (window_survivors.rank, window_survivors.received, window_survivors.id)`;
+
+export const INSERT_EVENTS = `
+  INSERT INTO events (meter, customer, timestamp, id, identifier, value, received, dimensions)
+  SELECT
+    item.value ->> 'meter',
+    item.value ->> 'customer',
+    item.value ->> 'timestamp',
+    item.value ->> 'id',
+    item.value ->> 'identifier',
+    item.value ->> 'value',
+    item.value ->> 'received',
+    item.value -> 'dimensions'
+  FROM json_each(?1) AS item
+  WHERE true
+  ON CONFLICT DO NOTHING`;
+
+/** Where windows are counted from and their length (ms). D1 binds every number as a real, which does not divide like an integer. */
+const WINDOWS = "windows AS (SELECT CAST(?9 AS INTEGER) AS origin, CAST(?10 AS INTEGER) AS length)";
+
+/**
+ * Summaries of a meter that adds up, newest first. Whole hours come from their rows, the edges of
+ * the range from the events. ?1 meter, ?2 customer, ?3 to ?4 whole hours, ?5 to ?6 and ?7 to ?8 the
+ * edges, ?9 where windows are counted from, ?10 their length, ?11 how many. Sums as text: they may
+ * be past 2^53.
+ */
+export const ADDITIVE_SUMMARIES = `
+  WITH ${WINDOWS},
+  parts AS (
+    SELECT hour AS timestamp, count, sum_high, sum_low
+    FROM hourly_summaries
+    WHERE meter = ?1 AND customer = ?2 AND hour >= ?3 AND hour < ?4
+    UNION ALL
+    SELECT timestamp, 1, value / ${LIMB}, value % ${LIMB}
+    FROM events
+    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?5 AND timestamp < ?6
+    UNION ALL
+    SELECT timestamp, 1, value / ${LIMB}, value % ${LIMB}
+    FROM events
+    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?7 AND timestamp < ?8
+  )
+  SELECT
+    windows.origin + (timestamp - windows.origin) / windows.length * windows.length AS start,
+    CAST(SUM(count) AS TEXT) AS count,
+    CAST(SUM(sum_high + sum_low / ${LIMB}) AS TEXT) AS sum_high,
+    CAST(SUM(sum_low % ${LIMB}) AS TEXT) AS sum_low
+  FROM parts, windows
+  GROUP BY 1
+  HAVING SUM(count) > 0
+  ORDER BY 1`;
+
+/**
+ * The same for a meter that keeps one event per window; ?3 to ?4 are window starts, and survivors
+ * outside ?12 to ?13 are left out (a day's survivor may lie outside the range that cuts its day).
+ */
+export const SURVIVOR_SUMMARIES = `
+  WITH ${WINDOWS},
+  parts AS (
+    SELECT timestamp, received, id, value
+    FROM window_survivors
+    WHERE meter = ?1 AND customer = ?2 AND window_start >= ?3 AND window_start < ?4
+      AND timestamp >= ?12 AND timestamp < ?13
+    UNION ALL
+    SELECT timestamp, received, id, value
+    FROM events
+    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?5 AND timestamp < ?6
+    UNION ALL
+    SELECT timestamp, received, id, value
+    FROM events
+    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?7 AND timestamp < ?8
+  ),
+  placed AS (
+    SELECT *, windows.origin + (timestamp - windows.origin) / windows.length * windows.length AS start, ROW_NUMBER() OVER (
+      PARTITION BY (timestamp - windows.origin) / windows.length ORDER BY timestamp DESC, received DESC, id DESC
+    ) AS place
+    FROM parts, windows
+  )
+  SELECT
+    start,
+    CAST(COUNT(*) AS TEXT) AS count,
+    CAST(SUM(value / ${LIMB}) AS TEXT) AS sum_high,
+    CAST(SUM(value % ${LIMB}) AS TEXT) AS sum_low,
+    CAST(MAX(IIF(place = 1, value, 0)) AS TEXT) AS last
+  FROM placed
+  GROUP BY 1
+  ORDER BY 1`;

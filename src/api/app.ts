@@ -1,0 +1,85 @@
+import { OpenAPIHono } from "@hono/zod-openapi";
+import type { Context, Next } from "hono";
+import type { Env } from "../env.ts";
+import { logError } from "../log.ts";
+import { newId } from "../metering/identifiers.ts";
+import { LIMITS } from "../metering/limits.ts";
+import { authenticate } from "./auth.ts";
+import { API_INFO, docsPage, SECURITY } from "./docs.ts";
+import type { Endpoint } from "./endpoint.ts";
+import { type ApiError, type Door, errorResponse } from "./errors.ts";
+import { eventSummaryEndpoints } from "./v1/event-summaries.ts";
+import { meterEndpoints } from "./v1/meters.ts";
+import { meterEventEndpoints } from "./v2/meter-events.ts";
+
+type App = { Bindings: Env; Variables: { requestId: string } };
+
+const ENDPOINTS: readonly Endpoint[] = [...meterEventEndpoints, ...meterEndpoints, ...eventSummaryEndpoints];
+
+/** The HTTP side: every endpoint, the description of the API, and Stripe's `error` object for everything else. */
+export function createApp(): OpenAPIHono<App> {
+  const app = new OpenAPIHono<App>();
+  app.use(answerHeaders);
+  for (const endpoint of ENDPOINTS) {
+    app.openAPIRegistry.registerPath(endpoint.route);
+    app.on(endpoint.method.toUpperCase(), endpoint.path.replaceAll(/\{(\w+)\}/g, ":$1"), (c) => serve(endpoint, c));
+  }
+  app.openAPIRegistry.registerComponent("securitySchemes", "key", SECURITY);
+  app.get("/openapi.json", (c) => c.json(app.getOpenAPI31Document(API_INFO)));
+  app.get("/docs", (c) => c.html(docsPage(app.getOpenAPI31Document(API_INFO))));
+  app.notFound((c) => errorResponse(doorOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
+  app.onError((error, c) => {
+    logError("a request could not be finished", error, { path: c.req.path, request: c.get("requestId") });
+    return errorResponse(doorOf(c.req.path), { reason: "unavailable" });
+  });
+  return app;
+}
+
+/** One call, from the key to the answer. */
+async function serve({ door, limited, call }: Endpoint, c: Context<App>): Promise<Response> {
+  const { env, executionCtx: execution } = c;
+  const key = await authenticate(c.req.header("authorization"), env.DB, execution);
+  if (!key.ok) return errorResponse(door, key.error);
+  if (limited && key.value.livemode && !(await env.SYNC_EVENTS_LIMIT.limit({ key: key.value.id })).success) {
+    return errorResponse(door, { reason: "rate_limited" });
+  }
+  const idempotencyKey = c.req.header("idempotency-key") || undefined;
+  if (idempotencyKey !== undefined && idempotencyKey.length > LIMITS.idempotencyKeyLength) {
+    return errorResponse(door, {
+      reason: "invalid_field",
+      message: `An Idempotency-Key can have at most ${LIMITS.idempotencyKeyLength} characters.`,
+    });
+  }
+  const context = { door, key: key.value, env, execution, now: Date.now(), idempotencyKey };
+  const answer = await call(c.req.raw, c.req.param(), context);
+  return answer.ok
+    ? new Response(answer.value, { headers: { "content-type": "application/json" } })
+    : errorResponse(door, answer.error);
+}
+
+/** The headers that every answer has, errors included; the SDKs read them. */
+async function answerHeaders(c: Context<App>, next: Next): Promise<void> {
+  const requestId = `req_${newId()}`;
+  c.set("requestId", requestId);
+  await next();
+  c.res.headers.set("request-id", requestId);
+  for (const name of ["stripe-version", "idempotency-key"]) {
+    const value = c.req.header(name);
+    if (value) c.res.headers.set(name, value);
+  }
+}
+
+/** The API whose errors a path answers with. */
+const doorOf = (path: string): Door => (path.startsWith("/v2/") ? "v2" : "v1");
+
+/** Whether it is the path that nobody serves, or only this method of it. */
+function noSuchRoute(method: string, path: string): ApiError {
+  const allowed = ENDPOINTS.filter((endpoint) => pattern(endpoint.path).test(path)).map((endpoint) =>
+    endpoint.method.toUpperCase(),
+  );
+  return allowed.length === 0
+    ? { reason: "unknown_url", method, path }
+    : { reason: "method_not_allowed", method, path, allowed: allowed.join(", ") };
+}
+
+const pattern = (path: string): RegExp => new RegExp(`^${path.replaceAll(/\{\w+\}/g, "[^/]+")}$`);

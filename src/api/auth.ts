@@ -1,0 +1,26 @@
+import type { Execution } from "../env.ts";
+import { err, ok, type Result } from "../metering/result.ts";
+import { type ApiKey, findKey } from "../storage/keys.ts";
+import type { ApiError } from "./errors.ts";
+
+const BEARER = /^Bearer +(\S+) *$/i;
+const BASIC = /^Basic +([A-Za-z0-9+/]+={0,2}) *$/i;
+
+/** Who calls, by the Authorization header: `Bearer KEY`, or Basic with the key as user name (curl -u KEY:). */
+export async function authenticate(
+  header: string | undefined,
+  db: D1Database,
+  execution: Execution,
+): Promise<Result<ApiKey, ApiError>> {
+  if (!header) return err({ reason: "no_key" });
+  const secret = secretOf(header);
+  const key = secret === undefined ? undefined : await findKey(db, secret, execution);
+  return key === undefined ? err({ reason: "invalid_key" }) : ok(key);
+}
+
+function secretOf(header: string): string | undefined {
+  const bearer = BEARER.exec(header)?.[1];
+  if (bearer !== undefined) return bearer;
+  const basic = BASIC.exec(header)?.[1];
+  return basic === undefined ? undefined : Buffer.from(basic, "base64").toString("latin1").split(":", 1)[0];
+}

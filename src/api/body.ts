@@ -1,0 +1,94 @@
+import { parse } from "qs";
+import { LIMITS } from "../metering/limits.ts";
+import { err, ok, type Result } from "../metering/result.ts";
+import { type ApiError, BODY_TOO_LARGE, type Door } from "./errors.ts";
+
+/** What a request says, before any schema has seen it. */
+export type Fields = Readonly<Record<string, unknown>>;
+
+const FORM = "application/x-www-form-urlencoded";
+const JSON_TYPE = "application/json";
+
+/** Reads a request's body as the door's encoding: forms for v1, a JSON object for v2. An absent body has no fields. */
+export async function readBody(request: Request, door: Door): Promise<Result<Fields, ApiError>> {
+  const text = await readText(request);
+  if (!text.ok) return text;
+  if (text.value === "") return ok({});
+  const expected = door === "v1" ? FORM : JSON_TYPE;
+  const type = request.headers.get("content-type")?.split(";", 1)[0]?.trim().toLowerCase();
+  if (type !== expected) return err({ reason: "unsupported_content_type", expected });
+  return door === "v1" ? parseForm(text.value) : parseJsonObject(text.value);
+}
+
+/** Reads no more of a body than the limit allows, and only well-formed UTF-8. */
+async function readText(request: Request): Promise<Result<string, ApiError>> {
+  if (request.body === null) return ok("");
+  // A body with a length has no more bytes than that; one without is counted as it comes.
+  const length = request.headers.get("content-length");
+  if (Number(length ?? 0) > LIMITS.bodyBytes) return err(BODY_TOO_LARGE);
+  const bytes = length === null ? await readBytes(request.body) : await request.arrayBuffer();
+  if (bytes === undefined) return err(BODY_TOO_LARGE);
+  try {
+    return ok(new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(bytes));
+  } catch {
+    return err({ reason: "malformed_body", message: "The request body is not valid UTF-8." });
+  }
+}
+
+/** A body's bytes, or nothing when they are more than the limit; what is still to come then is not read. */
+async function readBytes(body: ReadableStream<Uint8Array>): Promise<Uint8Array | undefined> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.byteLength;
+    if (bytes > LIMITS.bodyBytes) return undefined;
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+function parseJsonObject(text: string): Result<Fields, ApiError> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return err({ reason: "malformed_body", message: "The request body is not valid JSON." });
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    return err({ reason: "malformed_body", message: "The request body must be a JSON object." });
+  }
+  return ok(value as Fields);
+}
+
+/**
+ * Parses Stripe's bracketed form encoding (`a[b]=c`, `a[0]=x`), of a body or a query. A key that
+ * comes twice becomes an array, which no schema takes for a string.
+ */
+export function parseForm(text: string): Result<Fields, ApiError> {
+  try {
+    const fields = parse(text, {
+      depth: 3,
+      strictDepth: true,
+      parameterLimit: 200,
+      throwOnLimitExceeded: true,
+      plainObjects: true,
+      decoder: decodeStrictly,
+    });
+    return ok(fields);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : "";
+    return err({ reason: "malformed_body", message: `The form-encoded parameters cannot be read. ${message}`.trim() });
+  }
+}
+
+/** qs passes over what it cannot decode and drops `__proto__`; here both are the sender's mistake. */
+function decodeStrictly(text: string): string {
+  let decoded: string;
+  try {
+    decoded = decodeURIComponent(text.replaceAll("+", " "));
+  } catch {
+    throw new Error("They contain a broken percent encoding.");
+  }
+  if (decoded.includes("__proto__")) throw new Error("__proto__ cannot be used.");
+  return decoded;
+}

@@ -1,0 +1,57 @@
+import { digest } from "../metering/identifiers.ts";
+import { err, ok, type Result } from "../metering/result.ts";
+import { findAnswer, saveAnswer } from "../storage/idempotency.ts";
+import type { Answer, Call } from "./endpoint.ts";
+import type { ApiError } from "./errors.ts";
+
+/** What a POST is going to change, and the body that answers it. */
+export type Change = {
+  readonly body: string;
+  readonly statements: readonly D1PreparedStatement[];
+  /** Finds the rule that made the transaction fail, if it was one. */
+  readonly explain?: () => Promise<ApiError | undefined>;
+};
+
+/**
+ * Carries out a POST at most once per Idempotency-Key: the first answer is stored in the same
+ * transaction as the change, and answers every retry. Failures are not stored, so they may be tried again.
+ */
+export async function commitOnce(
+  call: Call<object>,
+  prepare: () => Promise<Result<Change, ApiError>>,
+): Promise<Answer> {
+  const earlier = await answerOf(call);
+  if (earlier !== undefined) return earlier;
+  const change = await prepare();
+  if (!change.ok) return change;
+  const { body, statements, explain } = change.value;
+  const { env, idempotencyKey, now } = call;
+  const answer = idempotencyKey === undefined ? [] : saveAnswer(env.DB, keyed(call, idempotencyKey), body, now);
+  const all = [...answer, ...statements];
+  if (all.length === 0) return ok(body);
+  try {
+    await env.DB.batch(all);
+    return ok(body);
+  } catch (error) {
+    // Another request with this key was first, or a rule of the schema was in the way, or D1 failed.
+    const meanwhile = await answerOf(call);
+    if (meanwhile !== undefined) return meanwhile;
+    const reason = await explain?.();
+    if (reason !== undefined) return err(reason);
+    throw error;
+  }
+}
+
+async function answerOf(call: Call<object>): Promise<Answer | undefined> {
+  const { env, idempotencyKey, now } = call;
+  if (idempotencyKey === undefined) return undefined;
+  const found = await findAnswer(env.DB, keyed(call, idempotencyKey), now);
+  if (found === undefined) return undefined;
+  return found === "reused" ? err({ reason: "idempotency_key_reused", key: idempotencyKey }) : ok(found.body);
+}
+
+const keyed = ({ endpoint, input, key }: Call<object>, idempotencyKey: string) => ({
+  livemode: key.livemode,
+  key: idempotencyKey,
+  digest: digest(endpoint, JSON.stringify(input)),
+});

@@ -1,0 +1,276 @@
+import type { MeteringError } from "../metering/errors.ts";
+import { LIMITS } from "../metering/limits.ts";
+
+/** The two doors: Stripe's v1 API (forms, unix seconds) and v2 API (JSON, RFC 3339). */
+export type Door = "v1" | "v2";
+
+/** Failures of a request before or beside the rules of metering. */
+export type RequestError =
+  | { readonly reason: "no_key" }
+  | { readonly reason: "invalid_key" }
+  | { readonly reason: "rate_limited" }
+  | { readonly reason: "unknown_url"; readonly method: string; readonly path: string }
+  | { readonly reason: "method_not_allowed"; readonly method: string; readonly path: string; readonly allowed: string }
+  | { readonly reason: "body_too_large"; readonly limit: number }
+  | { readonly reason: "unsupported_content_type"; readonly expected: string }
+  | { readonly reason: "malformed_body"; readonly message: string }
+  /** The shard of the log is past its high-water mark. */
+  | { readonly reason: "log_full" }
+  /** The deployment is configured with another number of shards than its data. */
+  | { readonly reason: "shards_changed"; readonly configured: number; readonly recorded: number }
+  /** Something this service stands on did not answer; what came of the request is unknown. */
+  | { readonly reason: "unavailable" };
+
+export type ApiError = MeteringError | RequestError;
+
+/** What either door says of an error. */
+type WireError = {
+  readonly status: 400 | 401 | 404 | 405 | 409 | 413 | 415 | 429 | 503;
+  readonly message: string;
+  readonly param?: string | undefined;
+  /** v1: `error.type`, `invalid_request_error` unless given. */
+  readonly v1Type?: "api_error" | "idempotency_error";
+  /** v1: `error.code`, absent unless given. */
+  readonly v1Code?: string;
+  /** v1: when its status is not the same as v2's. */
+  readonly v1Status?: 400;
+  readonly v2Code: string;
+  /** v2: `error.type`, which the SDKs look at first; absent unless given. */
+  readonly v2Type?: "idempotency_error" | "rate_limit";
+  /** What `stripe-should-retry` says; the SDK decides by the status when it is absent. */
+  readonly retry?: boolean;
+  readonly headers?: Readonly<Record<string, string>>;
+};
+
+const seconds = (ms: number): number => Math.ceil(ms / 1_000);
+
+/** The one mapper from what went wrong to Stripe's codes and messages (wire contract, section 2). */
+function describe(error: ApiError): WireError {
+  switch (error.reason) {
+    case "invalid_field":
+      return { status: 400, message: error.message, param: error.param, v2Code: "invalid_fields" };
+    case "unknown_parameter":
+      return {
+        status: 400,
+        message: `Received unknown parameter: ${error.param}`,
+        param: error.param,
+        v1Code: "parameter_unknown",
+        v2Code: "invalid_fields",
+      };
+    case "missing_parameter":
+      return {
+        status: 400,
+        message: `Missing required param: ${error.param}.`,
+        param: error.param,
+        v1Code: "parameter_missing",
+        v2Code: "invalid_fields",
+      };
+    case "no_meter":
+      return { status: 400, message: noActiveMeter(error.eventName), param: "event_name", v2Code: "no_meter" };
+    case "archived_meter":
+      return { status: 400, message: noActiveMeter(error.eventName), param: "event_name", v2Code: "archived_meter" };
+    case "payload_no_customer_defined":
+      return {
+        status: 400,
+        message: `Customer mapping key ${error.key} not found in payload.`,
+        param: `payload[${error.key}]`,
+        v2Code: "payload_no_customer_defined",
+      };
+    case "payload_no_value_defined":
+      return {
+        status: 400,
+        message: `Value key ${error.key} not found in payload.`,
+        param: `payload[${error.key}]`,
+        v2Code: "payload_no_value_defined",
+      };
+    case "payload_invalid_value":
+      return {
+        status: 400,
+        message: /^[0-9]{16,}$/.test(error.value)
+          ? `The value in the event payload can have at most 15 digits. Received ${error.value}.`
+          : `The value in the event payload must be a positive integer of at most 15 digits. Received ${error.value}.`,
+        param: `payload[${error.key}]`,
+        v2Code: "payload_invalid_value",
+      };
+    case "timestamp_too_far_in_past":
+      return {
+        status: 400,
+        message: `The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal to ${seconds(error.earliest)}.`,
+        param: "timestamp",
+        v2Code: "timestamp_too_far_in_past",
+      };
+    case "timestamp_in_future":
+      return {
+        status: 400,
+        message: `The event timestamp cannot be more than 5 minutes in the future. Expected a timestamp less than or equal to ${Math.floor(error.latest / 1_000)}.`,
+        param: "timestamp",
+        v2Code: "timestamp_in_future",
+      };
+    case "too_many_concurrent_requests":
+      return {
+        status: 409,
+        message: "Cannot create multiple usage events for the same customer, meter concurrently.",
+        v1Code: "too_many_concurrent_requests",
+        v2Code: "too_many_concurrent_requests",
+      };
+    case "duplicate_meter_event":
+      return {
+        status: 400,
+        message: `An event already exists with identifier ${error.identifier}.`,
+        param: "identifier",
+        v2Code: "duplicate_meter_event",
+        retry: false,
+      };
+    case "idempotency_key_reused":
+      return {
+        status: 409,
+        v1Status: 400,
+        message: `Keys for idempotent requests can only be used with the same parameters they were first used with. Try using a key other than '${error.key}' if you meant to execute a different request.`,
+        v1Type: "idempotency_error",
+        v2Code: "idempotency_error",
+        v2Type: "idempotency_error",
+        retry: false,
+      };
+    case "meter_name_taken":
+      return {
+        status: 400,
+        message: `An active meter already exists for event name '${error.eventName}'. To create a new meter with the same event name, first deactivate the currently active meter.`,
+        param: "event_name",
+        v2Code: "invalid_fields",
+      };
+    case "no_such_meter":
+      return {
+        status: error.param === "id" ? 404 : 400,
+        message: `No such meter: '${error.id}'`,
+        param: error.param,
+        v1Code: "resource_missing",
+        v2Code: "not_found",
+      };
+    case "no_such_summary":
+      return {
+        status: 400,
+        message: `No such meter event summary in this range: '${error.id}'`,
+        param: error.param,
+        v1Code: "resource_missing",
+        v2Code: "not_found",
+      };
+    case "misaligned_time":
+      return { status: 400, message: misaligned(error), param: error.param, v2Code: "invalid_fields" };
+    case "no_key":
+      return {
+        status: 401,
+        message:
+          "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY'), or as the user name of Basic auth.",
+        v2Code: "unauthorized",
+        headers: { "www-authenticate": 'Bearer realm="edgemeter"' },
+      };
+    case "invalid_key":
+      return {
+        status: 401,
+        message: "Invalid API Key provided.",
+        v2Code: "unauthorized",
+        headers: { "www-authenticate": 'Bearer realm="edgemeter"' },
+      };
+    case "rate_limited":
+      return {
+        status: 429,
+        message: "Too many requests hit the API too quickly. We recommend an exponential backoff of your requests.",
+        v1Code: "rate_limit",
+        v2Code: "account_rate_limit_exceeded",
+        v2Type: "rate_limit",
+      };
+    case "unknown_url":
+      return {
+        status: 404,
+        message: `Unrecognized request URL (${error.method}: ${error.path}).`,
+        v2Code: "not_found",
+      };
+    case "method_not_allowed":
+      return {
+        status: 405,
+        message: `Unrecognized request method (${error.method}: ${error.path}). Allowed: ${error.allowed}.`,
+        v2Code: "method_not_allowed",
+        headers: { allow: error.allowed },
+      };
+    case "body_too_large":
+      return {
+        status: 413,
+        message: `The request body can have at most ${error.limit} bytes.`,
+        v2Code: "invalid_fields",
+      };
+    case "unsupported_content_type":
+      return {
+        status: 415,
+        message: `Invalid request: check that its Content-Type is ${error.expected}.`,
+        v2Code: "invalid_fields",
+      };
+    case "malformed_body":
+      return { status: 400, message: error.message, v2Code: "invalid_fields" };
+    case "log_full":
+      return {
+        status: 503,
+        message:
+          "The event log is full until its events are aggregated. Nothing was stored; send the event again later.",
+        v1Type: "api_error",
+        v2Code: "log_full",
+        retry: true,
+      };
+    case "shards_changed":
+      return {
+        status: 503,
+        message: `This deployment is configured with EVENT_LOG_SHARDS = ${error.configured}, but its data was started with ${error.recorded}. It accepts no events until the setting is put back.`,
+        v1Type: "api_error",
+        v2Code: "shards_changed",
+        retry: true,
+      };
+    case "unavailable":
+      return {
+        status: 503,
+        message:
+          "The request could not be finished. It is safe to send it again with the same identifier or Idempotency-Key.",
+        v1Type: "api_error",
+        v2Code: "service_unavailable",
+        retry: true,
+      };
+  }
+}
+
+const noActiveMeter = (eventName: string): string => `No active meter found for event name "${eventName}".`;
+
+function misaligned({
+  param,
+  seconds,
+  expectedSeconds,
+  grouping,
+}: Extract<ApiError, { reason: "misaligned_time" }>): string {
+  const expected = `(expected ${expectedSeconds})`;
+  switch (grouping) {
+    case "none":
+      return `${param} ${seconds} should be aligned with minute boundaries ${expected}.`;
+    case "hour":
+      return `${param} ${seconds} should be aligned with hourly boundaries ${expected} because the \`value_grouping_window\` is hour.`;
+    case "day":
+      return `${param} ${seconds} should be aligned with daily boundaries ${expected} because the \`value_grouping_window\` is day.`;
+  }
+}
+
+/** The answer to a failed request: Stripe's `{"error": …}`, which the SDKs need on every status that is not 2xx. */
+export function errorResponse(door: Door, error: ApiError): Response {
+  const wire = describe(error);
+  const { message } = wire;
+  const body =
+    door === "v1"
+      ? { type: wire.v1Type ?? "invalid_request_error", message, code: wire.v1Code, param: wire.param }
+      : { code: wire.v2Code, message, type: wire.v2Type };
+  return new Response(JSON.stringify({ error: body }), {
+    status: (door === "v1" ? wire.v1Status : undefined) ?? wire.status,
+    headers: {
+      "content-type": "application/json",
+      ...(wire.retry === undefined ? {} : { "stripe-should-retry": String(wire.retry) }),
+      ...wire.headers,
+    },
+  });
+}
+
+/** Bytes of a body at most; named here for who refuses it. */
+export const BODY_TOO_LARGE: ApiError = { reason: "body_too_large", limit: LIMITS.bodyBytes };

@@ -1,0 +1,85 @@
+import { z } from "@hono/zod-openapi";
+import type { MeteringError } from "../metering/errors.ts";
+import { isStorable, readPayload } from "../metering/events.ts";
+import { LIMITS } from "../metering/limits.ts";
+import { err, ok, type Result } from "../metering/result.ts";
+import { MISSING, requiredError } from "./endpoint.ts";
+
+/** Text of 1 to `max` characters that every store keeps as it is. */
+export const text = (max: number) =>
+  z
+    .string(requiredError)
+    .min(1, "it cannot be empty.")
+    .max(max, `it can have at most ${max} characters.`)
+    .refine(isStorable, "it contains characters that cannot be stored.");
+
+/** v1 sends null as an empty string: an optional parameter that is empty is not there. */
+export const optional = <T extends z.ZodType>(schema: T) =>
+  z.union([z.literal("").transform(() => undefined), schema]).optional();
+
+const INTEGER = /^-?[0-9]{1,12}$/;
+
+/** A v1 time: whole seconds since 1970, as digits. */
+export const unixSeconds = z
+  .string(requiredError)
+  .regex(INTEGER, "it must be a Unix timestamp in seconds.")
+  .transform(Number)
+  .openapi({ type: "integer", example: 1711656000 });
+
+/** How many objects a page holds. */
+export const pageLimit = z
+  .string()
+  .regex(/^[0-9]{1,3}$/, "it must be an integer.")
+  .transform(Number)
+  .refine((limit) => limit >= 1 && limit <= LIMITS.pageSize, `it must be between 1 and ${LIMITS.pageSize}.`)
+  .default(10)
+  .openapi({ type: "integer", minimum: 1, maximum: LIMITS.pageSize, default: 10 });
+
+/** Where a page of a v1 list begins or ends: next to an object that is not on it. */
+export type Cursor = { readonly id: string; readonly param: "starting_after" | "ending_before" };
+
+/** The cursor of a list call; nothing for the first page. */
+export function cursorOf(input: {
+  starting_after?: string | undefined;
+  ending_before?: string | undefined;
+}): Result<Cursor | undefined, MeteringError> {
+  const { starting_after, ending_before } = input;
+  if (starting_after !== undefined && ending_before !== undefined) {
+    return err({
+      reason: "invalid_field",
+      message: "Only one of starting_after and ending_before can be given.",
+      param: "ending_before",
+    });
+  }
+  if (starting_after !== undefined) return ok({ id: starting_after, param: "starting_after" });
+  return ok(ending_before === undefined ? undefined : { id: ending_before, param: "ending_before" });
+}
+
+/** The paging parameters of a v1 list. */
+export const paging = {
+  limit: pageLimit,
+  starting_after: optional(text(200)).openapi({ type: "string", description: "The id after which the page begins." }),
+  ending_before: optional(text(200)).openapi({ type: "string", description: "The id before which the page ends." }),
+};
+
+export const eventName = text(LIMITS.eventNameLength).openapi({ example: "ai_search_api" });
+
+/** An event's payload: a flat map of strings; an integer is taken as its digits. */
+export const payload = z
+  .unknown()
+  .transform((raw, context) => {
+    if (raw === undefined) {
+      context.addIssue({ code: "custom", message: MISSING });
+      return z.NEVER;
+    }
+    const result = readPayload(raw);
+    if (result.ok) return result.value;
+    context.addIssue({ code: "custom", message: result.error.message });
+    return z.NEVER;
+  })
+  .openapi({
+    type: "object",
+    additionalProperties: { type: "string" },
+    example: { stripe_customer_id: "cus_1", value: "25" },
+    description: `The customer, the value, and any further dimensions. At most ${LIMITS.payloadKeys} keys.`,
+  });

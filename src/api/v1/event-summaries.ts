@@ -1,0 +1,119 @@
+import { z } from "@hono/zod-openapi";
+import { readSummaries, type Summary } from "../../aggregation/summaries.ts";
+import { digest } from "../../metering/identifiers.ts";
+import { LIMITS } from "../../metering/limits.ts";
+import type { Meter } from "../../metering/meters.ts";
+import { err, ok, type Result } from "../../metering/result.ts";
+import { SECOND_MS, summaryRange, type TimeRange, windowLength } from "../../metering/windows.ts";
+import { eventsDatabase } from "../../storage/databases.ts";
+import { defineEndpoint } from "../endpoint.ts";
+import type { ApiError } from "../errors.ts";
+import { type Cursor, cursorOf, optional, paging, text, unixSeconds } from "../fields.ts";
+import { meterId, requireMeter } from "./meters.ts";
+
+const SummaryObject = z
+  .object({
+    id: z.string(),
+    object: z.literal("billing.meter_event_summary"),
+    aggregated_value: z.int().openapi({
+      description: "Exact, however large; read it with a parser that keeps big integers if it may pass 2^53.",
+    }),
+    end_time: z.int(),
+    livemode: z.boolean(),
+    meter: z.string(),
+    start_time: z.int(),
+  })
+  .openapi("MeterEventSummary");
+
+/** A summary has no row of its own: its id is its place, so that a page can begin after it. */
+const summaryId = (meter: Meter, customer: string, { start, end }: TimeRange): string =>
+  `mtrusg_${meter.livemode ? "" : "test_"}${start.toString(36)}_${digest(meter.id, customer, String(start), String(end))}`;
+
+const toWire = (meter: Meter, customer: string, summary: Summary) => ({
+  id: summaryId(meter, customer, summary),
+  object: "billing.meter_event_summary",
+  // Written digit by digit: a number would round past 2^53.
+  aggregated_value: JSON.rawJSON(String(summary.value)),
+  end_time: summary.end / SECOND_MS,
+  livemode: meter.livemode,
+  meter: meter.id,
+  start_time: summary.start / SECOND_MS,
+});
+
+const listEndpoint = defineEndpoint({
+  door: "v1",
+  method: "get",
+  path: "/v1/billing/meters/{id}/event_summaries",
+  tag: "Summaries",
+  summary: "What a customer used",
+  description:
+    "From start_time (inclusive) to end_time (exclusive), as one summary or one per UTC hour or day, newest first. Windows without events are left out. Events show up within seconds.",
+  params: meterId,
+  fields: {
+    customer: text(LIMITS.payloadValueLength),
+    start_time: unixSeconds,
+    end_time: unixSeconds,
+    value_grouping_window: optional(z.enum(["day", "hour"], "it must be day or hour.")),
+    ...paging,
+  },
+  response: z.object({
+    object: z.literal("list"),
+    data: z.array(SummaryObject),
+    has_more: z.boolean(),
+    url: z.string(),
+  }),
+  handle: async (call) => {
+    const { input, env } = call;
+    const found = await requireMeter(call, input.id);
+    if (!found.ok) return found;
+    const meter = found.value;
+    const { customer, limit, value_grouping_window: grouping } = input;
+    const range = summaryRange(input.start_time, input.end_time, grouping ?? "none");
+    if (!range.ok) return range;
+    const cursor = cursorOf(input);
+    if (!cursor.ok) return cursor;
+
+    const length = grouping === undefined ? range.value.end - range.value.start : windowLength(grouping);
+    const page = pageOf(range.value, length, cursor.value, meter, customer);
+    if (!page.ok) return page;
+    const backwards = cursor.value?.param === "ending_before";
+    const summaries = await readSummaries(eventsDatabase(env), {
+      meter,
+      customer,
+      range: page.value,
+      windowLength: length,
+      order: backwards ? "oldest_first" : "newest_first",
+      limit: limit + 1,
+    });
+    const data = summaries.slice(0, limit).map((summary) => toWire(meter, customer, summary));
+    return ok(
+      JSON.stringify({
+        object: "list",
+        data: backwards ? data.reverse() : data,
+        has_more: summaries.length > limit,
+        url: `/v1/billing/meters/${meter.id}/event_summaries`,
+      }),
+    );
+  },
+});
+
+/** The part of a range that lies beyond the cursor. Newest first: after a summary come the older ones. */
+function pageOf(
+  range: TimeRange,
+  length: number,
+  cursor: Cursor | undefined,
+  meter: Meter,
+  customer: string,
+): Result<TimeRange, ApiError> {
+  if (cursor === undefined) return ok(range);
+  const start = Number.parseInt(cursor.id.split("_").at(meter.livemode ? 1 : 2) ?? "", 36);
+  const inRange = start >= range.start && start + length <= range.end;
+  if (!inRange || summaryId(meter, customer, { start, end: start + length }) !== cursor.id) {
+    return err({ reason: "no_such_summary", id: cursor.id, param: cursor.param });
+  }
+  return ok(
+    cursor.param === "starting_after" ? { start: range.start, end: start } : { start: start + length, end: range.end },
+  );
+}
+
+export const eventSummaryEndpoints = [listEndpoint];

@@ -1,0 +1,232 @@
+import { z } from "@hono/zod-openapi";
+import { LIMITS } from "../../metering/limits.ts";
+import { createMeter, deactivate, type Meter, reactivate, rename } from "../../metering/meters.ts";
+import { err, ok, type Result } from "../../metering/result.ts";
+import { SECOND_MS } from "../../metering/windows.ts";
+import {
+  findMeter,
+  findMeterForEvent,
+  forgetMeter,
+  insertMeter,
+  listMeters,
+  saveDisplayName,
+  saveStatus,
+} from "../../storage/meters.ts";
+import { type Change, commitOnce } from "../commit-once.ts";
+import { type Answer, type Call, defineEndpoint, requiredError } from "../endpoint.ts";
+import type { ApiError } from "../errors.ts";
+import { cursorOf, eventName, optional, paging, text } from "../fields.ts";
+
+const MeterObject = z
+  .object({
+    id: z.string(),
+    object: z.literal("billing.meter"),
+    created: z.int(),
+    customer_mapping: z.object({ event_payload_key: z.string(), type: z.literal("by_id") }),
+    default_aggregation: z.object({ formula: z.enum(["count", "last", "sum"]) }),
+    display_name: z.string(),
+    event_name: z.string(),
+    event_time_window: z.enum(["day", "hour"]).nullable(),
+    livemode: z.boolean(),
+    status: z.enum(["active", "inactive"]),
+    status_transitions: z.object({ deactivated_at: z.int().nullable() }),
+    updated: z.int(),
+    value_settings: z.object({ event_payload_key: z.string() }),
+  })
+  .openapi("Meter");
+
+const unix = (ms: number): number => Math.floor(ms / SECOND_MS);
+
+const toWire = (meter: Meter): z.output<typeof MeterObject> => ({
+  id: meter.id,
+  object: "billing.meter",
+  created: unix(meter.created),
+  customer_mapping: { event_payload_key: meter.customerKey, type: "by_id" },
+  default_aggregation: { formula: meter.formula },
+  display_name: meter.displayName,
+  event_name: meter.eventName,
+  event_time_window: meter.eventTimeWindow,
+  livemode: meter.livemode,
+  status: meter.status,
+  status_transitions: { deactivated_at: meter.deactivatedAt === null ? null : unix(meter.deactivatedAt) },
+  updated: unix(meter.updated),
+  value_settings: { event_payload_key: meter.valueKey },
+});
+
+const displayName = text(LIMITS.displayNameLength).openapi({ example: "Search API calls" });
+const payloadKey = text(LIMITS.payloadKeyLength);
+export const meterId = { id: text(LIMITS.payloadKeyLength).openapi({ example: "mtr_test_1" }) };
+const tag = "Meters";
+
+const createEndpoint = defineEndpoint({
+  door: "v1",
+  method: "post",
+  path: "/v1/billing/meters",
+  tag,
+  summary: "Create a meter",
+  fields: {
+    display_name: displayName,
+    event_name: eventName,
+    default_aggregation: z.strictObject(
+      {
+        formula: z.enum(["count", "last", "sum"], {
+          error: ({ input }) => (input === undefined ? "missing" : "it must be one of count, last or sum."),
+        }),
+      },
+      requiredError,
+    ),
+    customer_mapping: z
+      .strictObject({ type: z.literal("by_id", "it must be by_id."), event_payload_key: payloadKey })
+      .optional(),
+    value_settings: z.strictObject({ event_payload_key: payloadKey }).optional(),
+    event_time_window: optional(z.enum(["day", "hour"], "it must be day or hour.")),
+  },
+  response: MeterObject,
+  handle: (call) =>
+    commitOnce(call, async () => {
+      const { input, key, env, now } = call;
+      const meter = createMeter(
+        {
+          displayName: input.display_name,
+          eventName: input.event_name,
+          formula: input.default_aggregation.formula,
+          eventTimeWindow: input.event_time_window ?? null,
+          customerKey: input.customer_mapping?.event_payload_key,
+          valueKey: input.value_settings?.event_payload_key,
+        },
+        key.livemode,
+        now,
+      );
+      if (meter.customerKey === meter.valueKey && meter.formula !== "count") {
+        return err({
+          reason: "invalid_field",
+          message: "The customer and the value cannot have the same payload key.",
+          param: "value_settings[event_payload_key]",
+        });
+      }
+      return ok({
+        body: JSON.stringify(toWire(meter)),
+        statements: [insertMeter(env.DB, meter)],
+        explain: () => explainTakenName(meter, call),
+      });
+    }),
+});
+
+const retrieveEndpoint = defineEndpoint({
+  door: "v1",
+  method: "get",
+  path: "/v1/billing/meters/{id}",
+  tag,
+  summary: "Retrieve a meter",
+  params: meterId,
+  fields: {},
+  response: MeterObject,
+  handle: async (call) => {
+    const meter = await requireMeter(call, call.input.id);
+    return meter.ok ? ok(JSON.stringify(toWire(meter.value))) : meter;
+  },
+});
+
+const listEndpoint = defineEndpoint({
+  door: "v1",
+  method: "get",
+  path: "/v1/billing/meters",
+  tag,
+  summary: "List meters",
+  description: "Newest first.",
+  fields: { status: optional(z.enum(["active", "inactive"], "it must be active or inactive.")), ...paging },
+  response: z.object({ object: z.literal("list"), data: z.array(MeterObject), has_more: z.boolean(), url: z.string() }),
+  handle: async (call) => {
+    const { input, env, key } = call;
+    const cursor = cursorOf(input);
+    if (!cursor.ok) return cursor;
+    if (cursor.value !== undefined) {
+      const known = await requireMeter(call, cursor.value.id, cursor.value.param);
+      if (!known.ok) return known;
+    }
+    const { meters, hasMore } = await listMeters(env.DB, key.livemode, input.status, cursor.value, input.limit);
+    return ok(
+      JSON.stringify({ object: "list", data: meters.map(toWire), has_more: hasMore, url: "/v1/billing/meters" }),
+    );
+  },
+});
+
+const updateEndpoint = defineEndpoint({
+  door: "v1",
+  method: "post",
+  path: "/v1/billing/meters/{id}",
+  tag,
+  summary: "Update a meter",
+  description: "Only its display name can change.",
+  params: meterId,
+  fields: { display_name: displayName.optional() },
+  response: MeterObject,
+  handle: (call) =>
+    changeMeter(call, (meter) => {
+      const { display_name } = call.input;
+      if (display_name === undefined) return { meter, statements: [] };
+      const renamed = rename(meter, display_name, call.now);
+      return { meter: renamed, statements: [saveDisplayName(call.env.DB, renamed)] };
+    }),
+});
+
+/** deactivate and reactivate: the same call but for the change of status. */
+const statusEndpoint = (name: "deactivate" | "reactivate", apply: (meter: Meter, now: number) => Meter) =>
+  defineEndpoint({
+    door: "v1",
+    method: "post",
+    path: `/v1/billing/meters/{id}/${name}`,
+    tag,
+    summary: name === "deactivate" ? "Deactivate a meter" : "Reactivate a meter",
+    description:
+      name === "deactivate"
+        ? "Its events are refused, within seconds everywhere; its summaries stay. Its event name becomes free."
+        : "Its event name must be free.",
+    params: meterId,
+    fields: {},
+    response: MeterObject,
+    handle: (call) =>
+      changeMeter(call, (meter) => {
+        const changed = apply(meter, call.now);
+        return { meter: changed, statements: changed === meter ? [] : [saveStatus(call.env.DB, changed)] };
+      }),
+  });
+
+export const meterEndpoints = [
+  createEndpoint,
+  retrieveEndpoint,
+  listEndpoint,
+  updateEndpoint,
+  statusEndpoint("deactivate", deactivate),
+  statusEndpoint("reactivate", reactivate),
+];
+
+/** The meter of an id in the caller's mode. */
+export async function requireMeter(
+  { env, key }: Call<unknown>,
+  id: string,
+  param = "id",
+): Promise<Result<Meter, ApiError>> {
+  const meter = await findMeter(env.DB, key.livemode, id);
+  return meter === undefined ? err({ reason: "no_such_meter", id, param }) : ok(meter);
+}
+
+async function changeMeter(
+  call: Call<{ id: string }>,
+  change: (meter: Meter) => { meter: Meter; statements: Change["statements"] },
+): Promise<Answer> {
+  return commitOnce(call, async () => {
+    const found = await requireMeter(call, call.input.id);
+    if (!found.ok) return found;
+    const { meter, statements } = change(found.value);
+    forgetMeter(meter);
+    return ok({ body: JSON.stringify(toWire(meter)), statements, explain: () => explainTakenName(meter, call) });
+  });
+}
+
+/** Why an active meter could not be stored: another one has its event name. */
+async function explainTakenName(meter: Meter, { env, key, execution }: Call<unknown>): Promise<ApiError | undefined> {
+  const holder = await findMeterForEvent(env.DB, key.livemode, meter.eventName, execution);
+  const taken = holder !== undefined && holder.status === "active" && holder.id !== meter.id;
+  return taken ? { reason: "meter_name_taken", eventName: meter.eventName } : undefined;
+}

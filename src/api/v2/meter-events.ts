@@ -1,0 +1,85 @@
+import { z } from "@hono/zod-openapi";
+import { LIMITS } from "../../metering/limits.ts";
+import { ok } from "../../metering/result.ts";
+import { defineEndpoint } from "../endpoint.ts";
+import { eventName, payload, text } from "../fields.ts";
+import { type RecordedEvent, recordEvent } from "../record-event.ts";
+
+/** RFC 3339 needs seconds and an offset; zod's own rule lets the seconds go. */
+const HAS_SECONDS = /T\d\d:\d\d:\d\d/i;
+
+const timestamp = z.iso
+  .datetime({ offset: true, error: "it must be an RFC 3339 timestamp." })
+  .regex(HAS_SECONDS, "it must be an RFC 3339 timestamp.")
+  .transform((time) => Date.parse(time))
+  .openapi({
+    type: "string",
+    format: "date-time",
+    description: "When it happened; now, when absent. Within the past 35 days and up to 5 minutes ahead.",
+  });
+
+/** The fields of an event, alone or in a stream. */
+export const eventFields = {
+  event_name: eventName,
+  payload,
+  identifier: text(LIMITS.identifierLength)
+    .optional()
+    .openapi({ description: "Unique within a rolling 24 hours. Made by the service when absent." }),
+  timestamp: timestamp.optional(),
+};
+
+const MeterEvent = z
+  .object({
+    object: z.literal("v2.billing.meter_event"),
+    created: z.iso.datetime(),
+    livemode: z.boolean(),
+    identifier: z.string(),
+    event_name: z.string(),
+    timestamp: z.iso.datetime(),
+    payload: z.record(z.string(), z.string()),
+  })
+  .openapi("V2MeterEvent");
+
+const iso = (ms: number): string => new Date(ms).toISOString();
+
+const toWire = (event: RecordedEvent, livemode: boolean): z.output<typeof MeterEvent> => ({
+  object: "v2.billing.meter_event",
+  created: iso(event.received),
+  livemode,
+  identifier: event.identifier,
+  event_name: event.eventName,
+  timestamp: iso(event.timestamp),
+  payload: event.payload,
+});
+
+const createMeterEvent = defineEndpoint({
+  door: "v2",
+  method: "post",
+  path: "/v2/billing/meter_events",
+  tag: "Meter events",
+  summary: "Report an event",
+  description: "Checked at once. A 200 means that the event is stored and will be counted exactly once.",
+  errors: [
+    "archived_meter",
+    "duplicate_meter_event",
+    "no_meter",
+    "payload_invalid_value",
+    "payload_no_customer_defined",
+    "payload_no_value_defined",
+    "timestamp_in_future",
+    "timestamp_too_far_in_past",
+    "too_many_concurrent_requests",
+    "idempotency_error",
+    "invalid_fields",
+  ],
+  fields: eventFields,
+  response: MeterEvent,
+  limited: true,
+  handle: async (call) => {
+    const { event_name, payload, identifier, timestamp } = call.input;
+    const recorded = await recordEvent({ eventName: event_name, payload, identifier, timestamp }, call);
+    return recorded.ok ? ok(JSON.stringify(toWire(recorded.value, call.key.livemode))) : recorded;
+  },
+});
+
+export const meterEventEndpoints = [createMeterEvent];

@@ -1,0 +1,253 @@
+import { DurableObject } from "cloudflare:workers";
+import { type Env, settingsOf } from "../env.ts";
+import { logError } from "../log.ts";
+import type { AdmittedEvent } from "../metering/events.ts";
+import {
+  cutIntoGroups,
+  encodeMessage,
+  type Group,
+  HEADER_BYTES,
+  type LoggedEvent,
+  MESSAGE_BYTES,
+} from "../metering/groups.ts";
+import { withTimeout } from "../timeout.ts";
+import { Delivery } from "./delivery.ts";
+import { LogStore } from "./log-store.ts";
+
+/** An event on its way into the log. */
+export type NewEvent = {
+  /** What is unique for 24 hours; see `uniqueKey`. */
+  readonly key: string;
+  /** Minted at the edge, so that the platform's own repeat of a call recognises itself. */
+  readonly id: string;
+  readonly identifier: string;
+  readonly event: AdmittedEvent;
+  /** Digest of its Idempotency-Key, or "". */
+  readonly keyDigest: string;
+  readonly reportDigest: string;
+};
+
+/** Who asks whether an event was accepted: the parts of a NewEvent that tell. */
+export type Inquiry = Pick<NewEvent, "key" | "id" | "keyDigest" | "reportDigest">;
+
+/**
+ * - `accepted`: durable and unique, now or by an earlier attempt with the same Idempotency-Key;
+ * - `duplicate`: the identifier is taken;
+ * - `key_reused`: the Idempotency-Key came before, with another body;
+ * - `full`: the log is past its high-water mark.
+ */
+export type AppendOutcome =
+  | { readonly outcome: "accepted"; readonly received: number; readonly timestamp: number }
+  | { readonly outcome: "duplicate" }
+  | { readonly outcome: "key_reused" }
+  | { readonly outcome: "full" };
+
+/** Messages that one sendBatch takes: the queue allows 256 KB. */
+const MESSAGES_PER_SEND = 2;
+
+/** How long a send to the queue may take (ms); what it carried is due again anyway. */
+const SEND_TIMEOUT_MS = 30_000;
+
+/** How long after an append the alarm checks that the events were delivered (ms). */
+const ALARM_DELAY_MS = 2_000;
+
+type Waiting = {
+  readonly events: readonly NewEvent[];
+  readonly resolve: (outcomes: AppendOutcome[]) => void;
+  readonly reject: (error: unknown) => void;
+};
+
+/**
+ * A shard of the log: where an event becomes durable and unique, and from where it is sent to the
+ * aggregator until D1 has confirmed it. This object alone owns retry; the queue may lose, repeat,
+ * delay or reorder what it carries.
+ */
+export class EventLog extends DurableObject<Env> {
+  readonly #store: LogStore;
+  readonly #delivery: Delivery;
+  readonly #shard: number;
+  #waiting: Waiting[] = [];
+  #committing = false;
+  #sendTimer: ReturnType<typeof setTimeout> | undefined;
+  #sending = false;
+  #alarmIsSet = true;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#shard = Number(ctx.id.name?.slice("shard-".length));
+    this.#store = new LogStore(ctx.storage.sql);
+    this.#delivery = new Delivery(this.#store.confirmedThrough(), settingsOf(env).RESEND_AFTER_MS);
+    void ctx.blockConcurrencyWhile(async () => {
+      this.#alarmIsSet = (await ctx.storage.getAlarm()) !== null;
+    });
+  }
+
+  /**
+   * Makes events durable and unique; the answers come in their order, and only once they are on
+   * disk. What arrives while a commit is being written goes into the next one together.
+   */
+  append(events: readonly NewEvent[]): Promise<AppendOutcome[]> {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ events, resolve, reject });
+      if (!this.#committing) void this.#commitAll();
+    });
+  }
+
+  /** What an append of this event would have answered, were it the retry of an accepted one; nothing when it is new. */
+  recall(inquiry: Inquiry): AppendOutcome | undefined {
+    return this.#recognise(inquiry, Date.now());
+  }
+
+  /** Notes that D1 has these groups. */
+  confirm(ids: readonly number[]): void {
+    const now = Date.now();
+    this.ctx.storage.transactionSync(() => this.#store.confirm(ids));
+    for (const id of ids) this.#delivery.confirm(id, now);
+    if (this.#backlogWaits()) this.#sendSoon();
+  }
+
+  /** Sends what is unconfirmed; called each minute for every shard, in case an alarm was lost. */
+  async nudge(): Promise<void> {
+    await this.alarm();
+  }
+
+  override async alarm(): Promise<void> {
+    this.#alarmIsSet = false;
+    const now = Date.now();
+    // A throw would end the alarm after six retries, so nothing here may throw before it is set again.
+    try {
+      this.ctx.storage.transactionSync(() => this.#store.dropExpired(now));
+      await this.#send();
+    } catch (error) {
+      logError("an alarm's work failed and will be tried again", error, { shard: this.#shard });
+    }
+    if (this.#delivery.inFlight > 0 || this.#backlogWaits()) {
+      this.#armAlarm(Math.max(this.#delivery.nextDue() ?? 0, Date.now() + ALARM_DELAY_MS));
+    }
+  }
+
+  async #commitAll(): Promise<void> {
+    this.#committing = true;
+    while (this.#waiting.length > 0) {
+      const calls = this.#waiting;
+      this.#waiting = [];
+      const now = Date.now();
+      try {
+        const outcomes = this.ctx.storage.transactionSync(() => this.#commit(calls.flatMap((call) => call.events)));
+        let from = 0;
+        for (const { events, resolve } of calls) {
+          resolve(outcomes.slice(from, from + events.length));
+          from += events.length;
+        }
+        this.#sendSoon();
+        // The answers leave once this is on disk (output gate); meanwhile the next group gathers.
+        await this.ctx.storage.sync();
+        const wait = now + settingsOf(this.env).GROUP_COMMIT_MS - Date.now();
+        if (wait > 0) await scheduler.wait(wait);
+      } catch (error) {
+        this.#store.reload();
+        this.#alarmIsSet = false;
+        for (const { reject } of calls) reject(error);
+      }
+    }
+    this.#committing = false;
+  }
+
+  /** One transaction: recognise, remember, append, arm the alarm. */
+  #commit(events: readonly NewEvent[]): AppendOutcome[] {
+    const now = this.#store.receiptTime(Date.now());
+    const full = this.#store.size > settingsOf(this.env).LOG_HIGH_WATER_MB * 1_000_000;
+    const logged: string[] = [];
+    const outcomes = events.map((event): AppendOutcome => {
+      const known = this.#recognise(event, now);
+      if (known !== undefined) return known;
+      if (full) return { outcome: "full" };
+      const timestamp = event.event.timestamp ?? now;
+      const { key, id: eventId, identifier, keyDigest, reportDigest } = event;
+      this.#store.remember(key, { eventId, received: now, timestamp, keyDigest, reportDigest });
+      const entry: LoggedEvent = { ...event.event, id: eventId, identifier, timestamp, received: now };
+      logged.push(JSON.stringify(entry));
+      return { outcome: "accepted", received: now, timestamp };
+    });
+    for (const group of cutIntoGroups(logged)) this.#store.append(group, now, this.#delivery.confirmedThrough);
+    if (logged.length > 0 && !this.#alarmIsSet) this.#armAlarm(now + ALARM_DELAY_MS);
+    return outcomes;
+  }
+
+  /** What an event is to the log if its unique key is taken (design, promise 2). */
+  #recognise({ key, id, keyDigest, reportDigest }: Inquiry, now: number): AppendOutcome | undefined {
+    const holder = this.#store.find(key, now);
+    if (holder === undefined) return undefined;
+    const { received, timestamp } = holder;
+    if (holder.eventId === id) return { outcome: "accepted", received, timestamp };
+    if (keyDigest === "" || holder.keyDigest !== keyDigest) return { outcome: "duplicate" };
+    return holder.reportDigest === reportDigest
+      ? { outcome: "accepted", received, timestamp }
+      : { outcome: "key_reused" };
+  }
+
+  #backlogWaits(): boolean {
+    return this.#delivery.hasRoom() && !this.#store.unconfirmedAfter(this.#delivery.lastSent).next().done;
+  }
+
+  /** Sends after a short while, so that a message carries many groups. */
+  #sendSoon(): void {
+    if (this.#sendTimer !== undefined || this.#sending) return;
+    this.#sendTimer = setTimeout(() => {
+      this.#sendTimer = undefined;
+      this.#send().catch((error: unknown) =>
+        logError("groups were not sent; the alarm will", error, { shard: this.#shard }),
+      );
+    }, settingsOf(this.env).SEND_DELAY_MS);
+  }
+
+  /** Sends the groups that are due again, then new ones while the window has room. */
+  async #send(): Promise<void> {
+    if (this.#sending) return;
+    this.#sending = true;
+    try {
+      for (;;) {
+        const messages = this.#nextMessages(Date.now());
+        if (messages.length === 0) return;
+        const bodies = messages.map((groups) => ({ body: encodeMessage(groups), contentType: "text" as const }));
+        await withTimeout(this.env.EVENT_QUEUE.sendBatch(bodies), SEND_TIMEOUT_MS);
+      }
+    } finally {
+      this.#sending = false;
+    }
+  }
+
+  /** The next groups to send, packed into messages. */
+  #nextMessages(now: number): Group[][] {
+    const messages: Group[][] = [];
+    let bytes = MESSAGE_BYTES;
+    for (const { id, events } of this.#nextGroups(now)) {
+      const size = Buffer.byteLength(events) + HEADER_BYTES;
+      if (bytes + size > MESSAGE_BYTES) {
+        if (messages.length === MESSAGES_PER_SEND) break;
+        messages.push([]);
+        bytes = 0;
+      }
+      messages.at(-1)?.push({ shard: this.#shard, id, events });
+      this.#delivery.send(id, events.length, now);
+      bytes += size;
+    }
+    return messages;
+  }
+
+  *#nextGroups(now: number): Generator<Omit<Group, "shard">> {
+    for (const id of this.#delivery.due(now)) {
+      const events = this.#store.read(id);
+      if (events !== undefined) yield { id, events };
+    }
+    for (const group of this.#store.unconfirmedAfter(this.#delivery.lastSent)) {
+      if (!this.#delivery.hasRoom()) return;
+      yield group;
+    }
+  }
+
+  #armAlarm(at: number): void {
+    this.#alarmIsSet = true;
+    void this.ctx.storage.setAlarm(at);
+  }
+}

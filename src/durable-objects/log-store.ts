@@ -1,0 +1,197 @@
+import type { Group } from "../metering/groups.ts";
+import { UNIQUENESS_MS } from "../metering/limits.ts";
+import { floorTo, HOUR_MS } from "../metering/windows.ts";
+
+/**
+ * The tables of one EventLog shard. They come in slices of time that take turns: dropping a table
+ * is free, deleting its rows is not. For the slice that starts at S (hours since 1970):
+ *
+ * - `identifiers_S`: who holds an identifier. One small row per event.
+ * - `groups_S`: the events of a commit, once, as the queue carries them. One row per group.
+ * - `confirmed_S`: the groups that D1 has. A table of its own, since marking a group's row would
+ *   write its whole body again.
+ *
+ * A group's id is the time it was received (ms) times 1,000 and a little more: it grows, is never
+ * used again, and names its slice.
+ */
+const SLICE_MS = 12 * HOUR_MS;
+
+const IDS_PER_MS = 1_000;
+
+/** What the log remembers of an accepted event. Times in ms. */
+export type Accepted = {
+  readonly eventId: string;
+  readonly received: number;
+  readonly timestamp: number;
+  /** Digest of the Idempotency-Key it came with, or "". */
+  readonly keyDigest: string;
+  readonly reportDigest: string;
+};
+
+type AcceptedRow = { event_id: string; received: number; timestamp: number; key_digest: string; report_digest: string };
+
+type UnconfirmedRow = { id: number; events: string };
+
+export class LogStore {
+  readonly #sql: SqlStorage;
+  /** Slices with tables, oldest first. */
+  #slices: number[] = [];
+  #lastGroupId = 0;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+    this.reload();
+  }
+
+  /** Reads from disk what is kept in memory: at the start, and after a transaction was rolled back. */
+  reload(): void {
+    this.#slices = this.#sql
+      .exec<{ name: string }>("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'groups_*'")
+      .toArray()
+      .map(({ name }) => Number(name.slice("groups_".length)))
+      .sort((a, b) => a - b);
+    this.#lastGroupId = this.#newest()?.id ?? 0;
+  }
+
+  /** The time of a commit (ms): the clock's, or later when the clock went back. */
+  receiptTime(now: number): number {
+    return Math.max(now, Math.floor(this.#lastGroupId / IDS_PER_MS));
+  }
+
+  /** Who holds a unique key now, or nobody. */
+  find(key: string, now: number): Accepted | undefined {
+    for (const slice of this.#slices.toReversed()) {
+      const [row] = this.#sql
+        .exec<AcceptedRow>(
+          `SELECT event_id, received, timestamp, key_digest, report_digest FROM identifiers_${slice} WHERE key = ? AND received > ?`,
+          key,
+          now - UNIQUENESS_MS,
+        )
+        .toArray();
+      if (row !== undefined) {
+        return {
+          eventId: row.event_id,
+          received: row.received,
+          timestamp: row.timestamp,
+          keyDigest: row.key_digest,
+          reportDigest: row.report_digest,
+        };
+      }
+    }
+    return undefined;
+  }
+
+  /** Remembers who holds a unique key. One row. */
+  remember(key: string, accepted: Accepted): void {
+    this.#sql.exec(
+      `INSERT INTO identifiers_${this.#openSlice(accepted.received)} (key, event_id, received, timestamp, key_digest, report_digest)
+       VALUES (?, ?, ?, ?, ?, ?)`,
+      key,
+      accepted.eventId,
+      accepted.received,
+      accepted.timestamp,
+      accepted.keyDigest,
+      accepted.reportDigest,
+    );
+  }
+
+  /**
+   * Appends a group. One row. `confirmedThrough` is written along for free: a restarted log looks
+   * for unconfirmed groups from there on.
+   */
+  append(events: string, received: number, confirmedThrough: number): void {
+    const id = Math.max(received * IDS_PER_MS, this.#lastGroupId + 1);
+    this.#sql.exec(
+      `INSERT INTO groups_${this.#openSlice(id / IDS_PER_MS)} (id, confirmed_through, events) VALUES (?, ?, ?)`,
+      id,
+      confirmedThrough,
+      events,
+    );
+    this.#lastGroupId = id;
+  }
+
+  /** Marks groups as stored in D1; one row for each that was not yet. Groups of a dropped slice are ignored. */
+  confirm(ids: readonly number[]): void {
+    for (const id of ids) {
+      const slice = sliceOf(id / IDS_PER_MS);
+      if (this.#slices.includes(slice)) this.#sql.exec(`INSERT OR IGNORE INTO confirmed_${slice} (id) VALUES (?)`, id);
+    }
+  }
+
+  /** Every group up to this id was confirmed when the newest group was appended. */
+  confirmedThrough(): number {
+    return this.#newest()?.confirmed_through ?? 0;
+  }
+
+  /** The unconfirmed groups after `id`, oldest first, read only as far as the caller takes them. */
+  *unconfirmedAfter(id: number): Generator<Omit<Group, "shard">> {
+    for (const slice of this.#slices) {
+      if (slice >= sliceOf(id / IDS_PER_MS)) yield* this.#unconfirmed(slice, id);
+    }
+  }
+
+  /** A group's events, unless its slice was dropped. */
+  read(id: number): string | undefined {
+    const slice = sliceOf(id / IDS_PER_MS);
+    if (!this.#slices.includes(slice)) return undefined;
+    const [row] = this.#sql.exec<{ events: string }>(`SELECT events FROM groups_${slice} WHERE id = ?`, id).toArray();
+    return row?.events;
+  }
+
+  /** Drops the slices in which every identifier has expired and every group is confirmed. */
+  dropExpired(now: number): void {
+    for (const slice of [...this.#slices]) {
+      const end = slice * HOUR_MS + SLICE_MS;
+      if (end > now - UNIQUENESS_MS) return;
+      if (!this.#unconfirmed(slice, 0).next().done) continue;
+      for (const table of ["identifiers", "groups", "confirmed"]) this.#sql.exec(`DROP TABLE ${table}_${slice}`);
+      this.#slices = this.#slices.filter((other) => other !== slice);
+    }
+  }
+
+  /** Bytes in use. */
+  get size(): number {
+    return this.#sql.databaseSize;
+  }
+
+  #unconfirmed(slice: number, afterId: number): SqlStorageCursor<UnconfirmedRow> {
+    return this.#sql.exec<UnconfirmedRow>(
+      `SELECT id, events FROM groups_${slice} AS g
+       WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = g.id)
+       ORDER BY id`,
+      afterId,
+    );
+  }
+
+  #newest(): { id: number; confirmed_through: number } | undefined {
+    for (const slice of this.#slices.toReversed()) {
+      const [row] = this.#sql
+        .exec<{ id: number; confirmed_through: number }>(
+          `SELECT id, confirmed_through FROM groups_${slice} ORDER BY id DESC LIMIT 1`,
+        )
+        .toArray();
+      if (row !== undefined) return row;
+    }
+    return undefined;
+  }
+
+  /** The slice of a time (ms), with its tables made when they are not there. */
+  #openSlice(time: number): number {
+    const slice = sliceOf(time);
+    if (this.#slices.includes(slice)) return slice;
+    this.#sql.exec(`
+      CREATE TABLE identifiers_${slice} (
+        key TEXT PRIMARY KEY, event_id TEXT NOT NULL, received INTEGER NOT NULL, timestamp INTEGER NOT NULL,
+        key_digest TEXT NOT NULL, report_digest TEXT NOT NULL
+      ) WITHOUT ROWID;
+      CREATE TABLE groups_${slice} (id INTEGER PRIMARY KEY, confirmed_through INTEGER NOT NULL, events TEXT NOT NULL);
+      CREATE TABLE confirmed_${slice} (id INTEGER PRIMARY KEY);
+    `);
+    this.#slices.push(slice);
+    this.#slices.sort((a, b) => a - b);
+    return slice;
+  }
+}
+
+/** The slice that holds a time (ms), named by its first hour since 1970. */
+const sliceOf = (time: number): number => floorTo(Math.floor(time), SLICE_MS) / HOUR_MS;

@@ -1,0 +1,49 @@
+import { z } from "zod";
+import type { CustomerMeter } from "./durable-objects/customer-meter.ts";
+import type { EventLog } from "./durable-objects/event-log.ts";
+
+/** Lets work go on after the answer. */
+export type Execution = Pick<ExecutionContext, "waitUntil">;
+
+/** What wrangler.toml binds. */
+export type Env = Readonly<{
+  DB: D1Database;
+  EVENT_QUEUE: Queue;
+  CUSTOMER_METER: DurableObjectNamespace<CustomerMeter>;
+  EVENT_LOG: DurableObjectNamespace<EventLog>;
+  SYNC_EVENTS_LIMIT: RateLimit;
+  EVENT_LOG_SHARDS: string;
+  LOCATION_HINT: string;
+  CONFLICT_WAIT_MS: string;
+  GROUP_COMMIT_MS: string;
+  SEND_DELAY_MS: string;
+  RESEND_AFTER_MS: string;
+  LOG_HIGH_WATER_MB: string;
+}>;
+
+const count = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
+
+const Settings = z.object({
+  EVENT_LOG_SHARDS: count(1, 1_000),
+  LOCATION_HINT: z.enum(["", "wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"]),
+  CONFLICT_WAIT_MS: count(0, 10_000),
+  GROUP_COMMIT_MS: count(0, 1_000),
+  SEND_DELAY_MS: count(0, 60_000),
+  RESEND_AFTER_MS: count(1, 3_600_000),
+  LOG_HIGH_WATER_MB: count(1, 10_000),
+});
+
+/** The settings of wrangler.toml's `[vars]`, as numbers. */
+export type Settings = Readonly<z.output<typeof Settings>>;
+
+const parsed = new WeakMap<Env, Settings>();
+
+/** Parses the settings once per isolate. Throws, naming the setting, when one is out of range. */
+export function settingsOf(env: Env): Settings {
+  let settings = parsed.get(env);
+  if (settings === undefined) {
+    settings = Settings.parse(env);
+    parsed.set(env, settings);
+  }
+  return settings;
+}

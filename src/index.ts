@@ -1,0 +1,15 @@
+import { consume } from "./aggregation/consumer.ts";
+import { createApp } from "./api/app.ts";
+import type { Env } from "./env.ts";
+import { maintain } from "./maintenance.ts";
+
+export { CustomerMeter } from "./durable-objects/customer-meter.ts";
+export { EventLog } from "./durable-objects/event-log.ts";
+
+const app = createApp();
+
+export default {
+  fetch: (request, env, execution) => app.fetch(request, env, execution),
+  queue: (batch, env) => consume(batch, env),
+  scheduled: (_, env) => maintain(env, Date.now()),
+} satisfies ExportedHandler<Env>;

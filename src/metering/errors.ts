@@ -1,0 +1,35 @@
+import type { Grouping } from "./windows.ts";
+
+/**
+ * Every way in which a request can fail by the rules of metering. `src/api/errors.ts` maps each to
+ * Stripe's v1 and v2 wire format in one exhaustive switch.
+ */
+export type MeteringError =
+  /** A field has the wrong shape. `param` is its name on the wire. */
+  | { readonly reason: "invalid_field"; readonly message: string; readonly param?: string | undefined }
+  | { readonly reason: "unknown_parameter"; readonly param: string }
+  | { readonly reason: "missing_parameter"; readonly param: string }
+  | { readonly reason: "no_meter"; readonly eventName: string }
+  | { readonly reason: "archived_meter"; readonly eventName: string }
+  | { readonly reason: "payload_no_customer_defined"; readonly key: string }
+  | { readonly reason: "payload_no_value_defined"; readonly key: string }
+  | { readonly reason: "payload_invalid_value"; readonly key: string; readonly value: string }
+  /** `earliest` is the oldest timestamp accepted now (ms). */
+  | { readonly reason: "timestamp_too_far_in_past"; readonly earliest: number }
+  /** `latest` is the newest timestamp accepted now (ms). */
+  | { readonly reason: "timestamp_in_future"; readonly latest: number }
+  | { readonly reason: "too_many_concurrent_requests" }
+  | { readonly reason: "duplicate_meter_event"; readonly identifier: string }
+  /** The Idempotency-Key came before, with another body. */
+  | { readonly reason: "idempotency_key_reused"; readonly key: string }
+  | { readonly reason: "meter_name_taken"; readonly eventName: string }
+  | { readonly reason: "no_such_meter"; readonly id: string; readonly param: string }
+  | { readonly reason: "no_such_summary"; readonly id: string; readonly param: string }
+  /** A boundary of a time range (unix seconds) that is not where its grouping needs it. */
+  | {
+      readonly reason: "misaligned_time";
+      readonly param: string;
+      readonly seconds: number;
+      readonly expectedSeconds: number;
+      readonly grouping: Grouping;
+    };

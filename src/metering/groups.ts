@@ -1,0 +1,62 @@
+import type { AdmittedEvent } from "./events.ts";
+
+/** An event as the log keeps it and the queue carries it to the aggregator. Times in ms. */
+export type LoggedEvent = Omit<AdmittedEvent, "timestamp"> & {
+  readonly id: string;
+  readonly identifier: string;
+  readonly timestamp: number;
+  /** When the log accepted it; within a shard it never goes back. */
+  readonly received: number;
+};
+
+/** Events that one shard committed together. Cut once, never again; the id is never used for another. */
+export type Group = {
+  readonly shard: number;
+  readonly id: number;
+  /** The events as JSON, joined by commas: brackets around any number of groups make one array. */
+  readonly events: string;
+};
+
+/** The most a message may hold (bytes). The queue takes 128,000 with its own metadata. */
+export const MESSAGE_BYTES = 120_000;
+
+/** Room for one group's header line in a message (bytes). */
+export const HEADER_BYTES = 64;
+
+/** Cuts events (each as JSON, shorter than a message) into groups that each fit one message. */
+export function cutIntoGroups(events: readonly string[]): string[] {
+  const groups: string[] = [];
+  let current: string[] = [];
+  let bytes = HEADER_BYTES;
+  for (const event of events) {
+    const size = Buffer.byteLength(event) + 1;
+    if (bytes + size > MESSAGE_BYTES && current.length > 0) {
+      groups.push(current.join(","));
+      current = [];
+      bytes = HEADER_BYTES;
+    }
+    current.push(event);
+    bytes += size;
+  }
+  if (current.length > 0) groups.push(current.join(","));
+  return groups;
+}
+
+/** A queue message: for each group a header line and a line of events. JSON has no raw line breaks. */
+export const encodeMessage = (groups: readonly Group[]): string =>
+  groups.map(({ shard, id, events }) => `${JSON.stringify({ shard, id })}\n${events}`).join("\n");
+
+/** Throws on anything that `encodeMessage` did not write. */
+export function decodeMessage(text: string): Group[] {
+  const lines = text.split("\n");
+  const groups: Group[] = [];
+  for (let i = 0; i < lines.length; i += 2) {
+    const header: { shard?: unknown; id?: unknown } = JSON.parse(lines[i] ?? "");
+    const events = lines[i + 1];
+    if (!Number.isSafeInteger(header.shard) || !Number.isSafeInteger(header.id) || !events) {
+      throw new Error("a message that is not groups of a log");
+    }
+    groups.push({ shard: Number(header.shard), id: Number(header.id), events });
+  }
+  return groups;
+}

@@ -1,0 +1,35 @@
+/**
+ * Every limit that the wire contract leaves open, in one place. README.md lists them for users;
+ * the error for an input past one of them names the limit.
+ */
+export const LIMITS = {
+  /** Keys in an event's payload. */
+  payloadKeys: 50,
+  /** Characters of a payload key. */
+  payloadKeyLength: 100,
+  /** Characters of a payload value, so also of a customer. */
+  payloadValueLength: 500,
+  /** Bytes of one event as JSON. */
+  eventBytes: 8_000,
+  /** Characters of an identifier. */
+  identifierLength: 100,
+  /** Characters of a meter's event name. */
+  eventNameLength: 100,
+  /** Characters of a meter's display name. */
+  displayNameLength: 250,
+  /** Characters of an Idempotency-Key header. */
+  idempotencyKeyLength: 255,
+  /** Bytes of a request body. */
+  bodyBytes: 256_000,
+  /** Objects on one page of a list. */
+  pageSize: 100,
+} as const;
+
+/** How long an identifier stays taken, and an Idempotency-Key is remembered (ms). */
+export const UNIQUENESS_MS = 24 * 3_600_000;
+
+/** How far back an event's timestamp may lie: 35 calendar days (ms). */
+export const TIMESTAMP_PAST_MS = 35 * 24 * 3_600_000;
+
+/** How far ahead an event's timestamp may lie: 5 minutes (ms). */
+export const TIMESTAMP_AHEAD_MS = 5 * 60_000;

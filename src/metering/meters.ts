@@ -1,0 +1,79 @@
+import { timeOrderedId } from "./identifiers.ts";
+
+/** How a meter adds its events up. `last` is the latest by timestamp. */
+export type Formula = "count" | "last" | "sum";
+
+/** With one, the last received event of each UTC window replaces the earlier ones. */
+export type EventTimeWindow = "day" | "hour";
+
+/** What a product counts. Everything but `displayName`, `status` and the times is fixed at creation. */
+export type Meter = {
+  readonly id: string;
+  readonly livemode: boolean;
+  /** The name that events call it by; unique among the active meters of a mode. */
+  readonly eventName: string;
+  readonly displayName: string;
+  readonly formula: Formula;
+  readonly eventTimeWindow: EventTimeWindow | null;
+  /** The payload key that holds the customer. */
+  readonly customerKey: string;
+  /** The payload key that holds the value. */
+  readonly valueKey: string;
+  readonly status: "active" | "inactive";
+  /** All three in ms. */
+  readonly created: number;
+  readonly updated: number;
+  readonly deactivatedAt: number | null;
+};
+
+/** What a caller chooses when creating a meter. */
+export type NewMeter = Pick<Meter, "displayName" | "eventName" | "formula" | "eventTimeWindow"> & {
+  readonly customerKey?: string | undefined;
+  readonly valueKey?: string | undefined;
+};
+
+/** A new active meter; the payload keys default to Stripe's `stripe_customer_id` and `value`. */
+export function createMeter(input: NewMeter, livemode: boolean, now: number): Meter {
+  return {
+    id: timeOrderedId(livemode ? "mtr_" : "mtr_test_", now),
+    livemode,
+    eventName: input.eventName,
+    displayName: input.displayName,
+    formula: input.formula,
+    eventTimeWindow: input.eventTimeWindow,
+    customerKey: input.customerKey ?? "stripe_customer_id",
+    valueKey: input.valueKey ?? "value",
+    status: "active",
+    created: now,
+    updated: now,
+    deactivatedAt: null,
+  };
+}
+
+/** An inactive meter stays as it is, so that a repeated call changes nothing. */
+export const deactivate = (meter: Meter, now: number): Meter =>
+  meter.status === "inactive" ? meter : { ...meter, status: "inactive", updated: now, deactivatedAt: now };
+
+/** An active meter stays as it is. Whether its event name is still free is for the storage to say. */
+export const reactivate = (meter: Meter, now: number): Meter =>
+  meter.status === "active" ? meter : { ...meter, status: "active", updated: now, deactivatedAt: null };
+
+export const rename = (meter: Meter, displayName: string, now: number): Meter => ({
+  ...meter,
+  displayName,
+  updated: now,
+});
+
+/**
+ * How the aggregator keeps a meter's summaries up to date:
+ * - `additive`: counts and sums per hour (`sum` and `count` without an event time window);
+ * - the others keep one surviving event per window: `latest_of_hour` by timestamp (`last`),
+ *   `last_received_of_hour` and `last_received_of_day` by receipt (event time windows).
+ */
+export type Aggregation = "additive" | "latest_of_hour" | "last_received_of_hour" | "last_received_of_day";
+
+export function aggregationOf({ formula, eventTimeWindow }: Pick<Meter, "formula" | "eventTimeWindow">): Aggregation {
+  if (eventTimeWindow === "hour") return "last_received_of_hour";
+  if (eventTimeWindow === "day") return "last_received_of_day";
+  return formula === "last" ? "latest_of_hour" : "additive";
+}

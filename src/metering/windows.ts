@@ -1,0 +1,76 @@
+import type { MeteringError } from "./errors.ts";
+import { err, ok, type Result } from "./result.ts";
+
+export const SECOND_MS = 1_000;
+export const MINUTE_MS = 60 * SECOND_MS;
+export const HOUR_MS = 60 * MINUTE_MS;
+export const DAY_MS = 24 * HOUR_MS;
+
+/** What a summary's range is cut into: not at all, UTC hours, or UTC days. */
+export type Grouping = "none" | "hour" | "day";
+
+/** Half open: an event at `start` belongs to it, one at `end` does not. Both in ms. */
+export type TimeRange = { readonly start: number; readonly end: number };
+
+const ALIGNMENT_MS: Record<Grouping, number> = { none: MINUTE_MS, hour: HOUR_MS, day: DAY_MS };
+
+/** The length of one window of a grouped summary (ms). */
+export const windowLength = (grouping: "hour" | "day"): number => ALIGNMENT_MS[grouping];
+
+/** The start of the window of `length` ms that holds `time`. */
+export const floorTo = (time: number, length: number): number => time - (((time % length) + length) % length);
+
+/** The first window start at or after `time`. */
+export const ceilTo = (time: number, length: number): number => -floorTo(-time, length);
+
+/**
+ * The range of a summary request (wire contract, section 5): minute-aligned, or aligned with its
+ * grouping, and not empty. Takes unix seconds, gives ms.
+ */
+export function summaryRange(
+  startSeconds: number,
+  endSeconds: number,
+  grouping: Grouping,
+): Result<TimeRange, MeteringError> {
+  const alignment = ALIGNMENT_MS[grouping] / SECOND_MS;
+  for (const [param, seconds] of [
+    ["start_time", startSeconds],
+    ["end_time", endSeconds],
+  ] as const) {
+    const expectedSeconds = floorTo(seconds, alignment);
+    if (seconds !== expectedSeconds)
+      return err({ reason: "misaligned_time", param, seconds, expectedSeconds, grouping });
+  }
+  if (startSeconds >= endSeconds) {
+    return err({ reason: "invalid_field", message: "start_time must be before end_time.", param: "end_time" });
+  }
+  return ok({ start: startSeconds * SECOND_MS, end: endSeconds * SECOND_MS });
+}
+
+/**
+ * Cuts a range where hours begin: the whole hours, which hourly rows answer, and what is left over
+ * at either end, which only the events themselves can answer.
+ */
+export function splitAtHours({ start, end }: TimeRange): {
+  readonly hours: TimeRange;
+  readonly edges: readonly [TimeRange, TimeRange];
+} {
+  const firstHour = ceilTo(start, HOUR_MS);
+  const lastHour = floorTo(end, HOUR_MS);
+  if (firstHour >= lastHour) {
+    return {
+      hours: { start: end, end },
+      edges: [
+        { start, end },
+        { start: end, end },
+      ],
+    };
+  }
+  return {
+    hours: { start: firstHour, end: lastHour },
+    edges: [
+      { start, end: firstHour },
+      { start: lastHour, end },
+    ],
+  };
+}

@@ -1,0 +1,8 @@
+import type { Env } from "../env.ts";
+
+/**
+ * The database that holds events and summaries: the one place that decides it. When one database
+ * is not enough, the choice is made here from what never changes about an event: its received time,
+ * meter and customer.
+ */
+export const eventsDatabase = (env: Env): D1Database => env.DB;

@@ -1,0 +1,153 @@
+import type { Execution } from "../env.ts";
+import type { EventTimeWindow, Formula, Meter } from "../metering/meters.ts";
+import { PositiveCache } from "./positive-cache.ts";
+
+type MeterRow = {
+  id: string;
+  livemode: number;
+  event_name: string;
+  display_name: string;
+  formula: Formula;
+  event_time_window: EventTimeWindow | null;
+  customer_key: string;
+  value_key: string;
+  status: Meter["status"];
+  created: number;
+  updated: number;
+  deactivated_at: number | null;
+};
+
+const INSERT_METER = `
+  INSERT INTO meters (
+    id, livemode, event_name, display_name, formula, event_time_window, customer_key, value_key,
+    status, created, updated, deactivated_at
+  ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`;
+
+const RENAME_METER = "UPDATE meters SET display_name = ?2, updated = ?3 WHERE id = ?1";
+
+const SET_METER_STATUS = "UPDATE meters SET status = ?2, updated = ?3, deactivated_at = ?4 WHERE id = ?1";
+
+const METER_BY_ID = "SELECT * FROM meters WHERE id = ?1 AND livemode = ?2";
+
+const ACTIVE_METERS = `
+  SELECT * FROM meters
+  WHERE status = 'active' AND (livemode, event_name) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))`;
+
+const ANY_METER_BY_NAME =
+  "SELECT * FROM meters WHERE livemode = ?1 AND event_name = ?2 ORDER BY status = 'active' DESC LIMIT 1";
+
+const LIST_BEFORE = `
+  SELECT * FROM meters
+  WHERE livemode = ?1 AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR id < ?3)
+  ORDER BY id DESC LIMIT ?4`;
+
+const LIST_AFTER = `
+  SELECT * FROM meters
+  WHERE livemode = ?1 AND (?2 IS NULL OR status = ?2) AND id > ?3
+  ORDER BY id LIMIT ?4`;
+
+const cache = new PositiveCache<Meter>();
+
+const cacheKey = (livemode: boolean, eventName: string): string => JSON.stringify([livemode ? 1 : 0, eventName]);
+
+/**
+ * The meter that an event with this name reports to: the active one, else an inactive one, else
+ * nothing. An active meter may come from the isolate's cache (up to FRESH_MS old); that a meter is
+ * inactive or missing is always the database's own word.
+ */
+export async function findMeterForEvent(
+  db: D1Database,
+  livemode: boolean,
+  eventName: string,
+  execution: Execution,
+): Promise<Meter | undefined> {
+  const active = await cache.get(cacheKey(livemode, eventName), (keys) => loadActiveMeters(db, keys), execution);
+  if (active !== undefined) return active;
+  const row = await db
+    .prepare(ANY_METER_BY_NAME)
+    .bind(livemode ? 1 : 0, eventName)
+    .first<MeterRow>();
+  return row === null ? undefined : toMeter(row);
+}
+
+async function loadActiveMeters(db: D1Database, keys: readonly string[]): Promise<Map<string, Meter>> {
+  const { results } = await db
+    .prepare(ACTIVE_METERS)
+    .bind(`[${keys.join(",")}]`)
+    .all<MeterRow>();
+  return new Map(results.map(toMeter).map((meter) => [cacheKey(meter.livemode, meter.eventName), meter]));
+}
+
+export async function findMeter(db: D1Database, livemode: boolean, id: string): Promise<Meter | undefined> {
+  const row = await db
+    .prepare(METER_BY_ID)
+    .bind(id, livemode ? 1 : 0)
+    .first<MeterRow>();
+  return row === null ? undefined : toMeter(row);
+}
+
+/** The meter next to which a page begins or ends, in the list that is newest first. */
+type MeterCursor = { readonly id: string; readonly param: "starting_after" | "ending_before" };
+
+/** One page of meters, newest first, and whether more follow in the direction of paging. */
+export async function listMeters(
+  db: D1Database,
+  livemode: boolean,
+  status: Meter["status"] | undefined,
+  cursor: MeterCursor | undefined,
+  limit: number,
+): Promise<{ meters: Meter[]; hasMore: boolean }> {
+  const backwards = cursor?.param === "ending_before";
+  const { results } = await db
+    .prepare(backwards ? LIST_AFTER : LIST_BEFORE)
+    .bind(livemode ? 1 : 0, status ?? null, cursor?.id ?? null, limit + 1)
+    .all<MeterRow>();
+  const meters = results.slice(0, limit).map(toMeter);
+  return { meters: backwards ? meters.reverse() : meters, hasMore: results.length > limit };
+}
+
+/** Statements for `commitOnce`. An active meter whose name is taken makes the transaction fail. */
+export function insertMeter(db: D1Database, meter: Meter): D1PreparedStatement {
+  return db
+    .prepare(INSERT_METER)
+    .bind(
+      meter.id,
+      meter.livemode ? 1 : 0,
+      meter.eventName,
+      meter.displayName,
+      meter.formula,
+      meter.eventTimeWindow,
+      meter.customerKey,
+      meter.valueKey,
+      meter.status,
+      meter.created,
+      meter.updated,
+      meter.deactivatedAt,
+    );
+}
+
+export const saveDisplayName = (db: D1Database, { id, displayName, updated }: Meter): D1PreparedStatement =>
+  db.prepare(RENAME_METER).bind(id, displayName, updated);
+
+export const saveStatus = (db: D1Database, { id, status, updated, deactivatedAt }: Meter): D1PreparedStatement =>
+  db.prepare(SET_METER_STATUS).bind(id, status, updated, deactivatedAt);
+
+/** This isolate changed a meter: its next event asks the database. */
+export const forgetMeter = ({ livemode, eventName }: Meter): void => cache.delete(cacheKey(livemode, eventName));
+
+function toMeter(row: MeterRow): Meter {
+  return {
+    id: row.id,
+    livemode: row.livemode === 1,
+    eventName: row.event_name,
+    displayName: row.display_name,
+    formula: row.formula,
+    eventTimeWindow: row.event_time_window,
+    customerKey: row.customer_key,
+    valueKey: row.value_key,
+    status: row.status,
+    created: row.created,
+    updated: row.updated,
+    deactivatedAt: row.deactivated_at,
+  };
+}
