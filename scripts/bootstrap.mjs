@@ -21,4 +21,7 @@ if (writtenAt("node_modules/.package-lock.json") < writtenAt("package-lock.json"
 const child = spawn(path.join(root, "node_modules/.bin/node"), process.argv.slice(2), { stdio: "inherit" });
 // A terminal sends Ctrl-C to the whole group, others only to this process; the child exits on either.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+// npm's shell does not pass a signal on, but it ends; whoever is left without it ends too.
+const parent = process.ppid;
+setInterval(() => process.ppid !== parent && child.kill("SIGTERM"), 200).unref();
 child.on("exit", (code, signal) => process.exit(signal === null ? code : 1));

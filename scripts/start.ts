@@ -1,5 +1,5 @@
 // `npm start`: a local edgemeter on workerd, with its data on disk. PORT and STATE_DIR are honoured.
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
@@ -27,7 +27,8 @@ function fail(message: string): never {
 }
 
 function wrangler(args: readonly string[], stdio: "inherit" | "pipe"): ChildProcess {
-  const cli = path.join(root, "node_modules/wrangler/bin/wrangler.js");
+  // Not its launcher in bin/, which would stand between a signal and the process that it is for.
+  const cli = path.join(root, "node_modules/wrangler/wrangler-dist/cli.js");
   return spawn(process.execPath, ["--no-warnings", cli, ...args], {
     cwd: root,
     env: WRANGLER_ENV,
@@ -98,12 +99,19 @@ const server = wrangler(["dev", ...options, "--log-level", "error", "--show-inte
 
 let stopping = false;
 const stop = (): void => {
+  if (stopping) return;
   stopping = true;
   server.kill("SIGTERM");
-  // What does not end when asked is ended.
-  setTimeout(() => server.kill("SIGKILL"), 5_000).unref();
+  // What does not end when asked is ended, its workerd first: that would live on without it.
+  setTimeout(() => {
+    spawnSync("pkill", ["-KILL", "-P", String(server.pid)]);
+    server.kill("SIGKILL");
+  }, 3_000).unref();
 };
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, stop);
+
+const parent = process.ppid;
+setInterval(() => process.ppid !== parent && stop(), 200).unref();
 
 if (await isReady(server)) {
   console.log(WELCOME);

@@ -103,6 +103,8 @@ function check<T>(schema: z.ZodType<T>, raw: unknown): Result<T, MeteringError> 
 }
 
 function toError(issue: z.core.$ZodIssue): MeteringError {
+  // A rule of the domain that ran inside a schema has named its error itself.
+  if (issue.code === "custom" && issue.params?.error) return issue.params.error as MeteringError;
   if (issue.code === "unrecognized_keys")
     return { reason: "unknown_parameter", param: paramOf([...issue.path, issue.keys[0] ?? ""]) };
   const param = paramOf(issue.path);

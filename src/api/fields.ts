@@ -74,7 +74,7 @@ export const payload = z
     }
     const result = readPayload(raw);
     if (result.ok) return result.value;
-    context.addIssue({ code: "custom", message: result.error.message });
+    context.addIssue({ code: "custom", message: result.error.reason, params: { error: result.error } });
     return z.NEVER;
   })
   .openapi({

@@ -142,7 +142,8 @@ export class EventLog extends DurableObject<Env> {
         this.#sendSoon();
         // The answers leave once this is on disk (output gate); meanwhile the next group gathers.
         await this.ctx.storage.sync();
-        const wait = now + settingsOf(this.env).GROUP_COMMIT_MS - Date.now();
+        // A clock that went back in between must not stretch the wait.
+        const wait = settingsOf(this.env).GROUP_COMMIT_MS - Math.max(0, Date.now() - now);
         if (wait > 0) await scheduler.wait(wait);
       } catch (error) {
         this.#store.reload();

@@ -29,9 +29,7 @@ export type AdmittedEvent = {
   readonly dimensions: Payload | undefined;
 };
 
-type InvalidField = Extract<MeteringError, { reason: "invalid_field" }>;
-
-const invalid = (message: string, param: string): Result<never, InvalidField> =>
+const invalid = (message: string, param: string): Result<never, MeteringError> =>
   err({ reason: "invalid_field", message, param });
 
 /**
@@ -41,7 +39,7 @@ const invalid = (message: string, param: string): Result<never, InvalidField> =>
 export const isStorable = (text: string): boolean => !text.includes("\0") && text.isWellFormed();
 
 /** Checks the shape of a payload: a flat map of strings (an integer is taken as its digits), within the limits. */
-export function readPayload(raw: unknown): Result<Payload, InvalidField> {
+export function readPayload(raw: unknown): Result<Payload, MeteringError> {
   if (typeof raw !== "object" || raw === null || Array.isArray(raw)) {
     return invalid("payload must be a map of strings.", "payload");
   }
@@ -51,6 +49,10 @@ export function readPayload(raw: unknown): Result<Payload, InvalidField> {
   const payload: Record<string, string> = {};
   let characters = 0;
   for (const [key, value] of entries) {
+    // Such a number has lost digits before it came here: two customers could become one.
+    if (typeof value === "number" && Math.abs(value) > Number.MAX_SAFE_INTEGER) {
+      return err({ reason: "payload_invalid_value", key, value: String(value) });
+    }
     const text = typeof value === "number" ? String(value) : value;
     if (typeof text !== "string")
       return invalid("payload must be a flat map of strings.", `payload[${key.slice(0, 100)}]`);

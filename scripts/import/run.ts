@@ -1,0 +1,102 @@
+import { stat } from "node:fs/promises";
+import { eventSender } from "./client.ts";
+import { columnIndex, eventMapper, type ImportedEvent } from "./events.ts";
+import { ImportError } from "./import-error.ts";
+import { workInLanes } from "./lanes.ts";
+import { type Formula, requireMeter } from "./meters.ts";
+import type { ImportOptions } from "./options.ts";
+import { RejectedRows } from "./rejected.ts";
+import { Progress, type Tally } from "./report.ts";
+import { openTable, type Row } from "./rows.ts";
+import { newestTimestamp, shiftToNow } from "./shift.ts";
+
+/** Rows held at a time for each request under way: enough for the rows of one customer not to hold up the others. */
+const WINDOW_PER_REQUEST = 64;
+
+/**
+ * Replays a file, counting in `tally` as it goes. Ends early once `stop` is aborted. Throws an
+ * `ImportError` when it cannot go on.
+ */
+export async function runImport(options: ImportOptions, tally: Tally, stop: AbortController): Promise<void> {
+  const { file, concurrency } = options;
+  const size = await sizeOf(file);
+  const server = { ...options, stop: stop.signal, onRetry: () => void tally.retries++ };
+
+  // What is wrong with the file or the meter is known before the first event is sent.
+  const shift = options.shiftToNow ? await findShift(options, tally, stop.signal, size) : 0;
+  if (stop.signal.aborted) return;
+  const { columns, rows } = await openTable(file);
+  const toEvent = eventMapper(options, columns, shift);
+  const meter = await requireMeter(server, options.eventName, options.createMeter);
+  warnOfOtherFormula(meter, options.createMeter);
+  const rejectedRows = await RejectedRows.of(file, columns);
+  const sendEvent = eventSender(server, meter);
+
+  const count = (outcome: "accepted" | "duplicate" | "rejected", row: Row): void => {
+    tally[outcome]++;
+    tally.bytes = Math.max(tally.bytes, row.end);
+  };
+  const reject = async (row: Row, error: string): Promise<void> => {
+    await rejectedRows.add(row, error);
+    count("rejected", row);
+  };
+
+  async function* events(): AsyncGenerator<ImportedEvent, void, undefined> {
+    for await (const row of rows) {
+      const event = toEvent(row);
+      if (event.ok) yield event.value;
+      else await reject(row, event.error);
+    }
+  }
+
+  async function work(event: ImportedEvent): Promise<void> {
+    const sent = await sendEvent(event);
+    if (sent.outcome === "rejected") await reject(event.row, sent.error);
+    else count(sent.outcome, event.row);
+  }
+
+  const progress = new Progress("importing", tally, size);
+  try {
+    const window = concurrency * WINDOW_PER_REQUEST;
+    await workInLanes(events(), { laneOf: ({ customer }) => customer, work, concurrency, window, stop });
+  } finally {
+    progress.stop();
+    await rejectedRows.close();
+  }
+  if (tally.rejected > 0) console.error(`import: the rejected rows are in ${rejectedRows.file}`);
+}
+
+/** Reads the file once for its newest timestamp; the shift in ms. */
+async function findShift(options: ImportOptions, tally: Tally, stop: AbortSignal, size: number): Promise<number> {
+  const { columns, rows } = await openTable(options.file);
+  const column = columnIndex(columns, options.timestampColumn);
+
+  async function* watched(): AsyncGenerator<Row, void, undefined> {
+    for await (const row of rows) {
+      if (stop.aborted) return;
+      tally.bytes = row.end;
+      yield row;
+    }
+  }
+
+  const progress = new Progress("looking for the newest timestamp", tally, size);
+  try {
+    return shiftToNow(await newestTimestamp(watched(), column), Date.now());
+  } finally {
+    progress.stop();
+    tally.bytes = 0;
+  }
+}
+
+async function sizeOf(file: string): Promise<number> {
+  const stats = await stat(file).catch(() => undefined);
+  if (stats === undefined) throw new ImportError(`there is no file ${file}.`);
+  if (!stats.isFile()) throw new ImportError(`${file} is not a file.`);
+  return stats.size;
+}
+
+function warnOfOtherFormula({ formula }: { readonly formula: string }, asked: Formula | undefined): void {
+  if (asked !== undefined && asked !== formula) {
+    console.error(`import: the meter exists already, with formula ${formula} instead of ${asked}.`);
+  }
+}

@@ -1,0 +1,152 @@
+import Stripe from "stripe";
+import { describe, expect, it } from "vitest";
+import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
+import { createMeter, raw, refusal, stripe, stripeClient, unique, url } from "./client.ts";
+
+const V1 = "/v1/billing/meters";
+const V2 = "/v2/billing/meter_events";
+
+describe("C4 every answer", () => {
+  it.each([
+    ["GET", "/v1/nothing", 404],
+    ["GET", "/", 404],
+    ["GET", "/v2/nothing", 404],
+    ["DELETE", V1, 405],
+    ["PUT", V2, 405],
+    ["GET", V2, 405],
+    ["PATCH", `${V1}/mtr_test_1`, 405],
+    ["OPTIONS", V1, 405],
+  ])("C4.1 to %s %s is an error of its API version", async (method, path, expected) => {
+    const { status, error, headers } = await raw(path, { method });
+    expect(status).toBe(expected);
+    expect(headers.get("content-type")).toBe("application/json");
+    expect(headers.get("request-id")).toMatch(/^req_/);
+    if (path.startsWith("/v2")) expect(error).toMatchObject({ code: expect.any(String), message: expect.any(String) });
+    else expect(error).toMatchObject({ type: "invalid_request_error", message: expect.any(String) });
+    if (expected === 405) expect(headers.get("allow")).toBeTruthy();
+  });
+
+  it.each([
+    ["not JSON", { body: "{", headers: { "content-type": "application/json" } }, 400],
+    ["an array", { json: [] }, 400],
+    ["null", { json: null }, 400],
+    ["a number", { json: 5 }, 400],
+    ["empty", { method: "POST" }, 400],
+    ["a form", { form: "event_name=a" }, 415],
+    ["text", { body: "{}", headers: { "content-type": "text/plain" } }, 415],
+    [
+      "broken UTF-8",
+      { body: new Uint8Array([0x7b, 0x22, 0xff, 0x22, 0x7d]), headers: { "content-type": "application/json" } },
+      400,
+    ],
+    [
+      "deeply nested",
+      { body: `${"[".repeat(100_000)}${"]".repeat(100_000)}`, headers: { "content-type": "application/json" } },
+      400,
+    ],
+    [
+      "too large",
+      { body: `{"event_name":"${"x".repeat(256_000)}"}`, headers: { "content-type": "application/json" } },
+      413,
+    ],
+  ])("C4.2 to a v2 body that is %s is a clear error", async (_, call, expected) => {
+    const { status, error } = await raw(V2, call);
+    expect(status).toBe(expected);
+    expect(error).toMatchObject({ code: "invalid_fields", message: expect.any(String) });
+  });
+
+  it("C4.3 to a body without a length is counted as it comes", async () => {
+    const chunk = new TextEncoder().encode(" ".repeat(65_536));
+    let chunks = 0;
+    const body = new ReadableStream({
+      pull: (controller) => (chunks++ < 50 ? controller.enqueue(chunk) : controller.close()),
+    });
+    const { status } = await raw(V2, { method: "POST", body, headers: { "content-type": "application/json" } });
+    expect(status).toBe(413);
+  });
+
+  it.each([
+    ["JSON", { json: { display_name: "x" } }, 415],
+    ["too large", { form: `display_name=${"x".repeat(256_000)}` }, 413],
+    ["too deep", { form: "a[b][c][d][e][f]=1" }, 400],
+    ["too many", { form: Array.from({ length: 300 }, (_, i) => `p${i}=1`).join("&") }, 400],
+    ["empty", { method: "POST" }, 400],
+  ])("C4.4 to a v1 body that is %s is a clear error", async (_, call, expected) => {
+    const { status, error } = await raw(V1, call);
+    expect(status).toBe(expected);
+    expect(error).toMatchObject({ type: "invalid_request_error", message: expect.any(String) });
+  });
+
+  it("C4.5 echoes the headers that the SDKs read", async () => {
+    const { lastResponse } = await stripe.billing.meters.list({ limit: 1 });
+    expect(lastResponse.requestId).toMatch(/^req_/);
+    expect(lastResponse.apiVersion).toMatch(/^\d{4}-/);
+    const { headers } = await raw("/v1/nothing", {
+      headers: { "idempotency-key": "abc", "stripe-version": "2026-10-28.endive" },
+    });
+    expect(headers.get("idempotency-key")).toBe("abc");
+    expect(headers.get("stripe-version")).toBe("2026-10-28.endive");
+    const long = await raw(V2, { json: {}, headers: { "idempotency-key": "x".repeat(256) } });
+    expect(long).toMatchObject({ status: 400, error: { code: "invalid_fields" } });
+  });
+});
+
+describe("C5 keys", () => {
+  it.each([
+    ["none", null],
+    ["an unknown", "sk_test_nobody_has_this_one"],
+    ["a malformed", "nonsense"],
+    ["a publishable", "pk_test_edgemeter_local"],
+    ["an empty", ""],
+    ["a hostile", "sk_test_' OR 1=1 --"],
+  ])("C5.1 with %s key, both doors answer 401", async (_, key) => {
+    for (const path of [V1, V2]) {
+      const { status, error } = await raw(path, { key, ...(path === V2 ? { json: {} } : {}) });
+      expect(status).toBe(401);
+      expect(error).toMatchObject({ message: expect.stringContaining("API") });
+    }
+  });
+
+  it("C5.2 the SDK makes it an authentication error, in v1 and v2", async () => {
+    const stranger = stripeClient("sk_test_nobody_has_this_one");
+    expect(await refusal(stranger.billing.meters.list())).toBeInstanceOf(Stripe.errors.StripeAuthenticationError);
+    const call = stranger.v2.billing.meterEvents.create({ event_name: "x", payload: {} });
+    expect(await refusal(call)).toBeInstanceOf(Stripe.errors.StripeAuthenticationError);
+  });
+
+  it("C5.3 work as the user name of Basic auth", async () => {
+    const basic = (user: string) => ({ authorization: `Basic ${Buffer.from(`${user}:`).toString("base64")}` });
+    expect((await raw(V1, { key: null, headers: basic(LOCAL_KEYS.test) })).status).toBe(200);
+    expect((await raw(V1, { key: null, headers: basic("nobody") })).status).toBe(401);
+  });
+});
+
+describe("C6 the description", () => {
+  it("C6.1 is OpenAPI 3.1 and names every route that answers", async () => {
+    const document = JSON.parse((await raw("/openapi.json", { key: null })).text);
+    expect(document.openapi).toBe("3.1.0");
+    const meter = await createMeter();
+    for (const [path, methods] of Object.entries<Record<string, unknown>>(document.paths)) {
+      for (const method of Object.keys(methods)) {
+        const { status } = await raw(path.replace("{id}", meter.id), { method: method.toUpperCase() });
+        expect({ path, method, answered: status !== 404 && status !== 405 }).toEqual({ path, method, answered: true });
+      }
+    }
+    expect(Object.keys(document.paths)).toContain(V2);
+  });
+
+  it("C6.2 has a page that needs nothing from elsewhere", async () => {
+    const response = await fetch(`${url}/docs`);
+    const page = await response.text();
+    expect(response.headers.get("content-type")).toContain("text/html");
+    expect(page).toContain(V2);
+    expect(page).not.toMatch(/<script|<link|https?:\/\//);
+  });
+});
+
+describe("C7 nothing secret", () => {
+  it("C7.1 is told: errors name no key", async () => {
+    const key = `sk_test_${unique("secret").replaceAll("-", "_")}`;
+    expect((await raw(V1, { key })).text).not.toContain(key);
+  });
+});

@@ -1,0 +1,242 @@
+import { randomUUID } from "node:crypto";
+import Stripe from "stripe";
+import { describe, expect, it } from "vitest";
+import { createMeter, liveStripe, minute, raw, refusal, stripe, unique } from "./client.ts";
+
+const EVENTS = "/v2/billing/meter_events";
+const payload = { stripe_customer_id: "cus_1", value: "25" };
+
+/** The total of a customer around now, as the answer's own text; nothing when there is no summary. */
+async function total(meter: string, customer = "cus_1"): Promise<string | undefined> {
+  const { text } = await raw(
+    `/v1/billing/meters/${meter}/event_summaries?customer=${customer}&start_time=${minute(-600)}&end_time=${minute(10)}`,
+  );
+  return /"aggregated_value":([^,]+),/.exec(text)?.[1];
+}
+
+describe("C2 events", () => {
+  it("C2.1 are answered with the contract's object", async () => {
+    const meter = await createMeter();
+    const timestamp = new Date(Date.now() - 60_000).toISOString();
+    const identifier = unique("idmp");
+    const event = await stripe.v2.billing.meterEvents.create({
+      event_name: meter.event_name,
+      payload,
+      identifier,
+      timestamp,
+    });
+    const { lastResponse, ...object } = event;
+    expect(object).toEqual({
+      object: "v2.billing.meter_event",
+      created: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
+      livemode: false,
+      identifier,
+      event_name: meter.event_name,
+      timestamp,
+      payload,
+    });
+    expect(lastResponse.requestId).toMatch(/^req_/);
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
+  });
+
+  it("C2.2 get an identifier and the current time when they bring none", async () => {
+    const meter = await createMeter();
+    const before = Date.now();
+    const event = await stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, payload });
+    expect(event.identifier).not.toBe("");
+    expect(event.timestamp).toBe(event.created);
+    expect(Date.parse(event.timestamp)).toBeGreaterThanOrEqual(before - 1_000);
+    const other = await stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, payload });
+    expect(other.identifier).not.toBe(event.identifier);
+  });
+
+  it("C2.3 take integers as their digits, and echo strings", async () => {
+    const meter = await createMeter();
+    const { status, text } = await raw(EVENTS, {
+      json: { event_name: meter.event_name, payload: { stripe_customer_id: "cus_1", value: 25, seats: 3 } },
+    });
+    expect({ status, body: JSON.parse(text) }).toMatchObject({
+      status: 200,
+      body: { payload: { value: "25", seats: "3" } },
+    });
+  });
+
+  it("C2.4 accept an identifier once in 24 hours, whatever the meter and the customer", async () => {
+    const [one, two] = [await createMeter(), await createMeter()];
+    const identifier = unique("idmp");
+    await stripe.v2.billing.meterEvents.create({ event_name: one.event_name, payload, identifier });
+    const error = await refusal(
+      stripe.v2.billing.meterEvents.create({
+        event_name: two.event_name,
+        payload: { ...payload, stripe_customer_id: "cus_2" },
+        identifier,
+      }),
+    );
+    expect(error).toMatchObject({ statusCode: 400, type: "StripeInvalidRequestError", code: "duplicate_meter_event" });
+    expect(error.message).toBe(`An event already exists with identifier ${identifier}.`);
+  });
+
+  it("C2.5 keep identifiers, meters and summaries of the modes apart", async () => {
+    const name = unique("tokens");
+    const test = await createMeter({ event_name: name });
+    const live = await createMeter({ event_name: name }, liveStripe);
+    const identifier = unique("idmp");
+    expect(await liveStripe.v2.billing.meterEvents.create({ event_name: name, payload, identifier })).toMatchObject({
+      livemode: true,
+    });
+    expect(
+      await stripe.v2.billing.meterEvents.create({ event_name: name, payload: { ...payload, value: "1" }, identifier }),
+    ).toMatchObject({ livemode: false });
+    await expect.poll(() => total(test.id), { timeout: 10_000 }).toBe("1");
+    expect(
+      (
+        await raw(
+          `/v1/billing/meters/${live.id}/event_summaries?customer=cus_1&start_time=${minute(-1)}&end_time=${minute(1)}`,
+        )
+      ).status,
+    ).toBe(404);
+  });
+
+  it("C2.6 repeat the first answer for the same Idempotency-Key", async () => {
+    const meter = await createMeter();
+    const idempotencyKey = randomUUID();
+    const params = { event_name: meter.event_name, payload };
+    const first = await stripe.v2.billing.meterEvents.create(params, { idempotencyKey });
+    const again = await stripe.v2.billing.meterEvents.create(params, { idempotencyKey });
+    expect({ ...again, lastResponse: 0 }).toEqual({ ...first, lastResponse: 0 });
+    expect(again.lastResponse.idempotencyKey).toBe(idempotencyKey);
+    const error = await refusal(
+      stripe.v2.billing.meterEvents.create({ ...params, payload: { ...payload, value: "26" } }, { idempotencyKey }),
+    );
+    expect(error).toBeInstanceOf(Stripe.errors.StripeIdempotencyError);
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
+  });
+
+  it("C2.7 of one customer on one meter at the same time get 409, which the SDK retries by itself", async () => {
+    const meter = await createMeter();
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, () => raw(EVENTS, { json: { event_name: meter.event_name, payload } })),
+    );
+    const refused = answers.filter(({ status }) => status === 409);
+    expect(refused.length).toBeGreaterThan(0);
+    expect(refused[0]?.error).toMatchObject({
+      code: "too_many_concurrent_requests",
+      message: expect.stringContaining("concurrently"),
+    });
+    await Promise.all(
+      [1, 2].map(() => stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, payload })),
+    );
+    const accepted = answers.length - refused.length + 2;
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe(String(25 * accepted));
+  });
+
+  const day = 86_400_000;
+  const at = (ms: number) => new Date(Date.now() + ms).toISOString();
+  it.each([
+    ["no_meter", { event_name: "nobody_made_this" }],
+    ["payload_no_customer_defined", { payload: { value: "1" } }],
+    ["payload_no_customer_defined", { payload: { stripe_customer_id: "", value: "1" } }],
+    ["payload_no_customer_defined", { payload: {} }],
+    ["payload_no_value_defined", { payload: { stripe_customer_id: "cus_1" } }],
+    ...["0", "007", "+5", "-5", "1.5", "1e3", " 1", "1234567890123456", "x", "٣"].map(
+      (value) => ["payload_invalid_value", { payload: { stripe_customer_id: "cus_1", value } }] as const,
+    ),
+    ["payload_invalid_value", { payload: { stripe_customer_id: "cus_1", value: 1.5 } }],
+    ["payload_invalid_value", { payload: { stripe_customer_id: "cus_1", value: -1 } }],
+    ["payload_invalid_value", { payload: { stripe_customer_id: "cus_1", value: 1e300 } }],
+    ["timestamp_too_far_in_past", { timestamp: at(-35 * day - 60_000) }],
+    ["timestamp_in_future", { timestamp: at(6 * 60_000) }],
+    ["invalid_fields", { timestamp: "1711584000" }],
+    ["invalid_fields", { timestamp: 1711584000 }],
+    ["invalid_fields", { timestamp: "2026-02-30T00:00:00Z" }],
+    ["invalid_fields", { timestamp: "2026-01-01T00:00Z" }],
+    ["invalid_fields", { timestamp: "2026-01-01" }],
+    ["invalid_fields", { identifier: "x".repeat(101) }],
+    ["invalid_fields", { identifier: "" }],
+    ["invalid_fields", { identifier: null }],
+    ["invalid_fields", { identifier: "\ud800" }],
+    ["invalid_fields", { identifier: "a\u0000b" }],
+    ["invalid_fields", { payload: "x" }],
+    ["invalid_fields", { payload: ["x"] }],
+    ["invalid_fields", { payload: null }],
+    ["invalid_fields", { payload: { ...payload, nested: { a: "b" } } }],
+    ["invalid_fields", { payload: { ...payload, flag: true } }],
+    ["invalid_fields", { payload: { ...payload, note: "x".repeat(501) } }],
+    ["invalid_fields", { payload: { ...payload, ["k".repeat(101)]: "x" } }],
+    ["invalid_fields", { payload: Object.fromEntries(Array.from({ length: 51 }, (_, i) => [`k${i}`, "x"])) }],
+    [
+      "invalid_fields",
+      { payload: Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`k${i}`, "x".repeat(300)])) },
+    ],
+    ["invalid_fields", { payload: JSON.parse('{"__proto__": "x"}') }],
+    ["invalid_fields", { event_name: 5 }],
+    ["invalid_fields", { colour: "red" }],
+  ] as const)("C2.8 are refused with %s (%#), and change nothing", async (code, change) => {
+    const meter = await createMeter();
+    const identifier = unique("idmp");
+    const { status, error } = await raw(EVENTS, {
+      json: { event_name: meter.event_name, payload, identifier, ...change },
+    });
+    expect({ status, error }).toMatchObject({ status: 400, error: { code, message: expect.any(String) } });
+    // Had it taken the identifier, this one would be a duplicate.
+    expect((await raw(EVENTS, { json: { event_name: meter.event_name, payload, identifier } })).status).toBe(200);
+  });
+
+  it("C2.9 of an archived meter are refused with archived_meter", async () => {
+    const meter = await createMeter();
+    await stripe.billing.meters.deactivate(meter.id);
+    const error = await refusal(stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, payload }));
+    expect(error).toMatchObject({
+      statusCode: 400,
+      code: "archived_meter",
+      message: `No active meter found for event name "${meter.event_name}".`,
+    });
+  });
+
+  it("C2.10 may lie 35 days back and 5 minutes ahead", async () => {
+    const meter = await createMeter();
+    for (const offset of [-35 * day + 60_000, 4 * 60_000]) {
+      await stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, payload, timestamp: at(offset) });
+    }
+  });
+
+  it("C2.11 of a count meter need no value, and ignore one", async () => {
+    const meter = await createMeter({ default_aggregation: { formula: "count" } });
+    await stripe.v2.billing.meterEvents.create({
+      event_name: meter.event_name,
+      payload: { stripe_customer_id: "cus_1" },
+    });
+    await stripe.v2.billing.meterEvents.create({
+      event_name: meter.event_name,
+      payload: { stripe_customer_id: "cus_1", value: "-3.5" },
+    });
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("2");
+  });
+
+  it("C2.12 read the meter's own payload keys", async () => {
+    const meter = await createMeter({
+      customer_mapping: { type: "by_id", event_payload_key: "constructor" },
+      value_settings: { event_payload_key: "how_many" },
+    });
+    const missing = await refusal(
+      stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, payload: { how_many: "1" } }),
+    );
+    expect(missing).toMatchObject({
+      code: "payload_no_customer_defined",
+      message: "Customer mapping key constructor not found in payload.",
+    });
+    await stripe.v2.billing.meterEvents.create({
+      event_name: meter.event_name,
+      payload: { constructor: "cus_1", how_many: "7" },
+    });
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("7");
+  });
+
+  it("C2.13 have timestamps with any offset and any fraction", async () => {
+    const meter = await createMeter();
+    const { text } = await raw(EVENTS, {
+      json: { event_name: meter.event_name, payload, timestamp: at(-day).replace(/\.\d+Z$/, ".1234567+00:00") },
+    });
+    expect(JSON.parse(text)).toMatchObject({ timestamp: expect.stringMatching(/\.123Z$/) });
+  });
+});

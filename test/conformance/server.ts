@@ -1,0 +1,20 @@
+import type { TestProject } from "vitest/node";
+import { newStateDir, removeStateDir, startServer } from "../support/node/server.ts";
+
+declare module "vitest" {
+  interface ProvidedContext {
+    /** Where the server under test listens. */
+    url: string;
+  }
+}
+
+/** One server for the whole suite, on a new state folder; gives the way to end it. */
+export default async function setup({ provide }: TestProject): Promise<() => Promise<void>> {
+  const stateDir = await newStateDir();
+  const server = await startServer(stateDir);
+  provide("url", server.url);
+  return async () => {
+    await server.stop();
+    await removeStateDir(stateDir);
+  };
+}

@@ -1,0 +1,201 @@
+import type Stripe from "stripe";
+import { beforeAll, describe, expect, it, vi } from "vitest";
+import { createMeter, minute, raw, refusal, stripe } from "./client.ts";
+
+const HOUR = 3_600;
+const DAY = 24 * HOUR;
+
+describe("C3 summaries", () => {
+  let meter: Stripe.Billing.Meter;
+  /** A UTC day that is over, in unix seconds. */
+  const today = Math.floor(Date.now() / 1_000 / DAY) * DAY - 2 * DAY;
+  const list = (params: Partial<Stripe.Billing.MeterListEventSummariesParams>, id = meter.id) =>
+    stripe.billing.meters.listEventSummaries(id, {
+      customer: "cus_1",
+      start_time: today,
+      end_time: today + DAY,
+      ...params,
+    });
+  const report = async (
+    target: Stripe.Billing.Meter,
+    events: readonly (readonly [seconds: number, value: number])[],
+  ) => {
+    for (const [seconds, value] of events) {
+      await stripe.v2.billing.meterEvents.create({
+        event_name: target.event_name,
+        payload: { stripe_customer_id: "cus_1", value: String(value) },
+        timestamp: new Date((today + seconds) * 1_000).toISOString(),
+      });
+    }
+  };
+  const EVENTS = [
+    [0, 1],
+    [30, 2],
+    [60, 4],
+    [HOUR - 1, 8],
+    [HOUR, 16],
+    [5 * HOUR + 90, 32],
+    [DAY - 1, 64],
+    [DAY, 128],
+    [DAY + HOUR, 256],
+  ] as const;
+
+  beforeAll(async () => {
+    meter = await createMeter();
+    await report(meter, EVENTS);
+    const total = async () => (await list({ end_time: today + 2 * DAY })).data[0]?.aggregated_value;
+    await vi.waitFor(async () => expect(await total()).toBe(511), { timeout: 20_000, interval: 100 });
+  }, 60_000);
+
+  it("C3.1 are one object for an ungrouped range", async () => {
+    const { data, has_more } = await list({});
+    expect(has_more).toBe(false);
+    expect(data).toEqual([
+      {
+        id: expect.stringMatching(/^mtrusg_/),
+        object: "billing.meter_event_summary",
+        aggregated_value: 127,
+        start_time: today,
+        end_time: today + DAY,
+        livemode: false,
+        meter: meter.id,
+      },
+    ]);
+  });
+
+  it("C3.2 by hour leave empty hours out, newest first", async () => {
+    const { data } = await list({ value_grouping_window: "hour" });
+    expect(
+      data.map(({ start_time, end_time, aggregated_value }) => [
+        (start_time - today) / HOUR,
+        (end_time - today) / HOUR,
+        aggregated_value,
+      ]),
+    ).toEqual([
+      [23, 24, 64],
+      [5, 6, 32],
+      [1, 2, 16],
+      [0, 1, 15],
+    ]);
+  });
+
+  it("C3.3 by day follow UTC days", async () => {
+    const { data } = await list({ value_grouping_window: "day", end_time: today + 2 * DAY });
+    expect(data.map(({ start_time, aggregated_value }) => [start_time - today, aggregated_value])).toEqual([
+      [DAY, 384],
+      [0, 127],
+    ]);
+  });
+
+  it("C3.4 take start inclusive and end exclusive, to the minute", async () => {
+    const value = async (from: number, to: number) =>
+      (await list({ start_time: today + from, end_time: today + to })).data[0]?.aggregated_value;
+    expect(await value(0, 60)).toBe(3);
+    expect(await value(60, 120)).toBe(4);
+    expect(await value(60, HOUR)).toBe(12);
+    expect(await value(60, 6 * HOUR)).toBe(60);
+    expect(await value(60, DAY)).toBe(124);
+    expect(await value(120, 180)).toBeUndefined();
+  });
+
+  it("C3.5 come in pages, forwards, backwards, and all by themselves", async () => {
+    const all = (await list({ value_grouping_window: "hour" })).data.map(({ id }) => id);
+    const first = await list({ value_grouping_window: "hour", limit: 3 });
+    expect(first.has_more).toBe(true);
+    const second = await list({ value_grouping_window: "hour", limit: 3, starting_after: first.data[2]?.id ?? "" });
+    expect([...first.data, ...second.data].map(({ id }) => id)).toEqual(all);
+    expect(second.has_more).toBe(false);
+    const back = await list({ value_grouping_window: "hour", limit: 2, ending_before: all[3] ?? "" });
+    expect(back.data.map(({ id }) => id)).toEqual(all.slice(1, 3));
+    expect(back.has_more).toBe(true);
+    const paged = await list({ value_grouping_window: "hour", limit: 1 }).autoPagingToArray({ limit: 100 });
+    expect(paged.map(({ id }) => id)).toEqual(all);
+    expect(await refusal(list({ starting_after: "mtrusg_test_1_x" }))).toMatchObject({
+      statusCode: 400,
+      code: "resource_missing",
+    });
+  });
+
+  it.each([
+    [
+      "hour",
+      HOUR + 1,
+      `should be aligned with hourly boundaries (expected ${today + HOUR}) because the \`value_grouping_window\` is hour.`,
+    ],
+    [
+      "day",
+      HOUR,
+      `should be aligned with daily boundaries (expected ${today}) because the \`value_grouping_window\` is day.`,
+    ],
+    [undefined, 61, `should be aligned with minute boundaries (expected ${today + 60})`],
+  ] as const)("C3.6 grouped by %s refuse misaligned times", async (grouping, offset, message) => {
+    const params = grouping === undefined ? {} : { value_grouping_window: grouping };
+    const error = await refusal(list({ ...params, start_time: today + offset, end_time: today + 2 * DAY }));
+    expect(error).toMatchObject({ statusCode: 400, type: "StripeInvalidRequestError", param: "start_time" });
+    expect(error.message).toContain(`start_time ${today + offset} ${message}`);
+  });
+
+  it("C3.7 of nothing are an empty list", async () => {
+    expect(await list({ customer: "cus_nobody" })).toMatchObject({ data: [], has_more: false });
+  });
+
+  it("C3.8 refuse a range that is empty or backwards, and parameters that are missing", async () => {
+    expect((await refusal(list({ start_time: today, end_time: today }))).param).toBe("end_time");
+    const base = `/v1/billing/meters/${meter.id}/event_summaries`;
+    expect((await raw(`${base}?start_time=0&end_time=60`)).error).toMatchObject({ param: "customer" });
+    expect((await raw(`${base}?customer=c&end_time=60`)).error).toMatchObject({ param: "start_time" });
+    expect((await raw(`${base}?customer=c&start_time=1e3&end_time=60`)).error).toMatchObject({ param: "start_time" });
+    expect((await raw(`${base}?customer=c&start_time=9999999999999&end_time=60`)).status).toBe(400);
+    expect(
+      (await raw("/v1/billing/meters/mtr_test_nobody/event_summaries?customer=c&start_time=0&end_time=60")).status,
+    ).toBe(404);
+  });
+
+  it("C3.9 of `last` give the latest event by timestamp, of `count` their number", async () => {
+    const last = await createMeter({ default_aggregation: { formula: "last" } });
+    const count = await createMeter({ default_aggregation: { formula: "count" } });
+    await report(last, [
+      [HOUR + 10, 5],
+      [HOUR + 5, 9],
+      [2 * HOUR, 3],
+    ]);
+    await report(count, [
+      [1, 5],
+      [2, 9],
+    ]);
+    await expect.poll(async () => (await list({}, last.id)).data[0]?.aggregated_value, { timeout: 20_000 }).toBe(3);
+    const byHour = await list({ value_grouping_window: "hour" }, last.id);
+    expect(byHour.data.map(({ aggregated_value }) => aggregated_value)).toEqual([3, 5]);
+    await expect.poll(async () => (await list({}, count.id)).data[0]?.aggregated_value, { timeout: 20_000 }).toBe(2);
+  });
+
+  it("C3.10 are exact integers in the raw answer", async () => {
+    const big = await createMeter();
+    await report(
+      big,
+      Array.from({ length: 11 }, (_, i) => [i, 999_999_999_999_999] as const),
+    );
+    const read = async (to: number) =>
+      (
+        await raw(
+          `/v1/billing/meters/${big.id}/event_summaries?customer=cus_1&start_time=${today}&end_time=${today + to}`,
+        )
+      ).text;
+    await expect.poll(() => read(DAY), { timeout: 20_000 }).toContain('"aggregated_value":10999999999999989,');
+    // 11 × 999,999,999,999,999 is past 2^53; at a ragged edge it comes from the events.
+    expect(await read(60)).toContain('"aggregated_value":10999999999999989,');
+  });
+
+  it("C3.11 show an event within seconds", async () => {
+    const fresh = await createMeter();
+    const sent = Date.now();
+    await stripe.v2.billing.meterEvents.create({
+      event_name: fresh.event_name,
+      payload: { stripe_customer_id: "cus_1", value: "1" },
+    });
+    const read = async () =>
+      (await list({ start_time: minute(-10), end_time: minute(10) }, fresh.id)).data[0]?.aggregated_value;
+    await expect.poll(read, { timeout: 10_000, interval: 50 }).toBe(1);
+    expect(Date.now() - sent).toBeLessThan(5_000);
+  });
+});

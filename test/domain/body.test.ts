@@ -1,0 +1,293 @@
+import { describe, expect, test } from "vitest";
+import { parseForm, readBody } from "../../src/api/body.ts";
+import type { Door } from "../../src/api/errors.ts";
+import { LIMITS } from "../../src/metering/limits.ts";
+import { errorOf, resultOf } from "../support/builders.ts";
+
+const TYPES: Record<Door, string> = { v1: "application/x-www-form-urlencoded", v2: "application/json" };
+
+type Body = string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
+
+/** A request as it comes in: without a content-length when its body is a stream. */
+function aRequest(body: Body | null, headers: Record<string, string>): Request {
+  return new Request("https://edgemeter.test/v2/billing/meter_events", {
+    method: "POST",
+    headers,
+    body,
+    ...(body instanceof ReadableStream ? { duplex: "half" } : {}),
+  } as RequestInit);
+}
+
+const bytesOf = (text: string): Uint8Array<ArrayBuffer> => new Uint8Array(Buffer.from(text));
+
+/** Reads a body that came with its length. */
+function read(door: Door, body: string | Uint8Array<ArrayBuffer>, type: string | undefined = TYPES[door]) {
+  const bytes = typeof body === "string" ? bytesOf(body) : body;
+  return readBody(aRequest(bytes, { "content-type": type, "content-length": String(bytes.length) }), door);
+}
+
+/** A stream of chunks that notes how many were taken, and whether the reader said that it wants no more. */
+function aStream(chunks: Iterable<Uint8Array>) {
+  const seen = { taken: 0, cancelled: false };
+  const iterator = chunks[Symbol.iterator]();
+  const stream = new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        const next = iterator.next();
+        if (next.done) return controller.close();
+        seen.taken++;
+        controller.enqueue(next.value);
+      },
+      cancel() {
+        seen.cancelled = true;
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  return { stream, seen };
+}
+
+function* chunksFor(bytes: number, size = 64_000): Generator<Uint8Array> {
+  for (let left = bytes; left > 0; left -= size) yield new Uint8Array(Math.min(left, size)).fill(97);
+}
+
+const form = (text: string) => read("v1", text);
+const json = (text: string) => read("v2", text);
+
+/** A body of valid JSON, or form, of exactly so many bytes. */
+const ofLength = (door: Door, bytes: number): string =>
+  door === "v1" ? `a=${"x".repeat(bytes - 2)}` : `{"a":"${"x".repeat(bytes - 8)}"}`;
+
+describe.each(["v1", "v2"] satisfies Door[])("a body at the %s door", (door) => {
+  test("may have 256,000 bytes and not one more, with its length told or not", async () => {
+    const most = ofLength(door, LIMITS.bodyBytes);
+    expect(Buffer.byteLength(most)).toBe(256_000);
+    const headers = { "content-type": TYPES[door] };
+    const streamed = (text: string) => aRequest(aStream([bytesOf(text)]).stream, headers);
+    expect((await read(door, most)).ok).toBe(true);
+    expect((await readBody(streamed(most), door)).ok).toBe(true);
+    const over = ofLength(door, LIMITS.bodyBytes + 1);
+    const error = { reason: "body_too_large", limit: LIMITS.bodyBytes };
+    expect(errorOf(await read(door, over))).toEqual(error);
+    expect(errorOf(await readBody(streamed(over), door))).toEqual(error);
+  });
+
+  test("is counted in bytes, not in characters", async () => {
+    const wide = door === "v1" ? `a=${"€".repeat(100_000)}` : `{"a":"${"€".repeat(100_000)}"}`;
+    expect(errorOf(await read(door, wide)).reason).toBe("body_too_large");
+    const { stream } = aStream([bytesOf(wide)]);
+    expect(errorOf(await readBody(aRequest(stream, { "content-type": TYPES[door] }), door)).reason).toBe(
+      "body_too_large",
+    );
+  });
+
+  test("whose told length is past the limit is refused without being read", async () => {
+    const { stream, seen } = aStream(chunksFor(10));
+    const request = aRequest(stream, { "content-type": TYPES[door], "content-length": "256001" });
+    expect(errorOf(await readBody(request, door)).reason).toBe("body_too_large");
+    expect(seen.taken).toBe(0);
+  });
+
+  test("without a length is read no further than the limit", async () => {
+    const { stream, seen } = aStream(chunksFor(1_000_000_000));
+    const request = aRequest(stream, { "content-type": TYPES[door] });
+    expect(errorOf(await readBody(request, door)).reason).toBe("body_too_large");
+    expect(seen.taken).toBeLessThanOrEqual(6);
+    expect(seen.cancelled).toBe(true);
+  });
+
+  test("may come in any pieces, cut within a character too", async () => {
+    const text = door === "v1" ? "a=客户🙂" : '{"a":"客户🙂"}';
+    for (const size of [1, 2, 3, 5, 1_000]) {
+      const bytes = bytesOf(text);
+      const pieces = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) =>
+        bytes.slice(i * size, (i + 1) * size),
+      );
+      const request = aRequest(aStream(pieces).stream, { "content-type": TYPES[door] });
+      expect(resultOf(await readBody(request, door))).toEqual({ a: "客户🙂" });
+    }
+  });
+
+  test("that is absent or empty has no fields, whatever its type", async () => {
+    const headers = { "content-type": "text/plain" };
+    expect(resultOf(await readBody(aRequest(null, {}), door))).toEqual({});
+    expect(resultOf(await readBody(aRequest("", headers), door))).toEqual({});
+    expect(resultOf(await readBody(aRequest(aStream([]).stream, headers), door))).toEqual({});
+    expect(resultOf(await readBody(aRequest(new Uint8Array(), { "content-length": "0" }), door))).toEqual({});
+  });
+
+  test.each([
+    ["a byte that never occurs", [0xff]],
+    ["a character cut short", [0xe2, 0x82]],
+    ["a continuation alone", [0x80]],
+    ["a surrogate", [0xed, 0xa0, 0x80]],
+    ["an overlong NUL", [0xc0, 0x80]],
+  ])("with broken UTF-8 is refused: %s", async (_, broken) => {
+    const [before, after] = door === "v1" ? ["a=", ""] : ['{"a":"', '"}'];
+    const bytes = new Uint8Array([...bytesOf(before), ...broken, ...bytesOf(after)]);
+    expect(errorOf(await read(door, bytes))).toEqual({
+      reason: "malformed_body",
+      message: "The request body is not valid UTF-8.",
+    });
+  });
+
+  test("must have the door's content type, with or without parameters and in any case", async () => {
+    const body = ofLength(door, 20);
+    const [type, other] = door === "v1" ? [TYPES.v1, TYPES.v2] : [TYPES.v2, TYPES.v1];
+    for (const good of [type, `${type}; charset=utf-8`, `${type};charset=UTF-8`, type.toUpperCase(), ` ${type} `]) {
+      expect((await read(door, body, good)).ok, good).toBe(true);
+    }
+    for (const bad of [other, "text/plain", "multipart/form-data; boundary=x", `${type}x`, ""]) {
+      expect(errorOf(await read(door, body, bad)), bad).toEqual({ reason: "unsupported_content_type", expected: type });
+    }
+    const untyped = aRequest(bytesOf(body), {});
+    expect(errorOf(await readBody(untyped, door)).reason).toBe("unsupported_content_type");
+  });
+});
+
+describe("a JSON body", () => {
+  test("is an object, as it is written", async () => {
+    const text = '{"event_name":"tokens","payload":{"value":25,"x":null},"events":[1,[2]]}';
+    expect(resultOf(await json(text))).toEqual(JSON.parse(text));
+    expect(resultOf(await json("{}"))).toEqual({});
+  });
+
+  test.each(["[]", '[{"event_name":"tokens"}]', "null", "5", '"text"', "true"])("cannot be %s", async (text) => {
+    expect(errorOf(await json(text))).toEqual({
+      reason: "malformed_body",
+      message: "The request body must be a JSON object.",
+    });
+  });
+
+  test.each(["{", "{'a':1}", "a=1", '{"a":1}}', '{"a":NaN}', " ", "undefined", '{"a":1,}', "\0"])(
+    "must be JSON, which %j is not",
+    async (text) => {
+      expect(errorOf(await json(text))).toEqual({
+        reason: "malformed_body",
+        message: "The request body is not valid JSON.",
+      });
+    },
+  );
+
+  test("may be nested as deep as its bytes allow without harm", async () => {
+    const depth = 100_000;
+    const result = await json(`{"a":${"[".repeat(depth)}${"]".repeat(depth)}}`);
+    expect(result.ok ? "read" : result.error.reason).toMatch(/read|malformed_body/);
+  });
+
+  test("with the key __proto__ changes no object's prototype", async () => {
+    const result = await json('{"__proto__":{"admin":"yes"},"payload":{"__proto__":{"admin":"yes"}}}');
+    const fields = resultOf(result);
+    expect(Object.getPrototypeOf(fields)).toBe(Object.prototype);
+    expect(Object.keys(fields)).toContain("__proto__");
+    expect(({} as Record<string, unknown>).admin).toBeUndefined();
+  });
+});
+
+describe("a form", () => {
+  test("is read as Stripe's SDKs write it", async () => {
+    const text = "event_name=tokens&payload[stripe_customer_id]=cus_1&payload[value]=25&expand[0]=x&expand[1]=y";
+    expect(resultOf(await form(text))).toEqual({
+      event_name: "tokens",
+      payload: { stripe_customer_id: "cus_1", value: "25" },
+      expand: ["x", "y"],
+    });
+  });
+
+  test("may have its brackets encoded, blanks as + or %20, and any script", async () => {
+    expect(resultOf(await form("payload%5Bname%5D=a+b%20c%2Bd&x=%E5%AE%A2&y=客"))).toEqual({
+      payload: { name: "a b c+d" },
+      x: "客",
+      y: "客",
+    });
+  });
+
+  test("keeps what every parameter is: text, also when it looks like a number, a list or nothing", async () => {
+    expect(resultOf(await form("a=007&b=&c=1,2&d=true&e=null&f=a%3Db&g=&#38;"))).toMatchObject({
+      a: "007",
+      b: "",
+      c: "1,2",
+      d: "true",
+      e: "null",
+      f: "a=b",
+    });
+  });
+
+  test("with a key that comes twice has an array there, which no field takes for its text", async () => {
+    expect(resultOf(await form("identifier=a&identifier=b"))).toEqual({ identifier: ["a", "b"] });
+    expect(resultOf(await form("payload[value]=1&payload[value]=2"))).toEqual({ payload: { value: ["1", "2"] } });
+    expect(resultOf(await form("payload[value]=1&payload%5Bvalue%5D=1"))).toEqual({ payload: { value: ["1", "1"] } });
+  });
+
+  test("with many values for one key is no reason to build a long array", async () => {
+    const result = await form(Array.from({ length: 150 }, () => "a=1").join("&"));
+    expect(result.ok ? "read" : result.error.reason).toMatch(/read|malformed_body/);
+    const sparse = await form("a[999999999]=1");
+    if (sparse.ok) expect(Array.isArray(sparse.value.a)).toBe(false);
+  });
+
+  test.each(["payload[%FF]=1", "a=%FF", "a=%E2%82", "%C0%80=1", "a=%", "a=%zz", "a=%ED%A0%80", "a=1&b=%"])(
+    "with a broken percent encoding is refused: %s",
+    async (text) => {
+      expect(errorOf(await form(text))).toMatchObject({
+        reason: "malformed_body",
+        message: expect.stringContaining("percent encoding"),
+      });
+    },
+  );
+
+  test.each([
+    "__proto__=1",
+    "__proto__[a]=1",
+    "payload[__proto__]=1",
+    "payload[__proto__][a]=1",
+    "payload[%5F_proto__]=1",
+  ])("with the key __proto__ is refused, since it would vanish silently: %s", async (text) => {
+    expect(errorOf(await form(text))).toMatchObject({
+      reason: "malformed_body",
+      message: expect.stringContaining("__proto__"),
+    });
+    expect(({} as Record<string, unknown>).a).toBeUndefined();
+  });
+
+  test.fails("may have __proto__ as a value, which is text like any other", async () => {
+    expect(resultOf(await form("identifier=__proto__"))).toEqual({ identifier: "__proto__" });
+  });
+
+  test.each(["constructor", "toString", "hasOwnProperty", "prototype"])("may have the key %s", async (key) => {
+    const fields = resultOf(await form(`${key}=1&payload[${key}]=2`));
+    expect(Object.entries(fields)).toHaveLength(2);
+    expect(Object.hasOwn(fields, key) && fields[key]).toBe("1");
+    expect(Object.entries(fields.payload ?? {})).toEqual([[key, "2"]]);
+  });
+
+  test("is nested no deeper than any parameter needs", async () => {
+    expect(resultOf(await form("a[b][c]=1"))).toEqual({ a: { b: { c: "1" } } });
+    expect(errorOf(await form("a[b][c][d][e]=1")).reason).toBe("malformed_body");
+    expect(errorOf(await form(`a${"[b]".repeat(10_000)}=1`)).reason).toBe("malformed_body");
+  });
+
+  test("has at most 200 parameters, and none is dropped in silence", async () => {
+    const many = (count: number) => Array.from({ length: count }, (_, i) => `p${i}=1`).join("&");
+    expect(Object.keys(resultOf(await form(many(200))))).toHaveLength(200);
+    expect(errorOf(await form(many(201))).reason).toBe("malformed_body");
+  });
+
+  test("with a parameter that is both text and map is not taken for either", async () => {
+    for (const text of ["payload[value]=1&payload=x", "payload=x&payload[value]=1"]) {
+      const result = await form(text);
+      const payload = result.ok ? result.value.payload : undefined;
+      expect(payload).not.toEqual({ value: "1" });
+      expect(typeof payload).not.toBe("string");
+    }
+  });
+
+  test("may be a query's as well", () => {
+    expect(resultOf(parseForm("limit=3&value_grouping_window=day"))).toEqual({
+      limit: "3",
+      value_grouping_window: "day",
+    });
+    expect(resultOf(parseForm(""))).toEqual({});
+    expect(errorOf(parseForm("limit=%FF")).reason).toBe("malformed_body");
+  });
+});

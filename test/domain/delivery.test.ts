@@ -1,0 +1,299 @@
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { Delivery } from "../../src/durable-objects/delivery.ts";
+
+const RESEND_AFTER = 10_000;
+const SECOND = 1_000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+
+/** Groups that may be on their way at once. */
+const WINDOW = 1_000;
+
+/** The longest a group waits: 10 minutes, and a quarter more by the spread. */
+const LONGEST = 12.5 * MINUTE;
+
+/** One number after another from a seed, so that a failure can be repeated. */
+function seeded(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+}
+
+beforeEach(() => {
+  vi.spyOn(Math, "random").mockImplementation(seeded(1));
+});
+
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+const aDelivery = (confirmedThrough = 0): Delivery => new Delivery(confirmedThrough, RESEND_AFTER);
+
+/** Sends new groups of 100 characters after those that were sent, while there is room. */
+function fill(delivery: Delivery, now: number): number {
+  let sends = 0;
+  for (; delivery.hasRoom(); sends++) delivery.send(delivery.lastSent + 1, 100, now);
+  return sends;
+}
+
+describe("the window of groups on their way", () => {
+  test("takes a bounded number of groups, and one more for each that is confirmed", () => {
+    const delivery = aDelivery();
+    expect(fill(delivery, 0)).toBe(WINDOW);
+    expect(delivery.inFlight).toBe(WINDOW);
+    delivery.confirm(1, 1);
+    expect(delivery.hasRoom()).toBe(true);
+    expect(fill(delivery, 1)).toBe(1);
+  });
+
+  test("takes a bounded number of characters", () => {
+    const delivery = aDelivery();
+    let sent = 0;
+    for (; delivery.hasRoom(); sent++) delivery.send(sent + 1, 120_000, 0);
+    expect(sent).toBe(34);
+    delivery.confirm(20, 1);
+    expect(delivery.hasRoom()).toBe(true);
+  });
+
+  test("counts a group once, however often it is sent, and not at all once it is confirmed", () => {
+    const delivery = aDelivery();
+    for (let round = 1; round <= 100; round++) {
+      for (let again = 0; again < 100; again++) delivery.send(round, 120_000, again);
+      expect(delivery.inFlight).toBe(1);
+      expect(delivery.hasRoom()).toBe(true);
+      delivery.confirm(round, 100);
+      delivery.confirm(round, 100);
+    }
+    expect(delivery.inFlight).toBe(0);
+    expect(fill(delivery, 0)).toBe(WINDOW);
+    expect(delivery.nextDue()).toBeLessThanOrEqual(RESEND_AFTER * 1.25);
+  });
+
+  test("begins after what was confirmed before a restart", () => {
+    const delivery = aDelivery(41);
+    expect([delivery.lastSent, delivery.confirmedThrough, delivery.inFlight]).toEqual([41, 41, 0]);
+    expect(delivery.nextDue()).toBeUndefined();
+    expect(delivery.due(Number.MAX_SAFE_INTEGER)).toEqual([]);
+  });
+
+  test("knows what was sent last, also when an older group is sent again", () => {
+    const delivery = aDelivery(5);
+    for (const id of [6, 7, 8, 6]) delivery.send(id, 1, 0);
+    expect(delivery.lastSent).toBe(8);
+  });
+
+  test("ignores the confirmation of a group that is not on its way", () => {
+    const delivery = aDelivery(5);
+    delivery.send(6, 1, 0);
+    for (const id of [5, 7, 1_000]) delivery.confirm(id, 1);
+    expect([delivery.inFlight, delivery.confirmedThrough, delivery.lastSent]).toEqual([1, 5, 6]);
+  });
+});
+
+describe("the groups up to which all are confirmed", () => {
+  test("end before the oldest that is on its way, whatever the order of confirmations", () => {
+    const delivery = aDelivery(10);
+    for (const id of [11, 12, 13, 14]) delivery.send(id, 1, 0);
+    const through = [12, 14, 11, 13].map((id) => {
+      delivery.confirm(id, 1);
+      return delivery.confirmedThrough;
+    });
+    expect(through).toEqual([10, 10, 12, 14]);
+  });
+
+  test("are not moved by sending again", () => {
+    const delivery = aDelivery(10);
+    for (const id of [11, 12, 13, 11]) delivery.send(id, 1, 0);
+    expect(delivery.confirmedThrough).toBe(10);
+    delivery.confirm(13, 1);
+    delivery.send(12, 1, 1);
+    expect(delivery.confirmedThrough).toBe(10);
+  });
+});
+
+describe("a group that is not confirmed", () => {
+  test("is due after the delay of the settings, not before, and at most a quarter later", () => {
+    for (const random of [0, 0.5, 0.999]) {
+      vi.mocked(Math.random).mockReturnValue(random);
+      const delivery = aDelivery();
+      delivery.send(1, 1, 500);
+      expect(delivery.due(500 + RESEND_AFTER - 1)).toEqual([]);
+      expect(delivery.due(500 + RESEND_AFTER * 1.25)).toEqual([1]);
+      expect(delivery.nextDue()).toBeCloseTo(500 + RESEND_AFTER * (1 + random / 4));
+    }
+  });
+
+  test("is due at once when its time has come, and no longer once it is sent", () => {
+    const delivery = aDelivery();
+    delivery.send(1, 1, 0);
+    const due = delivery.nextDue() ?? 0;
+    expect(delivery.due(due)).toEqual([1]);
+    delivery.send(1, 1, due);
+    expect(delivery.due(due)).toEqual([]);
+  });
+
+  test("waits twice as long after each attempt, up to 10 minutes, for ever", () => {
+    vi.mocked(Math.random).mockReturnValue(0);
+    const delivery = aDelivery();
+    const waits: number[] = [];
+    let now = 0;
+    for (let attempt = 0; attempt < 2_000; attempt++) {
+      delivery.send(1, 1, now);
+      const due = delivery.nextDue() ?? 0;
+      waits.push(due - now);
+      now = due;
+    }
+    expect(waits.slice(0, 8)).toEqual([10, 20, 40, 80, 160, 320, 600, 600].map((seconds) => seconds * SECOND));
+    expect(new Set(waits.slice(6))).toEqual(new Set([600 * SECOND]));
+  });
+
+  test("never waits longer than 10 minutes and the spread, even when the settings say an hour", () => {
+    const delivery = new Delivery(0, HOUR);
+    delivery.send(1, 1, 0);
+    expect(delivery.nextDue()).toBeLessThanOrEqual(LONGEST);
+  });
+
+  test("does not come back in the same instant as the others that were sent with it", () => {
+    const delivery = aDelivery();
+    fill(delivery, 0);
+    expect(delivery.due(RESEND_AFTER * 1.05).length).toBeLessThan(WINDOW * 0.4);
+    expect(delivery.due(RESEND_AFTER * 1.2).length).toBeLessThan(WINDOW * 0.95);
+  });
+
+  test("is due next when it is the first of all, in whatever order they were sent", () => {
+    vi.mocked(Math.random).mockReturnValue(0);
+    const delivery = aDelivery();
+    delivery.send(1, 1, 500);
+    delivery.send(2, 1, 100);
+    delivery.send(3, 1, 300);
+    expect(delivery.nextDue()).toBe(100 + RESEND_AFTER);
+    delivery.confirm(2, 400);
+    expect(delivery.nextDue()).toBe(300 + RESEND_AFTER);
+  });
+});
+
+describe("while the database is down", () => {
+  /** Sends what is due, each 2 s as the log's alarm does, and counts. */
+  function sendWhatIsDue(delivery: Delivery, from: number, to: number): number {
+    let sends = 0;
+    for (let now = from; now < to; now += 2 * SECOND) {
+      for (const id of delivery.due(now)) {
+        delivery.send(id, 100, now);
+        sends++;
+      }
+      if (delivery.hasRoom()) throw new Error("the window opened without a confirmation");
+    }
+    return sends;
+  }
+
+  test("for an hour, each group is sent 8 to 11 times and not once a second: no storm", () => {
+    const delivery = aDelivery();
+    const sends = fill(delivery, 0) + sendWhatIsDue(delivery, 0, HOUR);
+    expect(sends).toBeLessThanOrEqual(11 * WINDOW);
+    expect(sends).toBeGreaterThanOrEqual(8 * WINDOW);
+  });
+
+  test("for a day, a window of groups is sent at most 9 times per hour", () => {
+    const delivery = aDelivery();
+    const sends = fill(delivery, 0) + sendWhatIsDue(delivery, 0, 24 * HOUR);
+    expect(sends).toBeLessThanOrEqual(9 * 24 * WINDOW);
+  });
+
+  test("every group stays on its way: each is due again within 10 minutes and the spread", () => {
+    const delivery = aDelivery();
+    fill(delivery, 0);
+    sendWhatIsDue(delivery, 0, HOUR);
+    expect(delivery.due(HOUR + LONGEST)).toHaveLength(WINDOW);
+  });
+
+  test("its return is heard from the first group that is confirmed: the others are due soon, not in minutes", () => {
+    const delivery = aDelivery();
+    fill(delivery, 0);
+    sendWhatIsDue(delivery, 0, HOUR);
+    expect(delivery.due(HOUR + 1.25 * RESEND_AFTER).length).toBeLessThan(WINDOW / 10);
+    delivery.confirm(500, HOUR);
+    expect(delivery.due(HOUR + 1.25 * RESEND_AFTER)).toHaveLength(WINDOW - 1);
+  });
+
+  test("its return does not make a group later than it was", () => {
+    const delivery = aDelivery();
+    fill(delivery, 0);
+    sendWhatIsDue(delivery, 0, HOUR);
+    const next = delivery.nextDue() ?? 0;
+    const [first] = delivery.due(next);
+    delivery.confirm(first === 1 ? 2 : 1, HOUR);
+    expect(delivery.nextDue()).toBeLessThanOrEqual(next);
+  });
+
+  test("delays that grew meanwhile are forgotten once it is back", () => {
+    vi.mocked(Math.random).mockReturnValue(0);
+    const delivery = aDelivery();
+    fill(delivery, 0);
+    sendWhatIsDue(delivery, 0, HOUR);
+    delivery.confirm(500, HOUR);
+    const again = HOUR + 1.25 * RESEND_AFTER;
+    for (const id of delivery.due(again)) delivery.send(id, 100, again);
+    expect(delivery.due(again + 2 * RESEND_AFTER)).toHaveLength(WINDOW - 1);
+  });
+
+  test("all groups of an hour are delivered within a minute of the first that arrives", () => {
+    const delivery = aDelivery();
+    fill(delivery, 0);
+    sendWhatIsDue(delivery, 0, HOUR);
+    let firstConfirmed: number | undefined;
+    let now = HOUR;
+    for (; delivery.inFlight > 0; now += 2 * SECOND) {
+      for (const id of delivery.due(now)) {
+        delivery.send(id, 100, now);
+        delivery.confirm(id, now + SECOND);
+        firstConfirmed ??= now;
+      }
+    }
+    expect(firstConfirmed).toBeLessThan(HOUR + LONGEST);
+    expect(now - (firstConfirmed ?? 0)).toBeLessThan(MINUTE);
+  });
+});
+
+describe("while the database works", () => {
+  test("a group that alone fails keeps its long delay: others that arrive at once do not hurry it", () => {
+    vi.mocked(Math.random).mockReturnValue(0);
+    const delivery = aDelivery();
+    for (let attempt = 0; attempt < 6; attempt++) delivery.send(1, 1, 0);
+    const due = delivery.nextDue();
+    expect(due).toBe(320 * SECOND);
+    for (let id = 2; id < 100; id++) {
+      delivery.send(id, 1, id * SECOND);
+      delivery.confirm(id, id * SECOND + 200);
+    }
+    expect(delivery.nextDue()).toBe(due);
+  });
+
+  test.fails("but slowly, sending again does not drown it: what waits in the queue stops growing", () => {
+    const PER_SECOND = 25;
+    const delivery = aDelivery();
+    const queue: number[] = [];
+    let confirmed = 0;
+    for (let now = 0; now < 15 * MINUTE; now += 200) {
+      const again = now % (2 * SECOND) === 0 ? delivery.due(now) : [];
+      for (const id of again) {
+        delivery.send(id, 100, now);
+        queue.push(id);
+      }
+      while (delivery.hasRoom()) {
+        const id = delivery.lastSent + 1;
+        delivery.send(id, 100, now);
+        queue.push(id);
+      }
+      // A group that comes again costs the database its time again.
+      for (const id of queue.splice(0, PER_SECOND / 5)) {
+        const before = delivery.inFlight;
+        delivery.confirm(id, now);
+        confirmed += before - delivery.inFlight;
+      }
+    }
+    expect(queue.length).toBeLessThan(10 * WINDOW);
+    expect(confirmed).toBeGreaterThan((PER_SECOND * 15 * 60) / 5);
+  });
+});

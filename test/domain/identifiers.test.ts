@@ -1,0 +1,116 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { digest, newId, serverIdentifier, shardOf, timeOrderedId, uniqueKey } from "../../src/metering/identifiers.ts";
+import { LIMITS } from "../../src/metering/limits.ts";
+import { isSorted, NOON } from "../support/builders.ts";
+
+describe("the identifier of an event that came without one", () => {
+  test("is the same for every attempt with the same Idempotency-Key, also by another version", () => {
+    expect(serverIdentifier(false, "key-1")).toBe("em_fd_rKbZ7k3LCUnT_");
+    expect(serverIdentifier(true, "key-1")).toBe("em_yVj6fIygQiQfcL3Q");
+  });
+
+  test("is another one for another key or mode", () => {
+    const made = ["key-1", "key-2", ""].flatMap((key) => [serverIdentifier(false, key), serverIdentifier(true, key)]);
+    expect(new Set(made)).toHaveLength(made.length);
+  });
+
+  test("is new each time when there is no key", () => {
+    const made = Array.from({ length: 10_000 }, () => serverIdentifier(true, undefined));
+    expect(new Set(made)).toHaveLength(made.length);
+  });
+
+  test("is one that a caller could have chosen too", () => {
+    for (const identifier of [serverIdentifier(true, "k".repeat(255)), serverIdentifier(true, undefined)]) {
+      expect(identifier).toMatch(/^em_[A-Za-z0-9_-]+$/);
+      expect(identifier.length).toBeLessThanOrEqual(LIMITS.identifierLength);
+    }
+  });
+});
+
+describe("ids", () => {
+  test("are never made twice", () => {
+    expect(new Set(Array.from({ length: 100_000 }, newId))).toHaveLength(100_000);
+  });
+
+  test("that are ordered by time sort as text, from 1970 to the year 5000", () => {
+    const time = fc.integer({ min: 0, max: Date.UTC(5000, 0) });
+    fc.assert(
+      fc.property(time, time, (a, b) => {
+        fc.pre(a !== b);
+        expect(timeOrderedId("mtr_", a) < timeOrderedId("mtr_", b)).toBe(a < b);
+      }),
+    );
+    const powers = Array.from({ length: 9 }, (_, i) => 36 ** i).flatMap((power) => [power - 1, power]);
+    expect(isSorted(powers.slice(1).map((time) => timeOrderedId("", time)))).toBe(true);
+  });
+
+  test("of the same millisecond differ, have one length and keep their prefix", () => {
+    const made = Array.from({ length: 1_000 }, () => timeOrderedId("mtr_test_", NOON));
+    expect(new Set(made)).toHaveLength(1_000);
+    for (const id of made) expect(id).toMatch(/^mtr_test_[0-9a-z]{9}[0-9a-f]{16}$/);
+  });
+});
+
+describe("a digest", () => {
+  test("has 16 URL-safe characters and knows where a part ends", () => {
+    expect(digest("a", "b")).toMatch(/^[A-Za-z0-9_-]{16}$/);
+    const made = [digest("ab"), digest("a", "b"), digest("", "ab"), digest("ab", ""), digest('a","b'), digest()];
+    expect(new Set(made)).toHaveLength(made.length);
+  });
+});
+
+describe("what is unique for 24 hours", () => {
+  test("is an identifier within its mode: test and live never meet", () => {
+    const identifier = fc.oneof(fc.string(), fc.constantFrom("live:x", "test:x", ":", ""));
+    fc.assert(
+      fc.property(identifier, identifier, (a, b) => {
+        expect(uniqueKey(true, a)).not.toBe(uniqueKey(false, b));
+        expect(uniqueKey(true, a) === uniqueKey(true, b)).toBe(a === b);
+      }),
+    );
+  });
+});
+
+describe("the shard of a key", () => {
+  test("never changes, since an identifier is looked for where it was put", () => {
+    const shards = (key: string) => [1, 4, 7, 16, 1_000].map((count) => shardOf(key, count));
+    expect(shards("")).toEqual([0, 1, 3, 9, 257]);
+    expect(shards("test:idmp_1")).toEqual([0, 0, 4, 0, 104]);
+    expect(shards("live:em_0123456789abcdef")).toEqual([0, 3, 5, 11, 43]);
+    expect(shards("live:客户🙂")).toEqual([0, 3, 6, 11, 355]);
+  });
+
+  test("is one of the shards, for any key", () => {
+    fc.assert(
+      fc.property(fc.string({ unit: "binary" }), fc.integer({ min: 1, max: 1_000 }), (key, shards) => {
+        const shard = shardOf(key, shards);
+        expect(Number.isInteger(shard) && shard >= 0 && shard < shards).toBe(true);
+        expect(shardOf(key, shards)).toBe(shard);
+      }),
+    );
+  });
+
+  test.each([
+    ["counted identifiers", (i: number) => `live:${i}`],
+    ["counted identifiers of one length", (i: number) => `test:event-${String(i).padStart(8, "0")}`],
+    ["identifiers that end alike", (i: number) => `live:${i}-cus_1-tokens`],
+    ["identifiers of the service", (i: number) => uniqueKey(true, serverIdentifier(true, `key-${i}`))],
+    ["times", (i: number) => `live:${NOON + i * 1_000}`],
+  ])("is spread evenly over %s", (_, key) => {
+    const KEYS = 20_000;
+    const keys = Array.from({ length: KEYS }, (_, i) => key(i));
+    for (const shards of [2, 3, 4, 7, 16, 64, 100]) {
+      const counts = new Array<number>(shards).fill(0);
+      for (const text of keys) {
+        const shard = shardOf(text, shards);
+        counts[shard] = (counts[shard] ?? 0) + 1;
+      }
+      const expected = KEYS / shards;
+      const chiSquare = counts.reduce((sum, count) => sum + (count - expected) ** 2 / expected, 0);
+      // Its mean is the degrees of freedom; six standard deviations above is no accident.
+      const freedom = shards - 1;
+      expect(chiSquare, `${shards} shards: ${counts.slice(0, 16)}`).toBeLessThan(freedom + 6 * Math.sqrt(2 * freedom));
+    }
+  });
+});

@@ -1,0 +1,120 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { workInLanes } from "../../scripts/import/lanes.ts";
+
+type Item = { readonly lane: string; readonly number: number };
+
+const items = (lanes: readonly string[]): Item[] => lanes.map((lane, number) => ({ lane, number }));
+
+async function* feed(
+  list: readonly Item[],
+  onTaken: () => void = () => undefined,
+): AsyncGenerator<Item, void, undefined> {
+  for (const item of list) {
+    onTaken();
+    yield item;
+  }
+}
+
+const laneOf = ({ lane }: Item): string => lane;
+
+test("every item is worked on once, those of a lane in sequence, and no more are held than allowed", async () => {
+  const lane = fc.oneof({ weight: 5, arbitrary: fc.constant("hot") }, fc.constantFrom("a", "b", "c", "d"));
+  await fc.assert(
+    fc.asyncProperty(
+      fc.scheduler(),
+      fc.array(lane, { maxLength: 40 }),
+      fc.integer({ min: 1, max: 5 }),
+      fc.integer({ min: 1, max: 10 }),
+      async (scheduler, lanes, concurrency, window) => {
+        const list = items(lanes);
+        const done: Item[] = [];
+        const busy = new Set<string>();
+        let taken = 0;
+        const work = async (item: Item): Promise<void> => {
+          expect(busy).not.toContain(item.lane);
+          busy.add(item.lane);
+          expect(busy.size).toBeLessThanOrEqual(concurrency);
+          await scheduler.schedule(Promise.resolve());
+          busy.delete(item.lane);
+          done.push(item);
+        };
+        // One item is in the hand while it waits for room.
+        const source = feed(list, () => expect(++taken - done.length).toBeLessThanOrEqual(window + 1));
+        const stop = new AbortController();
+        await scheduler.waitFor(workInLanes(source, { laneOf, work, concurrency, window, stop }));
+
+        for (const name of new Set(lanes)) {
+          const ofLane = (all: readonly Item[]) => all.filter((item) => item.lane === name).map(({ number }) => number);
+          expect(ofLane(done)).toEqual(ofLane(list));
+        }
+        expect(done).toHaveLength(list.length);
+      },
+    ),
+  );
+});
+
+test("other lanes go on while one is held up", async () => {
+  const gate = Promise.withResolvers<void>();
+  const done: string[] = [];
+  const work = async ({ lane }: Item): Promise<void> => {
+    if (lane === "slow") await gate.promise;
+    done.push(lane);
+    if (lane === "last") gate.resolve();
+  };
+  const list = items(["slow", "slow", "a", "b", "last"]);
+  await workInLanes(feed(list), { laneOf, work, concurrency: 2, window: 10, stop: new AbortController() });
+  expect(done).toEqual(["a", "b", "last", "slow", "slow"]);
+});
+
+test("the first error ends the work, after what is under way has ended", async () => {
+  const stop = new AbortController();
+  const failed = Promise.withResolvers<void>();
+  const done: number[] = [];
+  const work = async ({ lane, number }: Item): Promise<void> => {
+    if (lane === "bad") {
+      failed.resolve();
+      throw new Error("lost");
+    }
+    await failed.promise;
+    done.push(number);
+  };
+  const run = workInLanes(feed(items(["good", "bad", "good", "other"])), {
+    laneOf,
+    work,
+    concurrency: 2,
+    window: 10,
+    stop,
+  });
+  await expect(run).rejects.toThrow("lost");
+  expect(done).toEqual([0]);
+  expect(stop.signal.aborted).toBe(true);
+});
+
+test("an error of the items is thrown after what is under way has ended", async () => {
+  async function* broken(): AsyncGenerator<Item, void, undefined> {
+    yield* items(["a"]);
+    throw new Error("unreadable");
+  }
+  const done: number[] = [];
+  const work = async ({ number }: Item): Promise<void> => {
+    await Promise.resolve();
+    done.push(number);
+  };
+  const stop = new AbortController();
+  const run = workInLanes(broken(), { laneOf, work, concurrency: 2, window: 10, stop });
+  await expect(run).rejects.toThrow("unreadable");
+  expect(done).toEqual([0]);
+});
+
+test("a stop starts nothing more and is no error, also when it finds the window full", async () => {
+  const stop = new AbortController();
+  const done: number[] = [];
+  const work = async ({ number }: Item): Promise<void> => {
+    stop.abort();
+    await Promise.resolve();
+    done.push(number);
+  };
+  await workInLanes(feed(items(["a", "a", "a", "b"])), { laneOf, work, concurrency: 1, window: 2, stop });
+  expect(done).toEqual([0]);
+});

@@ -1,0 +1,380 @@
+// The whole tool as a process of its own, against a small server that fails now and then.
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { text } from "node:stream/consumers";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { z } from "zod";
+import { eventSender } from "../../scripts/import/client.ts";
+import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
+
+const EventBody = z.object({
+  event_name: z.string(),
+  identifier: z.string().max(100),
+  payload: z.record(z.string(), z.string()),
+  timestamp: z.iso.datetime(),
+});
+type Event = z.output<typeof EventBody>;
+
+/** What a server does with an attempt instead of answering it properly. */
+type Fault = "drop" | "accept and drop" | 409 | 429 | 503;
+
+/** As much of an edgemeter as an import needs. */
+class FakeServer {
+  readonly events = new Map<string, Event>();
+  /** Customers of which two writes were under way at a time. */
+  readonly overlaps = new Set<string>();
+  meters = [aMeter("tokens")];
+  /** Faults by an event's value and the attempt, from 1, of its Idempotency-Key. */
+  fault: (value: number, attempt: number) => Fault | undefined = () => undefined;
+  /** Awaited before an event is answered. */
+  beforeAnswer: (event: Event) => Promise<void> = async () => undefined;
+  readonly #server: Server;
+  readonly #attempts = new Map<string, number>();
+  readonly #accepted = new Map<string, string>();
+  readonly #busy = new Set<string>();
+
+  constructor() {
+    this.#server = createServer((request, response) => void this.#handle(request, response));
+  }
+
+  async start(): Promise<void> {
+    await once(this.#server.listen(0, "127.0.0.1"), "listening");
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  get url(): string {
+    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
+  }
+
+  get sum(): number {
+    return [...this.events.values()].reduce((sum, { payload }) => sum + Number(payload.value), 0);
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const body = await text(request);
+    const url = new URL(request.url ?? "", "http://test");
+    if (request.headers.authorization !== `Bearer ${LOCAL_KEYS.test}`) {
+      return answer(response, 401, error("unauthorized", "Invalid API Key provided."));
+    }
+    switch (`${request.method} ${url.pathname}`) {
+      case "GET /v1/billing/meters":
+        return answer(response, 200, this.#page(url.searchParams.get("starting_after")));
+      case "POST /v1/billing/meters": {
+        const meter = aMeter(new URLSearchParams(body).get("event_name") ?? "");
+        this.meters.push(meter);
+        return answer(response, 200, meter);
+      }
+      case "POST /v2/billing/meter_events":
+        return this.#receive(EventBody.parse(JSON.parse(body)), String(request.headers["idempotency-key"]), response);
+      default:
+        return answer(response, 404, error("not_found", "Unrecognized request URL."));
+    }
+  }
+
+  /** A page of two meters, so that a third one is on the second page. */
+  #page(after: string | null): object {
+    const from = this.meters.findIndex(({ id }) => id === after) + 1;
+    return { object: "list", data: this.meters.slice(from, from + 2), has_more: this.meters.length > from + 2 };
+  }
+
+  async #receive(event: Event, key: string, response: ServerResponse): Promise<void> {
+    const customer = event.payload.stripe_customer_id ?? event.payload.who ?? "";
+    if (this.#busy.has(customer)) this.overlaps.add(customer);
+    this.#busy.add(customer);
+    await this.beforeAnswer(event);
+    this.#busy.delete(customer);
+
+    const attempt = (this.#attempts.get(key) ?? 0) + 1;
+    this.#attempts.set(key, attempt);
+    const fault = this.fault(Number(event.payload.value), attempt);
+    if (typeof fault === "number") return answer(response, fault, error("not_now", "Not now."));
+    if (fault !== "drop") {
+      if (event.payload.value === "0") {
+        return answer(response, 400, error("payload_invalid_value", 'The value must be "positive".'));
+      }
+      if ((this.#accepted.get(event.identifier) ?? key) !== key) {
+        return answer(response, 400, error("duplicate_meter_event", "An event already exists."));
+      }
+      this.#accepted.set(event.identifier, key);
+      this.events.set(event.identifier, event);
+    }
+    if (fault !== undefined) return void response.destroy();
+    answer(response, 200, event);
+  }
+}
+
+const aMeter = (eventName: string, customerKey = "stripe_customer_id", valueKey = "value") => ({
+  id: `mtr_${eventName}`,
+  event_name: eventName,
+  default_aggregation: { formula: "sum" },
+  customer_mapping: { type: "by_id", event_payload_key: customerKey },
+  value_settings: { event_payload_key: valueKey },
+});
+
+const error = (code: string, message: string): object => ({ error: { code, message } });
+
+function answer(response: ServerResponse, status: number, body: object): void {
+  response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
+}
+
+// Each test starts processes.
+vi.setConfig({ testTimeout: 30_000 });
+
+let server: FakeServer;
+let folder: string;
+
+beforeEach(async () => {
+  server = new FakeServer();
+  await server.start();
+  folder = await mkdtemp(path.join(tmpdir(), "edgemeter-import-"));
+});
+
+afterEach(async () => {
+  await server.close();
+  await rm(folder, { recursive: true });
+});
+
+/** A file of usage in the test's folder. */
+async function aFile(content: string, name = "usage.csv"): Promise<string> {
+  const file = path.join(folder, name);
+  await writeFile(file, content);
+  return file;
+}
+
+/** Rows of the columns time and tokens with the values 1, 2, 3, …, two of each second. */
+const rows = (count: number): string =>
+  `time,tokens\n${Array.from({ length: count }, (_, i) => `${1_700_000_000 + Math.floor(i / 2)},${i + 1}\n`).join("")}`;
+
+const COLUMNS = ["--event-name", "tokens", "--value-column", "tokens", "--timestamp-column", "time"];
+const SPREAD = [...COLUMNS, "--spread-customers", "5"];
+
+function start(args: readonly string[]): ChildProcess & { readonly result: Promise<Result> } {
+  const child = spawn(process.execPath, ["scripts/import.ts", "--url", server.url, ...args], {
+    cwd: path.join(import.meta.dirname, "../.."),
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const result = Promise.all([text(child.stdout), text(child.stderr), once(child, "exit")]).then(
+    ([stdout, stderr, [code]]) => ({ code: z.int().nullable().parse(code), counts: stdout.split("  in ")[0], stderr }),
+  );
+  return Object.assign(child, { result });
+}
+
+type Result = { readonly code: number | null; readonly counts: string | undefined; readonly stderr: string };
+
+const runImport = (...args: string[]): Promise<Result> => start(args).result;
+
+const existing = (file: string): Promise<string | undefined> => readFile(file, "utf8").catch(() => undefined);
+
+describe("an import", () => {
+  test("counts every row as accepted through lost connections and refusals that pass, then as duplicates", async () => {
+    const file = await aFile(rows(30));
+    const faults: readonly (Fault | undefined)[] = ["drop", "accept and drop", 409, 429, 503, undefined];
+    server.fault = (value, attempt) => (attempt === 1 ? faults[value % faults.length] : undefined);
+    expect(await runImport(file, ...SPREAD)).toMatchObject({
+      code: 0,
+      counts: "accepted 30  duplicate 0  rejected 0",
+      stderr: "",
+    });
+    expect(server.events.size).toBe(30);
+    expect(server.sum).toBe((30 * 31) / 2);
+
+    expect(await runImport(file, ...SPREAD, "--shift-to-now")).toMatchObject({
+      code: 0,
+      counts: "accepted 0  duplicate 30  rejected 0",
+    });
+    expect(server.events.size).toBe(30);
+    expect(await existing(`${file}.rejected.csv`)).toBeUndefined();
+  });
+
+  test("writes a customer's rows in sequence, and those of several side by side", async () => {
+    const file = await aFile(rows(40));
+    const writing = new Set<string>();
+    let most = 0;
+    const all = Promise.withResolvers<void>();
+    server.beforeAnswer = async ({ payload }) => {
+      writing.add(payload.stripe_customer_id ?? "");
+      most = Math.max(most, writing.size);
+      // Nobody is answered before each of the five customers has a write under way.
+      if (most === 5) all.resolve();
+      await all.promise;
+      writing.delete(payload.stripe_customer_id ?? "");
+    };
+    expect(await runImport(file, ...SPREAD)).toMatchObject({ code: 0, counts: "accepted 40  duplicate 0  rejected 0" });
+    expect([...server.overlaps]).toEqual([]);
+  });
+
+  test("shifts all timestamps by as much, the newest to just before now", async () => {
+    const before = Date.now();
+    await runImport(await aFile(rows(4)), ...SPREAD, "--shift-to-now");
+    const times = [...server.events.values()].map(({ timestamp }) => Date.parse(timestamp)).sort((a, b) => a - b);
+    const newest = times.at(-1) ?? 0;
+    expect(newest).toBeGreaterThanOrEqual(before - 1);
+    expect(newest).toBeLessThan(Date.now());
+    expect(times.map((time) => newest - time)).toEqual([1_000, 1_000, 0, 0]);
+  });
+
+  test("reads byte order mark, quotes, CRLF and empty lines, and writes down what was rejected", async () => {
+    const lines = [
+      '\uFEFF"time",who,tokens,"a, note"',
+      '2023-11-16 18:17:03.9799600,acme,25,"said ""hi"""',
+      '"2023-11-16T18:17:04Z","acme, inc",30,"two\r\nlines"',
+      "",
+      'noon,acme,25,"bad, time"',
+      "2023-11-16T18:17:03Z,,25,no customer",
+      "2023-11-16T18:17:03Z,acme,25",
+      "2023-11-16T18:17:03Z,acme,25,x,y,z",
+      "2023-11-16T18:17:03Z,acme,0,refused",
+    ];
+    const file = await aFile(lines.join("\r\n"));
+    const result = await runImport(file, ...COLUMNS, "--customer-column", "who");
+    expect(result).toMatchObject({ code: 1, counts: "accepted 2  duplicate 0  rejected 5" });
+    expect([...server.events.values()].map(({ payload, timestamp }) => [payload, timestamp])).toEqual(
+      expect.arrayContaining([
+        [{ stripe_customer_id: "acme", value: "25" }, "2023-11-16T18:17:03.979Z"],
+        [{ stripe_customer_id: "acme, inc", value: "30" }, "2023-11-16T18:17:04.000Z"],
+      ]),
+    );
+    const rejected = (await existing(`${file}.rejected.csv`))?.trimEnd().split("\n");
+    expect(rejected?.[0]).toBe('time,who,tokens,"a, note",row,error');
+    expect(rejected?.slice(1).sort()).toEqual([
+      "2023-11-16T18:17:03Z,,25,no customer,4,The row has no customer.",
+      '2023-11-16T18:17:03Z,acme,0,refused,7,"The value must be ""positive""."',
+      "2023-11-16T18:17:03Z,acme,25,,5,The row has 3 columns instead of 4.",
+      '2023-11-16T18:17:03Z,acme,25,x,6,"The row has 6 columns instead of 4. Left over: y,z"',
+      `noon,acme,25,"bad, time",3,The timestamp cannot be read: 'noon'.`,
+    ]);
+  });
+
+  test("removes the rejected rows of an earlier run", async () => {
+    const file = await aFile(rows(1));
+    await aFile("old", "usage.csv.rejected.csv");
+    expect(await runImport(file, ...SPREAD)).toMatchObject({ code: 0 });
+    expect(await existing(`${file}.rejected.csv`)).toBeUndefined();
+  });
+
+  test("rejects a last row whose quote is left open", async () => {
+    const file = await aFile(`${rows(3)}1700000000,"4`);
+    expect(await runImport(file, ...SPREAD)).toMatchObject({
+      code: 1,
+      counts: "accepted 3  duplicate 0  rejected 1",
+    });
+    expect(await existing(`${file}.rejected.csv`)).toContain(",4,Quote Not Closed");
+  });
+
+  test("of a file without rows accepts nothing", async () => {
+    const file = await aFile("time,tokens\n");
+    const result = await runImport(file, ...SPREAD, "--shift-to-now");
+    expect(result).toMatchObject({ code: 0, counts: "accepted 0  duplicate 0  rejected 0" });
+  });
+
+  test("takes the payload's keys from the meter, on whatever page of the list it is", async () => {
+    server.meters = [aMeter("a"), aMeter("b"), aMeter("c"), aMeter("d"), aMeter("tokens", "who", "how_many")];
+    expect(await runImport(await aFile(rows(1)), ...COLUMNS, "--customer", "acme")).toMatchObject({ code: 0 });
+    expect([...server.events.values()].map(({ payload }) => payload)).toEqual([{ who: "acme", how_many: "1" }]);
+  });
+
+  test("creates the meter when asked and there is none", async () => {
+    server.meters = [];
+    const file = await aFile(rows(2));
+    for (const counts of ["accepted 2  duplicate 0  rejected 0", "accepted 0  duplicate 2  rejected 0"]) {
+      expect(await runImport(file, ...SPREAD, "--create-meter", "sum")).toMatchObject({ code: 0, counts });
+    }
+    expect(server.meters.map(({ event_name }) => event_name)).toEqual(["tokens"]);
+  });
+
+  test("that is interrupted ends what is under way, says how far it came, and can be taken up again", async () => {
+    const file = await aFile(rows(50));
+    const gate = Promise.withResolvers<void>();
+    server.beforeAnswer = async () => {
+      if (server.events.size >= 10) await gate.promise;
+    };
+    server.fault = (value) => (value === 3 ? 503 : undefined);
+    const child = start([file, ...SPREAD]);
+    while (server.events.size < 10) await new Promise((resolve) => setImmediate(resolve));
+    child.kill("SIGINT");
+    child.kill("SIGINT");
+    server.beforeAnswer = async () => undefined;
+    gate.resolve();
+    const { code, counts } = await child.result;
+    const accepted = server.events.size;
+    expect({ code, counts }).toEqual({ code: 130, counts: `accepted ${accepted}  duplicate 0  rejected 0` });
+    expect(accepted).toBeLessThan(50);
+
+    server.fault = () => undefined;
+    const again = await runImport(file, ...SPREAD);
+    expect(again.counts).toBe(`accepted ${50 - accepted}  duplicate ${accepted}  rejected 0`);
+    expect(server.sum).toBe((50 * 51) / 2);
+  });
+});
+
+describe("an import that cannot be done ends with code 2 and one line:", () => {
+  test.each<[string, (file: string) => string[], string]>([
+    ["no file", () => ["/nowhere/usage.csv", ...SPREAD], "there is no file /nowhere/usage.csv."],
+    ["a folder", (file) => [path.dirname(file), ...SPREAD], "is not a file."],
+    [
+      "a column that is not there",
+      (file) => [file, ...SPREAD, "--value-column", "cost"],
+      "The columns are: time, tokens",
+    ],
+    [
+      "no meter",
+      (file) => [file, ...SPREAD, "--event-name", "calls"],
+      "there is no active meter for event name 'calls'",
+    ],
+    ["a wrong key", (file) => [file, ...SPREAD, "--key", "sk_test_wrong"], "the server refused the API key"],
+    ["another server", (file) => [file, ...SPREAD, "--url", `${server.url}/other`], "the meters cannot be listed"],
+    ["no customers", (file) => [file, ...COLUMNS], "one of --customer-column, --customer and --spread-customers"],
+    ["two kinds of customers", (file) => [file, ...SPREAD, "--customer", "acme"], "cannot be used with option"],
+    ["no option for the value", (file) => [file, "--event-name", "tokens"], "required option '--value-column <name>'"],
+    ["no concurrency", (file) => [file, ...SPREAD, "--concurrency", "0"], "It must be a positive integer."],
+    ["an unknown option", (file) => [file, ...SPREAD, "--fast"], "unknown option '--fast'"],
+  ])("%s", async (_, argsOf, message) => {
+    const { code, stderr } = await runImport(...argsOf(await aFile(rows(1))));
+    expect(stderr).toContain(message);
+    expect(stderr).toMatch(/^import: .*\n$/);
+    expect(code).toBe(2);
+  });
+
+  test("no server", async () => {
+    const gone = new FakeServer();
+    await gone.start();
+    const { url } = gone;
+    await gone.close();
+    const { code, stderr } = await runImport(await aFile(rows(1)), ...SPREAD, "--url", url);
+    expect({ code, stderr }).toMatchObject({ code: 2, stderr: expect.stringMatching(/^import: .*ECONNREFUSED.*\n$/) });
+  });
+
+  test("an empty file", async () => {
+    const { code, stderr } = await runImport(await aFile(""), ...SPREAD);
+    expect({ code, stderr }).toMatchObject({ code: 2, stderr: expect.stringMatching(/^import: .* is empty.*\n$/) });
+  });
+
+  test("a quote left open in the middle of a large file, after the rows before it", async () => {
+    const file = await aFile(`time,tokens\n1700000000,"1\n${rows(20_000)}`);
+    const { code, stderr } = await runImport(file, ...SPREAD);
+    expect({ code, stderr }).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^import: .*Is a quote left open\?\n$/),
+    });
+  });
+});
+
+test("a server that never comes back is given up when patience ends", async () => {
+  server.fault = () => 503;
+  const stop = new AbortController().signal;
+  const meter = { eventName: "tokens", formula: "sum", customerKey: "stripe_customer_id", valueKey: "value" };
+  const sendEvent = eventSender({ url: server.url, key: LOCAL_KEYS.test, stop }, meter, 300);
+  const row = { number: 1, fields: [], end: 0 };
+  const event = { row, identifier: "imp_1", customer: "acme", value: "1", timestamp: 0 };
+  await expect(sendEvent(event)).rejects.toThrow(/^gave up on .*: Not now\.$/);
+});

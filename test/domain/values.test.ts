@@ -1,0 +1,66 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { fromLimbs, LIMB, parseValue } from "../../src/metering/values.ts";
+
+describe("a value", () => {
+  test("is every integer from 1 to 15 nines, as its plain digits", () => {
+    fc.assert(
+      fc.property(fc.bigInt({ min: 1n, max: 999_999_999_999_999n }), (value) => {
+        expect(BigInt(parseValue(String(value)) ?? -1)).toBe(value);
+      }),
+    );
+    expect(parseValue("1")).toBe(1);
+    expect(parseValue("999999999999999")).toBe(999_999_999_999_999);
+  });
+
+  test("is nothing else", () => {
+    fc.assert(
+      fc.property(fc.oneof(fc.string(), fc.string({ unit: fc.constantFrom(..."0123456789+-.e \n") })), (text) => {
+        const plain = text.length <= 15 && String(Number(text)) === text && Number.isInteger(Number(text));
+        expect(parseValue(text) !== undefined).toBe(plain && Number(text) > 0);
+      }),
+      { numRuns: 1_000 },
+    );
+    for (const text of ["", "0", "1000000000000000", "007", "+5", "-1", "1.5", "1e3", "5\n", "٥"]) {
+      expect(parseValue(text)).toBeUndefined();
+    }
+  });
+});
+
+describe("a sum in two limbs", () => {
+  test("is the exact integer, far past what a double or 64 bits hold", () => {
+    const values = fc.array(fc.integer({ min: 1, max: 999_999_999_999_999 }), { maxLength: 50 });
+    fc.assert(
+      fc.property(values, fc.bigInt({ min: 1n, max: 9_000_000_000n }), (counted, times) => {
+        // Each limb is summed on its own, as the database does, without carrying.
+        let high = 0n;
+        let low = 0n;
+        for (const value of counted) {
+          high += BigInt(Math.floor(value / LIMB)) * times;
+          low += BigInt(value % LIMB) * times;
+        }
+        const exact = counted.reduce((sum, value) => sum + BigInt(value), 0n) * times;
+        expect(fromLimbs(String(high), String(low))).toBe(exact);
+      }),
+    );
+  });
+
+  test("reads limbs that are themselves past 2^53", () => {
+    expect(fromLimbs("9223372036854775807", "9223372036854775807")).toBe(
+      9_223_372_036_854_775_807n * 1_000_000_000n + 9_223_372_036_854_775_807n,
+    );
+    expect(fromLimbs("0", "0")).toBe(0n);
+  });
+
+  test("may go down again below zero and up, as cancellations make it", () => {
+    expect(fromLimbs("1", "-1")).toBe(999_999_999n);
+    expect(fromLimbs("-1", "0")).toBe(-1_000_000_000n);
+  });
+
+  test("keeps nine thousand million of the largest values below 2^63 in either limb", () => {
+    const count = 9_000_000_000n;
+    const largest = 999_999_999_999_999;
+    expect(BigInt(Math.floor(largest / LIMB)) * count < 2n ** 63n).toBe(true);
+    expect(BigInt(LIMB - 1) * count < 2n ** 63n).toBe(true);
+  });
+});

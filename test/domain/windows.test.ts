@@ -1,0 +1,158 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import {
+  ceilTo,
+  DAY_MS,
+  floorTo,
+  HOUR_MS,
+  MINUTE_MS,
+  splitAtHours,
+  summaryRange,
+  type TimeRange,
+  windowLength,
+} from "../../src/metering/windows.ts";
+import { errorOf, NOON, resultOf } from "../support/builders.ts";
+
+const time = fc.oneof(
+  fc.integer({ min: -10 * DAY_MS, max: 10 * DAY_MS }),
+  fc.integer({ min: 0, max: Date.UTC(2100, 0) }),
+  // Where mistakes by one show.
+  fc.tuple(fc.integer({ min: -50, max: 500_000 }), fc.integer({ min: -1, max: 1 })).map(([n, by]) => n * HOUR_MS + by),
+);
+const length = fc.constantFrom(MINUTE_MS, HOUR_MS, DAY_MS);
+
+describe("windows", () => {
+  test("begin where UTC's minutes, hours and days do", () => {
+    expect(floorTo(NOON, MINUTE_MS)).toBe(Date.UTC(2026, 5, 15, 12, 34));
+    expect(floorTo(NOON, HOUR_MS)).toBe(Date.UTC(2026, 5, 15, 12));
+    expect(floorTo(NOON, DAY_MS)).toBe(Date.UTC(2026, 5, 15));
+    expect(ceilTo(NOON, MINUTE_MS)).toBe(Date.UTC(2026, 5, 15, 12, 35));
+    expect(ceilTo(NOON, HOUR_MS)).toBe(Date.UTC(2026, 5, 15, 13));
+    expect(ceilTo(NOON, DAY_MS)).toBe(Date.UTC(2026, 5, 16));
+  });
+
+  test("hold their start and not their end", () => {
+    const hour = Date.UTC(2026, 5, 15, 12);
+    expect([hour - 1, hour, hour + HOUR_MS - 1].map((t) => floorTo(t, HOUR_MS))).toEqual([hour - HOUR_MS, hour, hour]);
+    expect([hour, hour + 1].map((t) => ceilTo(t, HOUR_MS))).toEqual([hour, hour + HOUR_MS]);
+  });
+
+  test("contain every time, before 1970 too", () => {
+    fc.assert(
+      fc.property(time, length, (t, l) => {
+        const floor = floorTo(t, l);
+        const ceil = ceilTo(t, l);
+        expect(Math.abs(floor % l) + Math.abs(ceil % l)).toBe(0);
+        expect(floor <= t && t < floor + l).toBe(true);
+        expect(ceil - l < t && t <= ceil).toBe(true);
+      }),
+    );
+  });
+
+  test("of grouped summaries are an hour and a day long", () => {
+    expect(windowLength("hour")).toBe(3_600_000);
+    expect(windowLength("day")).toBe(86_400_000);
+  });
+});
+
+describe("the range of a summary", () => {
+  const DAY = 1_738_454_400;
+
+  test.each([
+    ["none", 60],
+    ["hour", 3_600],
+    ["day", 86_400],
+  ] as const)("grouped by %s is given in seconds and held in milliseconds", (grouping, alignment) => {
+    expect(resultOf(summaryRange(DAY, DAY + alignment, grouping))).toEqual({
+      start: DAY * 1_000,
+      end: (DAY + alignment) * 1_000,
+    });
+  });
+
+  test.each([
+    ["none", DAY + 60 - 1, DAY],
+    ["none", DAY + 1, DAY],
+    ["hour", DAY + 3_600 - 60, DAY],
+    ["hour", DAY + 3_600 + 60, DAY + 3_600],
+    ["day", 1_738_494_596, DAY],
+    ["day", DAY + 86_400 - 3_600, DAY],
+    ["day", -3_600, -86_400],
+  ] as const)("grouped by %s cannot begin or end at %d; the error expects %d", (grouping, seconds, expectedSeconds) => {
+    expect(errorOf(summaryRange(seconds, DAY + 10 * 86_400, grouping))).toEqual({
+      reason: "misaligned_time",
+      param: "start_time",
+      seconds,
+      expectedSeconds,
+      grouping,
+    });
+    expect(errorOf(summaryRange(-10 * 86_400, seconds, grouping))).toEqual({
+      reason: "misaligned_time",
+      param: "end_time",
+      seconds,
+      expectedSeconds,
+      grouping,
+    });
+  });
+
+  test("that begins and ends askew is told of its beginning first, and of its alignment before its order", () => {
+    expect(errorOf(summaryRange(DAY + 2, DAY + 1, "none"))).toMatchObject({ param: "start_time" });
+    expect(errorOf(summaryRange(DAY, DAY - 1, "none"))).toMatchObject({ reason: "misaligned_time", param: "end_time" });
+  });
+
+  test.each([
+    ["empty", DAY],
+    ["backwards", DAY - 86_400],
+  ])("cannot be %s", (_, end) => {
+    for (const grouping of ["none", "hour", "day"] as const) {
+      expect(errorOf(summaryRange(DAY, end, grouping))).toMatchObject({ reason: "invalid_field", param: "end_time" });
+    }
+  });
+});
+
+describe("a range that is cut where hours begin", () => {
+  const covers = ({ start, end }: TimeRange, t: number): boolean => start <= t && t < end;
+
+  test("consists of its whole hours and of what is left at either end", () => {
+    const at = (hour: number, minute: number) => Date.UTC(2026, 5, 15, hour, minute);
+    expect(splitAtHours({ start: at(10, 20), end: at(14, 40) })).toEqual({
+      hours: { start: at(11, 0), end: at(14, 0) },
+      edges: [
+        { start: at(10, 20), end: at(11, 0) },
+        { start: at(14, 0), end: at(14, 40) },
+      ],
+    });
+  });
+
+  test("is covered exactly once at every instant, and by hourly rows wherever a whole hour lies in it", () => {
+    const minutes = fc.integer({ min: 0, max: 5 * 24 * 60 });
+    const range = fc.oneof(
+      fc.tuple(time, time),
+      fc.tuple(time, minutes).map(([t, n]) => {
+        const start = floorTo(t, MINUTE_MS);
+        return [start, start + n * MINUTE_MS] as const;
+      }),
+    );
+    fc.assert(
+      fc.property(range, fc.array(fc.tuple(time, fc.double({ min: 0, max: 1, noNaN: true }))), ([a, b], samples) => {
+        const whole = { start: Math.min(a, b), end: Math.max(a, b) };
+        const { hours, edges } = splitAtHours(whole);
+        const parts = [edges[0], hours, edges[1]];
+        for (const { start, end } of parts) expect(start).toBeLessThanOrEqual(end);
+        expect(Math.abs((hours.end - hours.start) % HOUR_MS)).toBe(0);
+        if (hours.start < hours.end) expect(Math.abs(hours.start % HOUR_MS)).toBe(0);
+
+        const total = parts.reduce((sum, { start, end }) => sum + end - start, 0);
+        expect(total).toBe(whole.end - whole.start);
+        const inside = samples.map(([, share]) => Math.floor(whole.start + share * (whole.end - whole.start)));
+        const borders = parts.flatMap(({ start, end }) => [start - 1, start, end - 1, end]);
+        for (const t of [...inside, ...borders, ...samples.map(([t]) => t)]) {
+          expect(parts.filter((part) => covers(part, t))).toHaveLength(covers(whole, t) ? 1 : 0);
+          const hour = floorTo(t, HOUR_MS);
+          const wholeHourInside = whole.start <= hour && hour + HOUR_MS <= whole.end;
+          expect(covers(hours, t)).toBe(wholeHourInside);
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+});

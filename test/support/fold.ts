@@ -1,0 +1,39 @@
+import type { LoggedEvent } from "../../src/metering/groups.ts";
+import type { Meter } from "../../src/metering/meters.ts";
+import { DAY_MS, floorTo, HOUR_MS, type TimeRange } from "../../src/metering/windows.ts";
+
+/** What a summary should say, by adding events up one after the other, the way the rules read. */
+export function fold(
+  meter: Meter,
+  events: readonly LoggedEvent[],
+  range: TimeRange,
+  windowLength: number,
+): { start: number; value: bigint }[] {
+  const windows = new Map<number, LoggedEvent[]>();
+  for (const event of survivors(meter, events)) {
+    if (event.timestamp < range.start || event.timestamp >= range.end) continue;
+    const start = range.start + floorTo(event.timestamp - range.start, windowLength);
+    windows.set(start, [...(windows.get(start) ?? []), event]);
+  }
+  return [...windows]
+    .map(([start, inWindow]) => ({ start, value: aggregatedValue(meter, inWindow) }))
+    .sort((a, b) => b.start - a.start);
+}
+
+/** With an event time window, the last received event of each window stands for it. */
+function survivors(meter: Meter, events: readonly LoggedEvent[]): LoggedEvent[] {
+  if (meter.eventTimeWindow === null) return [...events];
+  const length = meter.eventTimeWindow === "day" ? DAY_MS : HOUR_MS;
+  const kept = new Map<number, LoggedEvent>();
+  for (const event of events.toSorted(byReceipt)) kept.set(floorTo(event.timestamp, length), event);
+  return [...kept.values()];
+}
+
+function aggregatedValue(meter: Meter, events: readonly LoggedEvent[]): bigint {
+  if (meter.formula === "count") return BigInt(events.length);
+  if (meter.formula === "sum") return events.reduce((sum, { value }) => sum + BigInt(value), 0n);
+  const last = events.toSorted((a, b) => a.timestamp - b.timestamp || byReceipt(a, b)).at(-1);
+  return BigInt(last?.value ?? 0);
+}
+
+const byReceipt = (a: LoggedEvent, b: LoggedEvent): number => a.received - b.received || (a.id < b.id ? -1 : 1);

@@ -1,0 +1,77 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+
+const root = path.join(import.meta.dirname, "../../..");
+
+/** A server started by `npm start`, as a user starts it. */
+export type RunningServer = {
+  readonly port: number;
+  readonly url: string;
+  /** What it has printed so far. */
+  readonly output: () => string;
+  /** Asks it to end, and waits until it has; gives its exit code. */
+  readonly stop: () => Promise<number | null>;
+  /** Ends all its processes at once, without asking. */
+  readonly kill: () => Promise<void>;
+};
+
+/** A port that nobody listens on now. */
+export async function freePort(): Promise<number> {
+  const server = createServer();
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === "object" && address !== null ? address.port : 0));
+    });
+  });
+}
+
+/** A new folder for a server's data. */
+export const newStateDir = (): Promise<string> => mkdtemp(path.join(tmpdir(), "edgemeter-state-"));
+
+export const removeStateDir = (folder: string): Promise<void> => rm(folder, { recursive: true, force: true });
+
+/** Runs `npm start`, and waits until it says that it listens. Throws with its output when it ends before. */
+export async function startServer(stateDir: string, port?: number): Promise<RunningServer> {
+  const chosen = port ?? (await freePort());
+  // A process group of its own, so that all of it can be killed at once.
+  const child = spawn("npm", ["start"], {
+    cwd: root,
+    env: { ...process.env, PORT: String(chosen), STATE_DIR: stateDir },
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  const ready = new Promise<void>((resolve, reject) => {
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.on("data", (chunk: Buffer) => {
+        output += chunk;
+        if (output.includes("edgemeter is listening")) resolve();
+      });
+    }
+    child.on("exit", (code) => reject(new Error(`npm start ended with ${code}:\n${output}`)));
+  });
+  const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
+  await ready;
+  return {
+    port: chosen,
+    url: `http://127.0.0.1:${chosen}`,
+    output: () => output,
+    stop: () => {
+      child.kill("SIGTERM");
+      return ended;
+    },
+    kill: async () => {
+      killGroup(child);
+      await ended;
+    },
+  };
+}
+
+function killGroup({ pid }: ChildProcess): void {
+  if (pid !== undefined) process.kill(-pid, "SIGKILL");
+}

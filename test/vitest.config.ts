@@ -1,0 +1,42 @@
+import path from "node:path";
+import { cloudflareTest } from "@cloudflare/vitest-plugin";
+import { defineConfig } from "vitest/config";
+
+const root = path.join(import.meta.dirname, "..");
+
+/** What random tests are drawn from: `SEED=1234 npm test` runs them again. */
+if (process.env.SEED === undefined) {
+  process.env.SEED = String(Math.floor(Math.random() * 2 ** 31));
+  console.log(`seed ${process.env.SEED}`);
+}
+const seed = Number(process.env.SEED);
+
+export default defineConfig({
+  test: {
+    provide: { seed },
+    projects: [
+      // Pure rules, on plain Node.
+      { root, test: { name: "domain", include: ["test/domain/**/*.test.ts"] } },
+      // Durable Objects, D1, queue and alarms, inside workerd.
+      {
+        root,
+        plugins: [cloudflareTest({ wrangler: { configPath: path.join(root, "wrangler.toml") } })],
+        test: {
+          name: "worker",
+          include: ["test/worker/**/*.test.ts"],
+          setupFiles: ["test/worker/setup.ts"],
+        },
+      },
+      // A really running server, from outside, with the official SDK.
+      {
+        root,
+        test: {
+          name: "conformance",
+          include: ["test/conformance/**/*.test.ts"],
+          globalSetup: ["test/conformance/server.ts"],
+          testTimeout: 30_000,
+        },
+      },
+    ],
+  },
+});

@@ -1,0 +1,304 @@
+import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import type { EventLog } from "../../src/durable-objects/event-log.ts";
+import { decodeMessage, type Group } from "../../src/metering/groups.ts";
+import { HOUR_MS } from "../../src/metering/windows.ts";
+import { aNewEvent, aShard, eventually } from "./support.ts";
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
+});
+
+/** Takes what the logs send instead of the queue; gives what one shard sent, by message and by group. */
+function catchMessages(shard: number): { messages: Group[][]; groups: () => Group[] } {
+  const messages: Group[][] = [];
+  vi.spyOn(env.EVENT_QUEUE, "sendBatch").mockImplementation(async (batch) => {
+    for (const { body } of batch) {
+      const groups = decodeMessage(String(body)).filter((group) => group.shard === shard);
+      if (groups.length > 0) messages.push(groups);
+    }
+    return {} as QueueSendBatchResponse;
+  });
+  return { messages, groups: () => messages.flat() };
+}
+
+const rowsOf = (log: DurableObjectStub<EventLog>, table: string): Promise<number> =>
+  runInDurableObject(log, (_, { storage }) => {
+    const tables = storage.sql
+      .exec<{ name: string }>("SELECT name FROM sqlite_master WHERE name GLOB ?", `${table}_*`)
+      .toArray();
+    return tables.reduce(
+      (sum, { name }) => sum + Number(storage.sql.exec(`SELECT COUNT(*) AS n FROM ${name}`).one().n),
+      0,
+    );
+  });
+
+describe("uniqueness", () => {
+  it("accepts an identifier once", async () => {
+    const { log } = aShard();
+    const event = aNewEvent();
+    expect(await log.append([event])).toMatchObject([{ outcome: "accepted" }]);
+    expect(await log.append([{ ...event, id: "another" }])).toEqual([{ outcome: "duplicate" }]);
+    expect(await rowsOf(log, "identifiers")).toBe(1);
+  });
+
+  it("accepts an identifier once within one commit", async () => {
+    const { log } = aShard();
+    const event = aNewEvent();
+    const outcomes = await log.append([event, { ...event, id: "another" }, aNewEvent()]);
+    expect(outcomes.map(({ outcome }) => outcome)).toEqual(["accepted", "duplicate", "accepted"]);
+  });
+
+  it("accepts an identifier once under any interleaving of callers", async () => {
+    const { log } = aShard();
+    const event = aNewEvent();
+    const outcomes = await Promise.all(
+      Array.from({ length: 20 }, (_, i) => log.append([{ ...event, id: `caller ${i}` }])),
+    );
+    expect(outcomes.flat().filter(({ outcome }) => outcome === "accepted")).toHaveLength(1);
+  });
+
+  it("keeps the modes apart", async () => {
+    const { log } = aShard();
+    const event = aNewEvent({ key: "test:same" });
+    expect(await log.append([event, { ...event, key: "live:same", id: "another" }])).toMatchObject([
+      { outcome: "accepted" },
+      { outcome: "accepted" },
+    ]);
+  });
+
+  it("frees an identifier after 24 hours, and not before, across slices", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    const { shard, log } = aShard();
+    catchMessages(shard);
+    const event = aNewEvent();
+    const start = Date.now();
+    await log.append([event]);
+    vi.setSystemTime(start + 24 * HOUR_MS - 1);
+    expect(await log.append([{ ...event, id: "too soon" }])).toEqual([{ outcome: "duplicate" }]);
+    vi.setSystemTime(start + 24 * HOUR_MS);
+    expect(await log.append([{ ...event, id: "free again" }])).toMatchObject([{ outcome: "accepted" }]);
+    expect(await log.append([{ ...event, id: "taken again" }])).toEqual([{ outcome: "duplicate" }]);
+  });
+});
+
+describe("retries", () => {
+  it("answers the same Idempotency-Key and body with the first answer", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    const { log } = aShard();
+    const event = aNewEvent({ keyDigest: "key" });
+    const [first] = await log.append([event]);
+    vi.setSystemTime(Date.now() + HOUR_MS);
+    expect(await log.append([{ ...event, id: "a retry" }])).toEqual([first]);
+    expect(await rowsOf(log, "groups")).toBe(1);
+  });
+
+  it("refuses the same Idempotency-Key with another body", async () => {
+    const { log } = aShard();
+    const event = aNewEvent({ keyDigest: "key" });
+    await log.append([event]);
+    expect(await log.append([{ ...event, id: "a retry", reportDigest: "another" }])).toEqual([
+      { outcome: "key_reused" },
+    ]);
+  });
+
+  it("calls the same identifier under another key, or under none, a duplicate", async () => {
+    const { log } = aShard();
+    const event = aNewEvent({ keyDigest: "key" });
+    await log.append([event]);
+    expect(await log.append([{ ...event, id: "b", keyDigest: "other" }])).toEqual([{ outcome: "duplicate" }]);
+    expect(await log.append([{ ...event, id: "c", keyDigest: "" }])).toEqual([{ outcome: "duplicate" }]);
+  });
+
+  it("recognises the platform's own repeat of a call by the event's id", async () => {
+    const { log } = aShard();
+    const event = aNewEvent();
+    const [first] = await log.append([event]);
+    expect(await log.append([event])).toEqual([first]);
+    expect(await rowsOf(log, "groups")).toBe(1);
+  });
+
+  it("recalls an accepted event without appending", async () => {
+    const { log } = aShard();
+    const event = aNewEvent({ keyDigest: "key" });
+    expect(await log.recall(event)).toBeUndefined();
+    const [first] = await log.append([event]);
+    expect(await log.recall({ ...event, id: "a retry" })).toEqual(first);
+    expect(await rowsOf(log, "identifiers")).toBe(1);
+  });
+});
+
+describe("commits", () => {
+  it("puts what arrives together into one group", async () => {
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    await Promise.all(Array.from({ length: 50 }, () => log.append([aNewEvent()])));
+    // The first commits at once, alone or with a few; all others wait for it and share the next.
+    expect(await rowsOf(log, "groups")).toBeLessThanOrEqual(5);
+    await eventually(() => expect(groups().flatMap(({ events }) => JSON.parse(`[${events}]`))).toHaveLength(50));
+  });
+
+  it("cuts a large commit into groups that each fit a message, with growing ids", async () => {
+    const { shard, log } = aShard();
+    const { messages, groups } = catchMessages(shard);
+    const wide = { note: "é".repeat(500) };
+    const events = Array.from({ length: 300 }, () => {
+      const event = aNewEvent();
+      return { ...event, event: { ...event.event, dimensions: wide } };
+    });
+    await log.append(events);
+    await eventually(() => expect(groups().flatMap(({ events }) => JSON.parse(`[${events}]`))).toHaveLength(300));
+    expect(messages.length).toBeGreaterThan(1);
+    const ids = groups().map(({ id }) => id);
+    expect(ids).toEqual([...new Set(ids)].toSorted((a, b) => a - b));
+  });
+
+  it("leaves nothing behind of a commit that fails, and goes on", async () => {
+    const { log } = aShard();
+    const event = aNewEvent();
+    await runInDurableObject(log, async (instance, { storage }) => {
+      vi.spyOn(storage, "setAlarm").mockImplementationOnce(() => {
+        throw new Error("disk full");
+      });
+      await expect(instance.append([event])).rejects.toThrow("disk full");
+    });
+    expect(await log.recall(event)).toBeUndefined();
+    expect(await log.append([event])).toMatchObject([{ outcome: "accepted" }]);
+    expect(await rowsOf(log, "groups")).toBe(1);
+  });
+
+  it("arms the alarm with the append, so that a crash right after it loses nothing", async () => {
+    const { log } = aShard();
+    await log.append([aNewEvent()]);
+    expect(await runInDurableObject(log, (_, { storage }) => storage.getAlarm())).not.toBeNull();
+  });
+
+  it("answers 'full' past the high-water mark, but still knows what it accepted", async () => {
+    const { log } = aShard();
+    const event = aNewEvent({ keyDigest: "key" });
+    const [first] = await log.append([event]);
+    await runInDurableObject(log, async (instance, { storage }) => {
+      vi.spyOn(storage.sql, "databaseSize", "get").mockReturnValue(9_000_000_000);
+      expect(await instance.append([aNewEvent()])).toEqual([{ outcome: "full" }]);
+      expect(await instance.append([{ ...event, id: "a retry" }])).toEqual([first]);
+    });
+  });
+
+  it("never lets the time of receipt go back", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    const { log } = aShard();
+    const [before] = await log.append([aNewEvent()]);
+    vi.setSystemTime(Date.now() - HOUR_MS);
+    const [after] = await log.append([aNewEvent()]);
+    const received = (outcome: typeof before) => (outcome?.outcome === "accepted" ? outcome.received : Number.NaN);
+    expect(received(after)).toBeGreaterThanOrEqual(received(before));
+  });
+});
+
+describe("delivery", () => {
+  it("sends a group until it is confirmed, and then no more", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    await log.append([aNewEvent()]);
+    await eventually(() => expect(groups()).toHaveLength(1));
+    vi.setSystemTime(Date.now() + 20_000);
+    await runDurableObjectAlarm(log);
+    expect(groups()).toHaveLength(2);
+    expect(groups()[1]).toEqual(groups()[0]);
+    await log.confirm([groups()[0]?.id ?? 0]);
+    vi.setSystemTime(Date.now() + HOUR_MS);
+    await log.nudge();
+    await runDurableObjectAlarm(log);
+    expect(groups()).toHaveLength(2);
+    expect(await runInDurableObject(log, (_, { storage }) => storage.getAlarm())).toBeNull();
+  });
+
+  it("sends again what was unconfirmed when it was evicted, and nothing that was confirmed", async () => {
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    await log.append([aNewEvent()]);
+    await eventually(() => expect(groups()).toHaveLength(1));
+    await log.confirm([groups()[0]?.id ?? 0]);
+    const late = aNewEvent();
+    await log.append([late]);
+    await eventually(() => expect(groups()).toHaveLength(2));
+    await evictDurableObject(log);
+    await log.nudge();
+    expect(groups()).toHaveLength(3);
+    expect(groups()[2]).toEqual(groups()[1]);
+    expect(groups()[2]?.events).toContain(late.identifier);
+  });
+
+  it("is woken by the alarm alone after a restart", async () => {
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    vi.spyOn(env.EVENT_QUEUE, "sendBatch").mockRejectedValueOnce(new Error("queue down"));
+    await log.append([aNewEvent()]);
+    await evictDurableObject(log);
+    await runDurableObjectAlarm(log);
+    await eventually(() => expect(groups()).toHaveLength(1));
+  });
+
+  it("goes on after the queue failed", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    const send = vi.mocked(env.EVENT_QUEUE.sendBatch).mockRejectedValueOnce(new Error("queue down"));
+    await log.append([aNewEvent()]);
+    await eventually(() => expect(send).toHaveBeenCalledTimes(1));
+    expect(groups()).toHaveLength(0);
+    vi.setSystemTime(Date.now() + 20_000);
+    await runDurableObjectAlarm(log);
+    expect(groups()).toHaveLength(1);
+  });
+
+  it("ignores confirmations that come late, twice, or for groups it never had", async () => {
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    await log.append([aNewEvent()]);
+    await eventually(() => expect(groups()).toHaveLength(1));
+    const id = groups()[0]?.id ?? 0;
+    await log.confirm([id, id, 17]);
+    await log.confirm([id]);
+    expect(await rowsOf(log, "confirmed")).toBe(1);
+  });
+
+  it("drops a slice when its identifiers have expired, but never one with unconfirmed groups", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    await log.append([aNewEvent()]);
+    await eventually(() => expect(groups()).toHaveLength(1));
+    vi.setSystemTime(Date.now() + 48 * HOUR_MS);
+    await log.nudge();
+    expect(await rowsOf(log, "groups")).toBe(1);
+    await log.confirm([groups()[0]?.id ?? 0]);
+    await log.nudge();
+    expect(await rowsOf(log, "groups")).toBe(0);
+    expect(await log.append([aNewEvent()])).toMatchObject([{ outcome: "accepted" }]);
+  });
+
+  it("writes two rows an event and one a confirmation, however many slices there are", async () => {
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    const rowsWritten = await runInDurableObject(log, async (instance, { storage }) => {
+      await instance.append([aNewEvent()]);
+      let rows = 0;
+      const exec = storage.sql.exec.bind(storage.sql);
+      vi.spyOn(storage.sql, "exec").mockImplementation(((query: string, ...bindings: never[]) => {
+        const cursor = exec(query, ...bindings);
+        rows += cursor.rowsWritten;
+        return cursor;
+      }) as typeof exec);
+      await instance.append(Array.from({ length: 100 }, () => aNewEvent()));
+      await eventually(() => expect(groups()).toHaveLength(2));
+      instance.confirm(groups().map(({ id }) => id));
+      return rows;
+    });
+    // 100 identifiers, 1 group, 2 confirmations.
+    expect(rowsWritten).toBe(103);
+  });
+});

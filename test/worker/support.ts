@@ -1,0 +1,84 @@
+import { env, exports } from "cloudflare:workers";
+import { vi } from "vitest";
+import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
+import type { EventLog, NewEvent } from "../../src/durable-objects/event-log.ts";
+import { uniqueKey } from "../../src/metering/identifiers.ts";
+import { unique } from "../support/builders.ts";
+
+/** An event on its way into the log: 25 for a customer, in test mode, with an identifier of its own. */
+export function aNewEvent(
+  changes: Partial<NewEvent> & { customer?: string; timestamp?: number; value?: number; meter?: string } = {},
+): NewEvent {
+  const { customer = "cus_1", timestamp, value = 25, meter = "mtr_test_1", ...rest } = changes;
+  const identifier = changes.identifier ?? unique("identifier");
+  return {
+    key: uniqueKey(false, identifier),
+    id: unique("id"),
+    identifier,
+    event: { meter, customer, value, aggregation: "additive", timestamp, dimensions: undefined },
+    keyDigest: "",
+    reportDigest: `report of ${identifier}`,
+    ...rest,
+  };
+}
+
+/** A shard of its own for a test; its number is what the aggregator confirms to. */
+export function aShard(): { shard: number; log: DurableObjectStub<EventLog> } {
+  const shard = 1_000 + nextShard++;
+  return { shard, log: env.EVENT_LOG.getByName(`shard-${shard}`) };
+}
+
+let nextShard = 0;
+
+type Call = { method?: string; key?: string; body?: unknown; form?: string; headers?: Record<string, string> };
+
+/** Calls the Worker as a client does. A `body` is sent as JSON, a `form` as it stands. */
+export function call(
+  path: string,
+  { method, key = LOCAL_KEYS.test, body, form, headers = {} }: Call = {},
+): Promise<Response> {
+  const content = body === undefined ? form : typeof body === "string" ? body : JSON.stringify(body);
+  const type = body === undefined ? "application/x-www-form-urlencoded" : "application/json";
+  return exports.default.fetch(`http://edgemeter.test${path}`, {
+    method: method ?? (content === undefined ? "GET" : "POST"),
+    headers: { authorization: `Bearer ${key}`, ...(content === undefined ? {} : { "content-type": type }), ...headers },
+    ...(content === undefined ? {} : { body: content }),
+  });
+}
+
+/** A call's status and JSON body. */
+export async function answerOf(
+  path: string,
+  request?: Call,
+): Promise<{ status: number; body: Record<string, unknown>; headers: Headers }> {
+  const response = await call(path, request);
+  return { status: response.status, body: await response.json(), headers: response.headers };
+}
+
+/** Creates a meter over the API, with an event name of its own. */
+export async function createdMeter(
+  fields: Record<string, string> = {},
+  key: string = LOCAL_KEYS.test,
+): Promise<{ id: string; event_name: string }> {
+  const form = new URLSearchParams({
+    display_name: "Tokens",
+    event_name: unique("tokens"),
+    "default_aggregation[formula]": "sum",
+    ...fields,
+  });
+  const response = await call("/v1/billing/meters", { key, form: String(form) });
+  if (response.status !== 200) throw new Error(await response.text());
+  return response.json();
+}
+
+/** Waits until a check passes. */
+export const eventually = <T>(check: () => T | Promise<T>): Promise<T> =>
+  vi.waitFor(check, { timeout: 10_000, interval: 20 });
+
+/** How many events of a meter D1 has. */
+export async function storedEvents(meter: string): Promise<number> {
+  return (
+    (await env.DB.prepare("SELECT COUNT(*) AS count FROM events WHERE meter = ?").bind(meter).first<number>("count")) ??
+    0
+  );
+}
