@@ -18,6 +18,9 @@ const WRANGLER_ENV = {
   WRANGLER_LOG_PATH: path.join(stateDir, "logs"),
   WRANGLER_HIDE_BANNER: "true",
   CLOUDFLARE_CF_FETCH_ENABLED: "false",
+  // Traces of every request and a page to browse them would take most of the time of a request.
+  X_LOCAL_OBSERVABILITY: "false",
+  X_LOCAL_EXPLORER: "false",
 };
 
 /** Ends the program with one line, when it cannot start. */

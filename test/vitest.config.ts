@@ -37,6 +37,8 @@ export default defineConfig({
           testTimeout: 30_000,
         },
       },
+      // Slow: whole imports of real usage, with a kill in between. `npm run test:end-to-end`.
+      { root, test: { name: "end-to-end", include: ["test/end-to-end/**/*.test.ts"] } },
     ],
   },
 });

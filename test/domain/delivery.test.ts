@@ -238,6 +238,16 @@ describe("while the database is down", () => {
     expect(delivery.due(again + 2 * RESEND_AFTER)).toHaveLength(WINDOW - 1);
   });
 
+  test("and back, what is sent for the first time has short delays again", () => {
+    const delivery = aDelivery();
+    fill(delivery, 0);
+    sendWhatIsDue(delivery, 0, HOUR);
+    const sentBefore = delivery.lastSent;
+    for (let id = 1; id <= sentBefore; id++) delivery.confirm(id, HOUR + 10 * id);
+    delivery.send(sentBefore + 1, 100, HOUR + 20 * SECOND);
+    expect(delivery.nextDue()).toBeLessThanOrEqual(HOUR + 80 * SECOND);
+  });
+
   test("all groups of an hour are delivered within a minute of the first that arrives", () => {
     const delivery = aDelivery();
     fill(delivery, 0);

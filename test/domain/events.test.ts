@@ -130,7 +130,8 @@ describe("an event's customer", () => {
       customer: "9007199254740991",
     });
     for (const number of ["9007199254740993", "-9007199254740993", "12345678901234567890", "1e400"]) {
-      expect(errorOf(admittedJson(`{"stripe_customer_id":${number},"value":1}`)).reason).toBe("invalid_field");
+      const result = admittedJson(`{"stripe_customer_id":${number},"value":1}`);
+      expect(errorOf(result)).toMatchObject({ reason: "payload_invalid_value", key: "stripe_customer_id" });
     }
   });
 });
@@ -203,11 +204,11 @@ describe("an event's value", () => {
     });
   });
 
-  test.each(["1.5", "0", "-1", "-0", "1000000000000000", "1e21", "1e-7", "0.1"])(
+  test.each(["1.5", "0", "-1", "-0", "1000000000000000", "9999999999999999", "1e21", "1e-7", "0.1"])(
     "the JSON number %s is refused",
     (number) => {
       const error = errorOf(admittedJson(`{"stripe_customer_id":"cus_1","value":${number}}`));
-      expect(error.reason).toBe(number === "1e21" ? "invalid_field" : "payload_invalid_value");
+      expect(error).toMatchObject({ reason: "payload_invalid_value", key: "value" });
     },
   );
 
@@ -290,11 +291,18 @@ describe("an event's dimensions", () => {
   });
 });
 
+/** Why the shape of a payload is refused. */
+function refused(raw: unknown) {
+  const error = errorOf(readPayload(raw));
+  if (error.reason !== "invalid_field") throw new Error(`refused for ${error.reason}, not for its shape`);
+  return error;
+}
+
 describe("a payload", () => {
   const keys = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, i) => [`key${i}`, "x"]));
 
   test.each([["text"], [5], [true], [null], [undefined], [["a"]], [[]]])("cannot be %j", (raw) => {
-    expect(errorOf(readPayload(raw))).toMatchObject({ reason: "invalid_field", param: "payload" });
+    expect(refused(raw)).toMatchObject({ reason: "invalid_field", param: "payload" });
   });
 
   test.each([
@@ -305,7 +313,7 @@ describe("a payload", () => {
     ["an empty array", []],
     ["undefined", undefined],
   ])("cannot hold %s, and the error names the key", (_, value) => {
-    expect(errorOf(readPayload({ good: "x", bad: value }))).toMatchObject({
+    expect(refused({ good: "x", bad: value })).toMatchObject({
       reason: "invalid_field",
       param: "payload[bad]",
     });
@@ -318,20 +326,20 @@ describe("a payload", () => {
 
   test("has at most 50 keys, and the error says so", () => {
     expect(Object.keys(resultOf(readPayload(keys(50))))).toHaveLength(50);
-    expect(errorOf(readPayload(keys(51))).message).toContain("50");
+    expect(refused(keys(51)).message).toContain("50");
   });
 
   test("has keys of 1 to 100 characters, and the error says so", () => {
     const longest = "k".repeat(100);
     expect(resultOf(readPayload({ [longest]: "x" }))).toEqual({ [longest]: "x" });
-    expect(errorOf(readPayload({ [`${longest}k`]: "x" })).message).toContain("100");
-    expect(errorOf(readPayload({ "": "x" })).message).toContain("1 to 100");
+    expect(refused({ [`${longest}k`]: "x" }).message).toContain("100");
+    expect(refused({ "": "x" }).message).toContain("1 to 100");
   });
 
   test("has values of up to 500 characters, and the error says so and where", () => {
     const longest = "v".repeat(500);
     expect(resultOf(readPayload({ note: longest, empty: "" }))).toEqual({ note: longest, empty: "" });
-    const error = errorOf(readPayload({ note: `${longest}v` }));
+    const error = refused({ note: `${longest}v` });
     expect(error.message).toContain("500");
     expect(error.param).toBe("payload[note]");
   });
@@ -352,15 +360,15 @@ describe("a payload", () => {
     expect(left()).toBe(0);
     expect(resultOf(readPayload(payload))).toEqual(payload);
     const [last = "", value] = Object.entries(payload).at(-1) ?? [];
-    expect(errorOf(readPayload({ ...payload, [last]: `${value}x` }))).toMatchObject({
+    expect(refused({ ...payload, [last]: `${value}x` })).toMatchObject({
       param: "payload",
       message: expect.stringContaining("8000"),
     });
   });
 
   test("cannot hold the key __proto__, which would vanish silently", () => {
-    expect(errorOf(readPayload(JSON.parse('{"__proto__":"x"}'))).reason).toBe("invalid_field");
-    expect(errorOf(readPayload(JSON.parse('{"__proto__":{"value":"1"}}'))).reason).toBe("invalid_field");
+    expect(refused(JSON.parse('{"__proto__":"x"}')).reason).toBe("invalid_field");
+    expect(refused(JSON.parse('{"__proto__":{"value":"1"}}')).reason).toBe("invalid_field");
     expect(({} as Record<string, unknown>).value).toBeUndefined();
   });
 
@@ -371,8 +379,8 @@ describe("a payload", () => {
     ["surrogates the wrong way round", "\ude42\ud83d"],
   ])("cannot hold %s, in a key or in a value", (_, text) => {
     expect(isStorable(text)).toBe(false);
-    expect(errorOf(readPayload({ [text]: "x" })).param).toBe("payload");
-    expect(errorOf(readPayload({ x: text })).param).toBe("payload");
+    expect(refused({ [text]: "x" }).param).toBe("payload");
+    expect(refused({ x: text }).param).toBe("payload");
   });
 
   test("may hold any other character", () => {

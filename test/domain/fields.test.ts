@@ -3,6 +3,7 @@
 import { describe, expect, test } from "vitest";
 import { cursorOf, eventName, pageLimit, payload, text, unixSeconds } from "../../src/api/fields.ts";
 import { eventFields } from "../../src/api/v2/meter-events.ts";
+import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS, UNIQUENESS_MS } from "../../src/metering/limits.ts";
 import { errorOf, resultOf } from "../support/builders.ts";
 
 describe("a v2 timestamp", () => {
@@ -29,6 +30,7 @@ describe("a v2 timestamp", () => {
     1_711_584_000,
     "2024-06-01",
     "2024-06-01T12:00Z",
+    "2024-06-01T12:00+02:00",
     "2024-06-01T12:00:00",
     "2024-06-01 12:00:00Z",
     "2024-02-30T12:00:00Z",
@@ -91,7 +93,32 @@ describe("a payload field", () => {
   test("is read by the rules of payloads", () => {
     expect(payload.parse({ value: 25 })).toEqual({ value: "25" });
     const refused = payload.safeParse({ value: { nested: "1" } });
-    expect(refused.error?.issues[0]?.message).toContain("flat map");
+    expect(refused.error?.issues[0]).toMatchObject({
+      params: { error: { reason: "invalid_field", message: expect.stringContaining("flat map") } },
+    });
+  });
+});
+
+describe("the limits", () => {
+  test("are those that the README lists", () => {
+    expect(LIMITS).toEqual({
+      payloadKeys: 50,
+      payloadKeyLength: 100,
+      payloadValueLength: 500,
+      eventBytes: 8_000,
+      identifierLength: 100,
+      eventNameLength: 100,
+      displayNameLength: 250,
+      idempotencyKeyLength: 255,
+      bodyBytes: 256_000,
+      pageSize: 100,
+    });
+  });
+
+  test("of time are a day for an identifier, and 35 days back to 5 minutes ahead for a timestamp", () => {
+    expect(UNIQUENESS_MS).toBe(86_400_000);
+    expect(TIMESTAMP_PAST_MS).toBe(3_024_000_000);
+    expect(TIMESTAMP_AHEAD_MS).toBe(300_000);
   });
 });
 

@@ -44,6 +44,9 @@ describe("events cut into groups", () => {
     const first = event(room / 2 - 1);
     expect(cutIntoGroups([first, event(room / 2 - 1)])).toHaveLength(1);
     expect(cutIntoGroups([first, event(room / 2)])).toHaveLength(2);
+    const three = [event(room - 1), event(room / 2 - 1), event(room / 2 - 1)];
+    expect(cutIntoGroups(three)).toHaveLength(2);
+    expect(cutIntoGroups([...three.slice(0, 2), event(room / 2)])).toHaveLength(3);
   });
 
   test("are counted in bytes, not in characters", () => {
