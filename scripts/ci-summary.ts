@@ -13,8 +13,8 @@ const sum = (of: (report: Report) => number): number =>
 
 const passed = sum((report) => report.numPassedTests);
 // A step may fail without a failed test (lint, a suite that did not start): it counts as one.
-const failedTests = sum((report) => report.numFailedTests);
-const failed = failedTests === 0 ? Number(failedSteps) : failedTests;
+const stepsWithFailedTests = sum((report) => (report.numFailedTests > 0 ? 1 : 0));
+const failed = sum((report) => report.numFailedTests) + Math.max(0, Number(failedSteps) - stepsWithFailedTests);
 const skipped = sum((report) => report.numPendingTests);
 
 if (skipped > 0) console.log(`skipped: ${skipped}`);

@@ -5,22 +5,6 @@ import type { EventLog } from "./durable-objects/event-log.ts";
 /** Lets work go on after the answer. */
 export type Execution = Pick<ExecutionContext, "waitUntil">;
 
-/** What wrangler.toml binds. */
-export type Env = Readonly<{
-  DB: D1Database;
-  EVENT_QUEUE: Queue;
-  CUSTOMER_METER: DurableObjectNamespace<CustomerMeter>;
-  EVENT_LOG: DurableObjectNamespace<EventLog>;
-  SYNC_EVENTS_LIMIT: RateLimit;
-  EVENT_LOG_SHARDS: string;
-  LOCATION_HINT: string;
-  CONFLICT_WAIT_MS: string;
-  GROUP_COMMIT_MS: string;
-  SEND_DELAY_MS: string;
-  RESEND_AFTER_MS: string;
-  LOG_HIGH_WATER_MB: string;
-}>;
-
 const count = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
 
 const Settings = z.object({
@@ -35,6 +19,17 @@ const Settings = z.object({
 
 /** The settings of wrangler.toml's `[vars]`, as numbers. */
 export type Settings = Readonly<z.output<typeof Settings>>;
+
+/** What wrangler.toml binds. */
+export type Env = Readonly<
+  {
+    DB: D1Database;
+    EVENT_QUEUE: Queue;
+    CUSTOMER_METER: DurableObjectNamespace<CustomerMeter>;
+    EVENT_LOG: DurableObjectNamespace<EventLog>;
+    SYNC_EVENTS_LIMIT: RateLimit;
+  } & Record<keyof Settings, string>
+>;
 
 const parsed = new WeakMap<Env, Settings>();
 

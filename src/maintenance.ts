@@ -1,4 +1,4 @@
-import { eventLog } from "./durable-objects/event-log-client.ts";
+import { eventLog } from "./durable-objects/stubs.ts";
 import { type Env, settingsOf } from "./env.ts";
 import { logError } from "./log.ts";
 import { deleteExpiredAnswers } from "./storage/idempotency.ts";

@@ -34,6 +34,8 @@ export default defineConfig({
           name: "conformance",
           include: ["test/conformance/**/*.test.ts"],
           globalSetup: ["test/conformance/server.ts"],
+          // They share a server, and some look at its whole list of meters.
+          fileParallelism: false,
           testTimeout: 30_000,
         },
       },

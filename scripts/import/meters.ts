@@ -1,9 +1,7 @@
 import { z } from "zod";
+import type { Formula } from "../../src/metering/meters.ts";
 import { errorOf, type Server, send } from "./http.ts";
 import { ImportError } from "./import-error.ts";
-
-export const FORMULAS = ["sum", "count", "last"] as const;
-export type Formula = (typeof FORMULAS)[number];
 
 /** The meter that the events are for. */
 export type Meter = {

@@ -1,8 +1,8 @@
 import path from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
+import { FORMULAS, type Formula } from "../../src/metering/meters.ts";
 import { LOCAL_KEYS } from "../local-keys.ts";
 import type { CustomerChoice, Mapping } from "./events.ts";
-import { FORMULAS, type Formula } from "./meters.ts";
 
 /** What an import was asked to do. */
 export type ImportOptions = Mapping & {

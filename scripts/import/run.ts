@@ -1,9 +1,10 @@
 import { stat } from "node:fs/promises";
+import type { Formula } from "../../src/metering/meters.ts";
 import { eventSender } from "./client.ts";
 import { columnIndex, eventMapper, type ImportedEvent } from "./events.ts";
 import { ImportError } from "./import-error.ts";
 import { workInLanes } from "./lanes.ts";
-import { type Formula, requireMeter } from "./meters.ts";
+import { requireMeter } from "./meters.ts";
 import type { ImportOptions } from "./options.ts";
 import { RejectedRows } from "./rejected.ts";
 import { Progress, type Tally } from "./report.ts";

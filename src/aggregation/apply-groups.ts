@@ -1,4 +1,5 @@
-import type { Group } from "../metering/groups.ts";
+import { type Group, packByBytes } from "../metering/groups.ts";
+import { KEEPS_SURVIVORS } from "../metering/meters.ts";
 import { ADD_TO_HOURLY_SUMMARIES, INSERT_EVENTS, KEEP_WINDOW_SURVIVORS } from "./statements.ts";
 
 /** The most text one statement takes (bytes). D1 binds up to 2 MB. */
@@ -10,9 +11,16 @@ const STATEMENT_BYTES = 1_500_000;
  * beside others. Throws when D1 did not say that the transaction succeeded; it may have.
  */
 export async function applyGroups(db: D1Database, groups: readonly Group[]): Promise<void> {
-  const statements = slices(withoutRepeats(groups)).flatMap((events) => [
+  const arrays = packByBytes(
+    withoutRepeats(groups).map(({ events }) => events),
+    STATEMENT_BYTES,
+  ).map((events) => `[${events}]`);
+  const statements = arrays.flatMap((events) => [
     db.prepare(ADD_TO_HOURLY_SUMMARIES).bind(events),
-    ...(events.includes('"aggregation":"la') ? [db.prepare(KEEP_WINDOW_SURVIVORS).bind(events)] : []),
+    // Most messages have no event of a meter that keeps survivors, and need not be read for one.
+    ...(KEEPS_SURVIVORS.some((aggregation) => events.includes(aggregation))
+      ? [db.prepare(KEEP_WINDOW_SURVIVORS).bind(events)]
+      : []),
     db.prepare(INSERT_EVENTS).bind(events),
   ]);
   if (statements.length > 0) await db.batch(statements);
@@ -22,22 +30,3 @@ export async function applyGroups(db: D1Database, groups: readonly Group[]): Pro
 const withoutRepeats = (groups: readonly Group[]): Group[] => [
   ...new Map(groups.map((group) => [`${group.shard}:${group.id}`, group])).values(),
 ];
-
-/** The events of all groups as JSON arrays, as few as the limit allows. */
-function slices(groups: readonly Group[]): string[] {
-  const arrays: string[] = [];
-  let current: string[] = [];
-  let bytes = 0;
-  for (const { events } of groups) {
-    const size = Buffer.byteLength(events) + 1;
-    if (bytes + size > STATEMENT_BYTES && current.length > 0) {
-      arrays.push(`[${current.join(",")}]`);
-      current = [];
-      bytes = 0;
-    }
-    current.push(events);
-    bytes += size;
-  }
-  if (current.length > 0) arrays.push(`[${current.join(",")}]`);
-  return arrays;
-}

@@ -1,11 +1,11 @@
-import { eventLog } from "../durable-objects/event-log-client.ts";
+import { eventLog } from "../durable-objects/stubs.ts";
 import type { Env } from "../env.ts";
 import { logError } from "../log.ts";
 import { decodeMessage, type Group } from "../metering/groups.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { applyGroups } from "./apply-groups.ts";
 
-/** Bytes of messages that one D1 transaction takes, so that it stays well under its 30 seconds. */
+/** Events (UTF-16 units of their JSON) that one D1 transaction takes, so that it stays well under its 30 seconds. */
 const TRANSACTION_CHARACTERS = 2_000_000;
 
 /**
@@ -14,17 +14,32 @@ const TRANSACTION_CHARACTERS = 2_000_000;
  * was not confirmed.
  */
 export async function consume(batch: MessageBatch, env: Env): Promise<void> {
-  for (const groups of transactions(batch.messages.flatMap(readMessage))) {
-    try {
-      await applyGroups(eventsDatabase(env), groups);
-    } catch (error) {
-      logError("groups were not applied; their logs will send them again", error, { groups: groups.length });
-      continue;
-    }
-    await confirm(groups, env);
-  }
+  for (const groups of transactions(batch.messages.flatMap(readMessage))) await applyAndConfirm(groups, env);
   batch.ackAll();
 }
+
+async function applyAndConfirm(groups: readonly Group[], env: Env): Promise<void> {
+  try {
+    await applyGroups(eventsDatabase(env), groups);
+  } catch (error) {
+    if (groups.length > 1 && isAboutData(error)) {
+      // One group's data must not hold up the others.
+      for (const group of groups) await applyAndConfirm([group], env);
+      return;
+    }
+    const first = groups[0];
+    logError("groups were not applied; their logs will send them again", error, {
+      groups: groups.length,
+      first: `${first?.shard}:${first?.id}`,
+    });
+    return;
+  }
+  await confirm(groups, env);
+}
+
+/** Whether D1 refused what it was given, rather than failed: trying the same again would end the same. */
+const isAboutData = (error: unknown): boolean =>
+  /constraint|malformed JSON|overflow|too big|datatype mismatch/i.test(error instanceof Error ? error.message : "");
 
 /** The groups of a message; none when it cannot be read, which only a log that runs other code can cause. */
 function readMessage({ id, body }: Message): Group[] {

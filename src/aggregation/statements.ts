@@ -89,12 +89,12 @@ export const INSERT_EVENTS = `
 const WINDOWS = "windows AS (SELECT CAST(?9 AS INTEGER) AS origin, CAST(?10 AS INTEGER) AS length)";
 
 /**
- * Summaries of a meter that adds up, newest first. Whole hours come from their rows, the edges of
+ * Summaries of a meter that adds up. Whole hours come from their rows, the edges of
  * the range from the events. ?1 meter, ?2 customer, ?3 to ?4 whole hours, ?5 to ?6 and ?7 to ?8 the
- * edges, ?9 where windows are counted from, ?10 their length, ?11 how many. Sums as text: they may
- * be past 2^53.
+ * edges, ?9 where windows are counted from, ?10 their length, ?11 how many rows. Sums as text: they
+ * may be past 2^53.
  */
-export const ADDITIVE_SUMMARIES = `
+const ADDITIVE = `
   WITH ${WINDOWS},
   parts AS (
     SELECT hour AS timestamp, count, sum_high, sum_low
@@ -123,7 +123,7 @@ export const ADDITIVE_SUMMARIES = `
  * The same for a meter that keeps one event per window; ?3 to ?4 are window starts, and survivors
  * outside ?12 to ?13 are left out (a day's survivor may lie outside the range that cuts its day).
  */
-export const SURVIVOR_SUMMARIES = `
+const SURVIVORS = `
   WITH ${WINDOWS},
   parts AS (
     SELECT timestamp, received, id, value
@@ -154,3 +154,9 @@ export const SURVIVOR_SUMMARIES = `
   FROM placed
   GROUP BY 1
   ORDER BY 1`;
+
+/** Both kinds of summaries, in either order of their start. */
+export const SUMMARIES = {
+  additive: { newest_first: `${ADDITIVE} DESC LIMIT ?11`, oldest_first: `${ADDITIVE} ASC LIMIT ?11` },
+  survivors: { newest_first: `${SURVIVORS} DESC LIMIT ?11`, oldest_first: `${SURVIVORS} ASC LIMIT ?11` },
+} as const;

@@ -1,7 +1,7 @@
 import { aggregationOf, type Meter } from "../metering/meters.ts";
 import { fromLimbs } from "../metering/values.ts";
 import { DAY_MS, floorTo, HOUR_MS, splitAtHours, type TimeRange } from "../metering/windows.ts";
-import { ADDITIVE_SUMMARIES, SURVIVOR_SUMMARIES } from "./statements.ts";
+import { SUMMARIES } from "./statements.ts";
 
 /** What a customer used on a meter from `start` to `end` (ms, half open). */
 export type Summary = TimeRange & { readonly value: bigint };
@@ -27,9 +27,8 @@ export async function readSummaries(db: D1Database, query: SummaryQuery): Promis
   const { meter, customer, range, windowLength, order, limit } = query;
   const { hours, edges } = sourcesOf(meter, range);
   const additive = aggregationOf(meter) === "additive";
-  const direction = order === "newest_first" ? "DESC" : "ASC";
   const { results } = await db
-    .prepare(`${additive ? ADDITIVE_SUMMARIES : SURVIVOR_SUMMARIES} ${direction} LIMIT ?11`)
+    .prepare(SUMMARIES[additive ? "additive" : "survivors"][order])
     .bind(
       meter.id,
       customer,

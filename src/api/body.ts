@@ -1,7 +1,9 @@
 import { parse } from "qs";
 import { LIMITS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
-import { type ApiError, BODY_TOO_LARGE, type Door } from "./errors.ts";
+import type { ApiError, Door } from "./errors.ts";
+
+const BODY_TOO_LARGE: ApiError = { reason: "body_too_large", limit: LIMITS.bodyBytes };
 
 /** What a request says, before any schema has seen it. */
 export type Fields = Readonly<Record<string, unknown>>;
@@ -39,7 +41,8 @@ async function readText(request: Request): Promise<Result<string, ApiError>> {
 async function readBytes(body: ReadableStream<Uint8Array>): Promise<Uint8Array | undefined> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of body) {
+  // Not cancelled when it is too long: the answer would be lost with the connection.
+  for await (const chunk of body.values({ preventCancel: true })) {
     bytes += chunk.byteLength;
     if (bytes > LIMITS.bodyBytes) return undefined;
     chunks.push(chunk);
@@ -82,13 +85,13 @@ export function parseForm(text: string): Result<Fields, ApiError> {
 }
 
 /** qs passes over what it cannot decode and drops `__proto__`; here both are the sender's mistake. */
-function decodeStrictly(text: string): string {
+function decodeStrictly(text: string, _: unknown, __: unknown, part: "key" | "value" = "value"): string {
   let decoded: string;
   try {
     decoded = decodeURIComponent(text.replaceAll("+", " "));
   } catch {
     throw new Error("They contain a broken percent encoding.");
   }
-  if (decoded.includes("__proto__")) throw new Error("__proto__ cannot be used.");
+  if (part === "key" && decoded.includes("__proto__")) throw new Error("__proto__ cannot be used.");
   return decoded;
 }

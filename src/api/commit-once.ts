@@ -1,6 +1,6 @@
 import { digest } from "../metering/identifiers.ts";
 import { err, ok, type Result } from "../metering/result.ts";
-import { findAnswer, saveAnswer } from "../storage/idempotency.ts";
+import { findAnswer, type KeyedRequest, saveAnswer } from "../storage/idempotency.ts";
 import type { Answer, Call } from "./endpoint.ts";
 import type { ApiError } from "./errors.ts";
 
@@ -50,7 +50,7 @@ async function answerOf(call: Call<object>): Promise<Answer | undefined> {
   return found === "reused" ? err({ reason: "idempotency_key_reused", key: idempotencyKey }) : ok(found.body);
 }
 
-const keyed = ({ endpoint, input, key }: Call<object>, idempotencyKey: string) => ({
+const keyed = ({ endpoint, input, key }: Call<object>, idempotencyKey: string): KeyedRequest => ({
   livemode: key.livemode,
   key: idempotencyKey,
   digest: digest(endpoint, JSON.stringify(input)),

@@ -134,10 +134,11 @@ type Field = { name: string; field: Schema; required: boolean };
 function fieldsOf(schema: Schema, prefix: string, schemas: Record<string, Schema>): Field[] {
   const { properties = {}, required = [] } = resolve(schema, schemas);
   return Object.entries(properties).flatMap(([key, field]): Field[] => {
-    const name = prefix === "" ? key : `${prefix}.${key}`;
+    // As forms write it; in JSON the brackets are a step inwards too.
+    const name = prefix === "" ? key : `${prefix}[${key}]`;
     const own = { name, field, required: required.includes(key) };
     const inner = resolve(field.items ?? field, schemas);
-    return [own, ...(inner.properties ? fieldsOf(inner, field.items ? `${name}[]` : name, schemas) : [])];
+    return [own, ...(inner.properties ? fieldsOf(inner, field.items ? `${name}[0]` : name, schemas) : [])];
   });
 }
 

@@ -1,11 +1,11 @@
-import { createRoute, type RouteConfig, z } from "@hono/zod-openapi";
+import { type RouteConfig, z } from "@hono/zod-openapi";
 import type { Env, Execution } from "../env.ts";
-import type { MeteringError } from "../metering/errors.ts";
-import { LIMITS } from "../metering/limits.ts";
-import { err, ok, type Result } from "../metering/result.ts";
+import type { Result } from "../metering/result.ts";
 import type { ApiKey } from "../storage/keys.ts";
 import { parseForm, readBody } from "./body.ts";
+import { describeRoute } from "./describe-route.ts";
 import type { ApiError, Door } from "./errors.ts";
+import { check } from "./input.ts";
 
 /** One call of an endpoint, authenticated and with its input checked. */
 export type Call<Input> = {
@@ -23,12 +23,13 @@ export type Call<Input> = {
 /** The JSON text of a 200, or what went wrong. */
 export type Answer = Result<string, ApiError>;
 
-type Shape = z.ZodRawShape;
+export type Shape = z.ZodRawShape;
 
 type InputOf<Params extends Shape, Fields extends Shape> = z.output<z.ZodObject<Params>> &
   z.output<z.ZodObject<Fields>>;
 
-type Definition<Params extends Shape, Fields extends Shape> = {
+/** An endpoint as its resource's file defines it. */
+export type Definition<Params extends Shape, Fields extends Shape> = {
   readonly door: Door;
   readonly method: "get" | "post";
   /** With `{id}` for parameters. */
@@ -94,87 +95,3 @@ const EXPAND = z
   .array(z.string())
   .optional()
   .openapi({ description: "Accepted and ignored: nothing here can be expanded." });
-
-function check<T>(schema: z.ZodType<T>, raw: unknown): Result<T, MeteringError> {
-  const checked = schema.safeParse(raw);
-  if (checked.success) return ok(checked.data);
-  const [issue] = checked.error.issues;
-  return err(issue === undefined ? { reason: "invalid_field", message: "Invalid request." } : toError(issue));
-}
-
-function toError(issue: z.core.$ZodIssue): MeteringError {
-  // A rule of the domain that ran inside a schema has named its error itself.
-  if (issue.code === "custom" && issue.params?.error) return issue.params.error as MeteringError;
-  if (issue.code === "unrecognized_keys")
-    return { reason: "unknown_parameter", param: paramOf([...issue.path, issue.keys[0] ?? ""]) };
-  const param = paramOf(issue.path);
-  if (issue.message === MISSING) return { reason: "missing_parameter", param };
-  const message = issue.code === "custom" ? issue.message : `Invalid ${param}: ${issue.message}`;
-  return { reason: "invalid_field", message, param };
-}
-
-/** The message of an issue about a parameter that is not there. */
-export const MISSING = "missing";
-
-/** A field that must be there; its absence is Stripe's "Missing required param". */
-export const requiredError = {
-  error: (issue: { input?: unknown }): string | undefined => (issue.input === undefined ? MISSING : undefined),
-};
-
-/** A name as forms write it, `payload[value]`, no longer than a message should quote. */
-function paramOf(path: readonly PropertyKey[]): string {
-  const [first = "", ...rest] = path.map((part) => String(part).slice(0, LIMITS.payloadKeyLength));
-  return first + rest.map((part) => `[${part}]`).join("");
-}
-
-function describeRoute(
-  { door, method, path, summary, description, tag, response, errors = [] }: Omit<Definition<Shape, Shape>, "handle">,
-  fields: z.ZodObject,
-  params: z.ZodObject,
-): RouteConfig {
-  const contentType = door === "v1" ? "application/x-www-form-urlencoded" : "application/json";
-  const error = {
-    description: "An error",
-    content: { "application/json": { schema: door === "v1" ? V1_ERROR : V2_ERROR } },
-  };
-  return createRoute({
-    method,
-    path,
-    summary,
-    tags: [tag],
-    ...(description === undefined && errors.length === 0
-      ? {}
-      : {
-          description: [
-            description,
-            errors.length > 0 ? `Error codes: ${errors.map((code) => `\`${code}\``).join(", ")}.` : "",
-          ]
-            .filter(Boolean)
-            .join("\n\n"),
-        }),
-    request: {
-      ...(Object.keys(params.shape).length > 0 ? { params } : {}),
-      ...(method === "get" ? { query: fields } : { body: { content: { [contentType]: { schema: fields } } } }),
-    },
-    responses: {
-      200: { description: "Success", content: { "application/json": { schema: response } } },
-      "4XX": error,
-      503: { ...error, description: "Not finished; `stripe-should-retry: true`" },
-    },
-  } as Parameters<typeof createRoute>[0]);
-}
-
-const V1_ERROR = z
-  .object({
-    error: z.object({
-      type: z.string(),
-      message: z.string(),
-      code: z.string().optional(),
-      param: z.string().optional(),
-    }),
-  })
-  .openapi("V1Error");
-
-const V2_ERROR = z
-  .object({ error: z.object({ code: z.string(), message: z.string(), type: z.string().optional() }) })
-  .openapi("V2Error");

@@ -1,5 +1,4 @@
 import type { MeteringError } from "../metering/errors.ts";
-import { LIMITS } from "../metering/limits.ts";
 
 /** The two doors: Stripe's v1 API (forms, unix seconds) and v2 API (JSON, RFC 3339). */
 export type Door = "v1" | "v2";
@@ -42,7 +41,10 @@ type WireError = {
   readonly headers?: Readonly<Record<string, string>>;
 };
 
-const seconds = (ms: number): number => Math.ceil(ms / 1_000);
+const ASK_FOR_KEY = { "www-authenticate": 'Bearer realm="edgemeter"' };
+
+const ceilSeconds = (ms: number): number => Math.ceil(ms / 1_000);
+const floorSeconds = (ms: number): number => Math.floor(ms / 1_000);
 
 /** The one mapper from what went wrong to Stripe's codes and messages (wire contract, section 2). */
 function describe(error: ApiError): WireError {
@@ -95,14 +97,14 @@ function describe(error: ApiError): WireError {
     case "timestamp_too_far_in_past":
       return {
         status: 400,
-        message: `The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal to ${seconds(error.earliest)}.`,
+        message: `The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal to ${ceilSeconds(error.earliest)}.`,
         param: "timestamp",
         v2Code: "timestamp_too_far_in_past",
       };
     case "timestamp_in_future":
       return {
         status: 400,
-        message: `The event timestamp cannot be more than 5 minutes in the future. Expected a timestamp less than or equal to ${Math.floor(error.latest / 1_000)}.`,
+        message: `The event timestamp cannot be more than 5 minutes in the future. Expected a timestamp less than or equal to ${floorSeconds(error.latest)}.`,
         param: "timestamp",
         v2Code: "timestamp_in_future",
       };
@@ -162,14 +164,14 @@ function describe(error: ApiError): WireError {
         message:
           "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY'), or as the user name of Basic auth.",
         v2Code: "unauthorized",
-        headers: { "www-authenticate": 'Bearer realm="edgemeter"' },
+        headers: ASK_FOR_KEY,
       };
     case "invalid_key":
       return {
         status: 401,
         message: "Invalid API Key provided.",
         v2Code: "unauthorized",
-        headers: { "www-authenticate": 'Bearer realm="edgemeter"' },
+        headers: ASK_FOR_KEY,
       };
     case "rate_limited":
       return {
@@ -271,6 +273,3 @@ export function errorResponse(door: Door, error: ApiError): Response {
     },
   });
 }
-
-/** Bytes of a body at most; named here for who refuses it. */
-export const BODY_TOO_LARGE: ApiError = { reason: "body_too_large", limit: LIMITS.bodyBytes };

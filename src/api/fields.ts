@@ -3,7 +3,7 @@ import type { MeteringError } from "../metering/errors.ts";
 import { isStorable, readPayload } from "../metering/events.ts";
 import { LIMITS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
-import { MISSING, requiredError } from "./endpoint.ts";
+import { MISSING, requiredError } from "./input.ts";
 
 /** Text of 1 to `max` characters that every store keeps as it is. */
 export const text = (max: number) =>
@@ -12,6 +12,12 @@ export const text = (max: number) =>
     .min(1, "it cannot be empty.")
     .max(max, `it can have at most ${max} characters.`)
     .refine(isStorable, "it contains characters that cannot be stored.");
+
+/** One of a few words. */
+export const choice = <const T extends readonly [string, ...string[]]>(words: T) =>
+  z.enum(words, {
+    error: ({ input }) => (input === undefined ? MISSING : `it must be one of ${words.join(", ")}.`),
+  });
 
 /** v1 sends null as an empty string: an optional parameter that is empty is not there. */
 export const optional = <T extends z.ZodType>(schema: T) =>

@@ -1,11 +1,12 @@
 import type { RecordOutcome } from "../durable-objects/customer-meter.ts";
-import type { AppendOutcome, NewEvent } from "../durable-objects/event-log.ts";
-import { eventLogFor, placement } from "../durable-objects/event-log-client.ts";
+import type { NewEvent } from "../durable-objects/event-log.ts";
+import { customerMeter, eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
-import { admit, type EventReport, isCausedByTime, reportDigest } from "../metering/events.ts";
-import { digest, newId, serverIdentifier, uniqueKey } from "../metering/identifiers.ts";
+import type { MeteringError } from "../metering/errors.ts";
+import { admit, type EventReport, reportDigest } from "../metering/events.ts";
+import { digest, newId, serverIdentifier, shardOf, uniqueKey } from "../metering/identifiers.ts";
 import { err, ok, type Result } from "../metering/result.ts";
-import { recordedShardsIfOther } from "../storage/deployment.ts";
+import { checkShards } from "../storage/deployment.ts";
 import { findMeterForEvent } from "../storage/meters.ts";
 import type { Call } from "./endpoint.ts";
 import type { ApiError } from "./errors.ts";
@@ -23,23 +24,35 @@ export type RecordedEvent = EventReport & {
  */
 export async function recordEvent(report: EventReport, call: Call<unknown>): Promise<Result<RecordedEvent, ApiError>> {
   const { env, execution, key, now, idempotencyKey } = call;
-  const recorded = await recordedShardsIfOther(env.DB, settingsOf(env));
-  if (recorded !== undefined) {
-    return err({ reason: "shards_changed", configured: settingsOf(env).EVENT_LOG_SHARDS, recorded });
-  }
+  const settings = settingsOf(env);
+  const shards = await checkShards(env.DB, settings);
+  if (!shards.ok)
+    return err({ reason: "shards_changed", configured: settings.EVENT_LOG_SHARDS, recorded: shards.error });
   const identifier = report.identifier ?? serverIdentifier(key.livemode, idempotencyKey);
+  const unique = uniqueKey(key.livemode, identifier);
   const inquiry = {
-    key: uniqueKey(key.livemode, identifier),
+    key: unique,
+    shard: shardOf(unique, settings.EVENT_LOG_SHARDS),
     id: newId(),
     keyDigest: idempotencyKey === undefined ? "" : digest(idempotencyKey),
     reportDigest: reportDigest(call.endpoint, report),
   };
 
+  /**
+   * A refused event may be the retry of one that was accepted when the time or the meter was another:
+   * the log knows. A name without any meter never had one, so nothing was accepted then.
+   */
+  const earlierAnswer = async ({ reason }: MeteringError): Promise<Result<RecordedEvent, ApiError> | undefined> => {
+    if (reason === "no_meter" || (idempotencyKey ?? report.identifier) === undefined) return undefined;
+    const earlier = await eventLog(env, inquiry.shard).recall(inquiry);
+    const same = earlier?.outcome === "accepted" || (earlier?.outcome === "duplicate" && earlier.sameReport);
+    return same ? toResult(earlier, report, identifier, call) : undefined;
+  };
+
   const meter = await findMeterForEvent(env.DB, key.livemode, report.eventName, execution);
   const admitted = admit(report, meter, now);
   if (!admitted.ok) {
-    const earlier = isCausedByTime(admitted.error) ? await eventLogFor(env, inquiry.key).recall(inquiry) : undefined;
-    return earlier === undefined ? admitted : toResult(earlier, report, identifier, call);
+    return (await earlierAnswer(admitted.error)) ?? admitted;
   }
   const outcome = await record({ ...inquiry, identifier, event: admitted.value }, env);
   return toResult(outcome, report, identifier, call);
@@ -47,11 +60,11 @@ export async function recordEvent(report: EventReport, call: Call<unknown>): Pro
 
 function record(event: NewEvent, env: Env): Promise<RecordOutcome> {
   const { meter, customer } = event.event;
-  return env.CUSTOMER_METER.getByName(`${meter}:${customer}`, placement(env)).record(event);
+  return customerMeter(env, meter, customer).record(event);
 }
 
 function toResult(
-  outcome: RecordOutcome | AppendOutcome,
+  outcome: RecordOutcome,
   report: EventReport,
   identifier: string,
   { idempotencyKey }: Call<unknown>,

@@ -1,8 +1,8 @@
 import { DurableObject } from "cloudflare:workers";
 import { type Env, settingsOf } from "../env.ts";
 import type { AppendOutcome, NewEvent } from "./event-log.ts";
-import { eventLogFor } from "./event-log-client.ts";
 import { Lock } from "./lock.ts";
+import { eventLog } from "./stubs.ts";
 
 /** What became of a write; `busy` when another one to this customer and meter was under way. */
 export type RecordOutcome = AppendOutcome | { readonly outcome: "busy" };
@@ -20,7 +20,7 @@ export class CustomerMeter extends DurableObject<Env> {
     const turn = await this.#lock.acquire(settingsOf(this.env).CONFLICT_WAIT_MS);
     if (turn === undefined) return { outcome: "busy" };
     try {
-      const [outcome] = await eventLogFor(this.env, event.key).append([event]);
+      const [outcome] = await eventLog(this.env, event.shard).append([event]);
       if (outcome === undefined) throw new Error("the log gave no answer for an event");
       return outcome;
     } finally {

@@ -7,7 +7,13 @@ const MAX_CHARACTERS = 4_000_000;
 /** The longest wait between two sendings of a group (ms). */
 const MAX_DELAY_MS = 10 * 60_000;
 
-type Sent = { readonly characters: number; attempts: number; dueAt: number };
+/** A confirmation may take this many times as long as the last ones did. */
+const LATENCY_FACTOR = 3;
+
+/** What is left, after each confirmation, of a latency that was higher. */
+const LATENCY_DECAY = 0.99;
+
+type Sent = { readonly characters: number; attempts: number; sentAt: number; dueAt: number };
 
 /**
  * Which groups of a log are on their way, and when each is due again: a bounded window over the
@@ -19,6 +25,10 @@ export class Delivery {
   readonly #sent = new Map<number, Sent>();
   #characters = 0;
   #lastSent: number;
+  /** When a group was last confirmed. */
+  #confirmedAt = Number.NEGATIVE_INFINITY;
+  /** How long confirmations took of late (ms): rises at once, falls slowly. */
+  #latency = 0;
 
   /** `confirmedThrough`: every group up to this id is confirmed. */
   constructor(confirmedThrough: number, resendAfter: number) {
@@ -50,13 +60,14 @@ export class Delivery {
   send(id: number, characters: number, now: number): void {
     let sent = this.#sent.get(id);
     if (sent === undefined) {
-      sent = { characters, attempts: 0, dueAt: 0 };
+      sent = { characters, attempts: 0, sentAt: now, dueAt: 0 };
       this.#sent.set(id, sent);
       this.#characters += characters;
       this.#lastSent = Math.max(this.#lastSent, id);
     }
-    const delay = Math.min(this.#resendAfter * 2 ** sent.attempts, MAX_DELAY_MS);
+    const delay = Math.min(this.#patience() * 2 ** sent.attempts, MAX_DELAY_MS);
     sent.attempts++;
+    sent.sentAt = now;
     // Spread, so that what failed together does not come back together.
     sent.dueAt = now + delay * (1 + Math.random() / 4);
   }
@@ -74,21 +85,33 @@ export class Delivery {
   }
 
   /**
-   * Forgets a confirmed group. A confirmation after failed attempts says that D1 is back, so the
-   * others need not sit out delays that grew while it was away.
+   * Forgets a confirmed group. The confirmation of one that had failed, after a silence, says that
+   * D1 is back: the others need not sit out delays that grew while it was away. While D1 is only
+   * slow there is no silence, and what it takes to answer makes the delays longer.
    */
   confirm(id: number, now: number): void {
     const sent = this.#sent.get(id);
     if (sent === undefined) return;
     this.#sent.delete(id);
     this.#characters -= sent.characters;
-    if (sent.attempts > 1) {
-      for (const other of this.#sent.values()) {
-        if (other.attempts > 1) {
-          other.attempts = 1;
-          other.dueAt = Math.min(other.dueAt, now + this.#resendAfter);
-        }
+    this.#latency = Math.max(now - sent.sentAt, this.#latency * LATENCY_DECAY);
+    if (sent.attempts > 1 && now - this.#confirmedAt > this.#resendAfter) this.#shortenDelays(now);
+    this.#confirmedAt = now;
+  }
+
+  #shortenDelays(now: number): void {
+    this.#latency = 0;
+    for (const sent of this.#sent.values()) {
+      if (sent.attempts > 1) {
+        sent.attempts = 1;
+        sent.sentAt = now;
+        sent.dueAt = Math.min(sent.dueAt, now + this.#resendAfter);
       }
     }
+  }
+
+  /** How long a first confirmation is waited for. */
+  #patience(): number {
+    return Math.max(this.#resendAfter, this.#latency * LATENCY_FACTOR);
   }
 }

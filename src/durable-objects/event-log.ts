@@ -13,11 +13,14 @@ import {
 import { withTimeout } from "../timeout.ts";
 import { Delivery } from "./delivery.ts";
 import { LogStore } from "./log-store.ts";
+import { shardNumber } from "./stubs.ts";
 
 /** An event on its way into the log. */
 export type NewEvent = {
   /** What is unique for 24 hours; see `uniqueKey`. */
   readonly key: string;
+  /** The shard of that key, as the edge counts shards: during a deployment others may count differently. */
+  readonly shard: number;
   /** Minted at the edge, so that the platform's own repeat of a call recognises itself. */
   readonly id: string;
   readonly identifier: string;
@@ -32,13 +35,13 @@ export type Inquiry = Pick<NewEvent, "key" | "id" | "keyDigest" | "reportDigest"
 
 /**
  * - `accepted`: durable and unique, now or by an earlier attempt with the same Idempotency-Key;
- * - `duplicate`: the identifier is taken;
+ * - `duplicate`: the identifier is taken, by the very same report or by another;
  * - `key_reused`: the Idempotency-Key came before, with another body;
  * - `full`: the log is past its high-water mark.
  */
 export type AppendOutcome =
   | { readonly outcome: "accepted"; readonly received: number; readonly timestamp: number }
-  | { readonly outcome: "duplicate" }
+  | { readonly outcome: "duplicate"; readonly sameReport: boolean }
   | { readonly outcome: "key_reused" }
   | { readonly outcome: "full" };
 
@@ -74,7 +77,7 @@ export class EventLog extends DurableObject<Env> {
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#shard = Number(ctx.id.name?.slice("shard-".length));
+    this.#shard = shardNumber(ctx.id);
     this.#store = new LogStore(ctx.storage.sql);
     this.#delivery = new Delivery(this.#store.confirmedThrough(), settingsOf(env).RESEND_AFTER_MS);
     void ctx.blockConcurrencyWhile(async () => {
@@ -89,7 +92,13 @@ export class EventLog extends DurableObject<Env> {
   append(events: readonly NewEvent[]): Promise<AppendOutcome[]> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ events, resolve, reject });
-      if (!this.#committing) void this.#commitAll();
+      if (this.#committing) return;
+      this.#committing = true;
+      this.#commitAll()
+        .catch((error: unknown) => logError("a commit could not be undone", error, { shard: this.#shard }))
+        .finally(() => {
+          this.#committing = false;
+        });
     });
   }
 
@@ -113,21 +122,32 @@ export class EventLog extends DurableObject<Env> {
 
   override async alarm(): Promise<void> {
     this.#alarmIsSet = false;
-    const now = Date.now();
     // A throw would end the alarm after six retries, so nothing here may throw before it is set again.
     try {
-      this.ctx.storage.transactionSync(() => this.#store.dropExpired(now));
+      this.#dropExpired();
       await this.#send();
     } catch (error) {
       logError("an alarm's work failed and will be tried again", error, { shard: this.#shard });
     }
     if (this.#delivery.inFlight > 0 || this.#backlogWaits()) {
-      this.#armAlarm(Math.max(this.#delivery.nextDue() ?? 0, Date.now() + ALARM_DELAY_MS));
+      const now = Date.now();
+      // No later than this, since a confirmation may make a group due before it was.
+      const latest = now + settingsOf(this.env).RESEND_AFTER_MS;
+      this.#armAlarm(Math.min(latest, Math.max(this.#delivery.nextDue() ?? 0, now + ALARM_DELAY_MS)));
+    }
+  }
+
+  /** Failing to tidy up is no reason not to deliver. */
+  #dropExpired(): void {
+    try {
+      this.ctx.storage.transactionSync(() => this.#store.dropExpired(Date.now()));
+    } catch (error) {
+      this.#store.reload();
+      logError("expired tables were not dropped", error, { shard: this.#shard });
     }
   }
 
   async #commitAll(): Promise<void> {
-    this.#committing = true;
     while (this.#waiting.length > 0) {
       const calls = this.#waiting;
       this.#waiting = [];
@@ -146,12 +166,11 @@ export class EventLog extends DurableObject<Env> {
         const wait = settingsOf(this.env).GROUP_COMMIT_MS - Math.max(0, Date.now() - now);
         if (wait > 0) await scheduler.wait(wait);
       } catch (error) {
-        this.#store.reload();
-        this.#alarmIsSet = false;
         for (const { reject } of calls) reject(error);
+        this.#alarmIsSet = false;
+        this.#store.reload();
       }
     }
-    this.#committing = false;
   }
 
   /** One transaction: recognise, remember, append, arm the alarm. */
@@ -171,7 +190,7 @@ export class EventLog extends DurableObject<Env> {
       return { outcome: "accepted", received: now, timestamp };
     });
     for (const group of cutIntoGroups(logged)) this.#store.append(group, now, this.#delivery.confirmedThrough);
-    if (logged.length > 0 && !this.#alarmIsSet) this.#armAlarm(now + ALARM_DELAY_MS);
+    if (logged.length > 0 && !this.#alarmIsSet) this.#armAlarm(Date.now() + ALARM_DELAY_MS);
     return outcomes;
   }
 
@@ -181,10 +200,9 @@ export class EventLog extends DurableObject<Env> {
     if (holder === undefined) return undefined;
     const { received, timestamp } = holder;
     if (holder.eventId === id) return { outcome: "accepted", received, timestamp };
-    if (keyDigest === "" || holder.keyDigest !== keyDigest) return { outcome: "duplicate" };
-    return holder.reportDigest === reportDigest
-      ? { outcome: "accepted", received, timestamp }
-      : { outcome: "key_reused" };
+    const sameReport = holder.reportDigest === reportDigest;
+    if (keyDigest === "" || holder.keyDigest !== keyDigest) return { outcome: "duplicate", sameReport };
+    return sameReport ? { outcome: "accepted", received, timestamp } : { outcome: "key_reused" };
   }
 
   #backlogWaits(): boolean {

@@ -7,10 +7,12 @@ export class Lock {
   #heldUntil = 0;
   #turn = 0;
   readonly #waiting: (() => void)[] = [];
+  /** Ends the holder's turn with its lease, while somebody waits for that. */
+  #leaseTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** A turn, when one was had within `waitMs`; whoever has one releases it. */
   acquire(waitMs: number): number | undefined | Promise<number | undefined> {
-    if (Date.now() >= this.#heldUntil) return this.#take();
+    if (this.#waiting.length === 0 && Date.now() >= this.#heldUntil) return this.#take();
     if (waitMs === 0) return undefined;
     return new Promise((resolve) => {
       const timer = setTimeout(() => {
@@ -22,6 +24,7 @@ export class Lock {
         resolve(this.#take());
       };
       this.#waiting.push(take);
+      this.#leaseTimer ??= this.#endWithLease();
     });
   }
 
@@ -29,7 +32,15 @@ export class Lock {
   release(turn: number): void {
     if (turn !== this.#turn) return;
     this.#heldUntil = 0;
+    clearTimeout(this.#leaseTimer);
+    this.#leaseTimer = undefined;
     this.#waiting.shift()?.();
+    if (this.#waiting.length > 0) this.#leaseTimer = this.#endWithLease();
+  }
+
+  #endWithLease(): ReturnType<typeof setTimeout> {
+    const turn = this.#turn;
+    return setTimeout(() => this.release(turn), this.#heldUntil - Date.now());
   }
 
   #take(): number {

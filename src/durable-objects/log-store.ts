@@ -126,7 +126,12 @@ export class LogStore {
   /** The unconfirmed groups after `id`, oldest first, read only as far as the caller takes them. */
   *unconfirmedAfter(id: number): Generator<Omit<Group, "shard">> {
     for (const slice of this.#slices) {
-      if (slice >= sliceOf(id / IDS_PER_MS)) yield* this.#unconfirmed(slice, id);
+      if (slice < sliceOf(id / IDS_PER_MS)) continue;
+      let group = this.#nextUnconfirmed(slice, id);
+      while (group !== undefined) {
+        yield group;
+        group = this.#nextUnconfirmed(slice, group.id);
+      }
     }
   }
 
@@ -143,7 +148,7 @@ export class LogStore {
     for (const slice of [...this.#slices]) {
       const end = slice * HOUR_MS + SLICE_MS;
       if (end > now - UNIQUENESS_MS) return;
-      if (!this.#unconfirmed(slice, 0).next().done) continue;
+      if (this.#nextUnconfirmed(slice, 0) !== undefined) continue;
       for (const table of ["identifiers", "groups", "confirmed"]) this.#sql.exec(`DROP TABLE ${table}_${slice}`);
       this.#slices = this.#slices.filter((other) => other !== slice);
     }
@@ -154,13 +159,16 @@ export class LogStore {
     return this.#sql.databaseSize;
   }
 
-  #unconfirmed(slice: number, afterId: number): SqlStorageCursor<UnconfirmedRow> {
-    return this.#sql.exec<UnconfirmedRow>(
-      `SELECT id, events FROM groups_${slice} AS g
-       WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = g.id)
-       ORDER BY id`,
-      afterId,
-    );
+  /** The next unconfirmed group of a slice. Read to its end at once: a table cannot be dropped under an open cursor. */
+  #nextUnconfirmed(slice: number, afterId: number): UnconfirmedRow | undefined {
+    return this.#sql
+      .exec<UnconfirmedRow>(
+        `SELECT id, events FROM groups_${slice} AS g
+         WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = g.id)
+         ORDER BY id LIMIT 1`,
+        afterId,
+      )
+      .toArray()[0];
   }
 
   #newest(): { id: number; confirmed_through: number } | undefined {

@@ -70,13 +70,14 @@ export function readPayload(raw: unknown): Result<Payload, MeteringError> {
     characters += key.length + text.length;
   }
   // A character takes at most six bytes of JSON, so most payloads need no second look.
-  if (characters * 6 > LIMITS.eventBytes / 2 && byteLength(JSON.stringify(payload)) > LIMITS.eventBytes) {
-    return invalid(`An event can have at most ${LIMITS.eventBytes} bytes as JSON.`, "payload");
+  if (
+    characters * 6 + entries.length * 6 > LIMITS.payloadBytes &&
+    Buffer.byteLength(JSON.stringify(payload)) > LIMITS.payloadBytes
+  ) {
+    return invalid(`payload can have at most ${LIMITS.payloadBytes} bytes as JSON.`, "payload");
   }
   return ok(payload);
 }
-
-const byteLength = (text: string): number => new TextEncoder().encode(text).length;
 
 /**
  * Applies the rules of an event in the order of the wire contract: the meter exists, is active,
@@ -130,13 +131,6 @@ function dimensionsOf(payload: Payload, { customerKey, valueKey, formula }: Mete
   );
   return rest.length === 0 ? undefined : Object.fromEntries(rest);
 }
-
-/**
- * Whether an error may come from waiting alone. A retry that meets one may still be the retry of an
- * event that was accepted in time, so the log is asked before it is answered (design, promise 2).
- */
-export const isCausedByTime = ({ reason }: MeteringError): boolean =>
-  reason === "archived_meter" || reason === "timestamp_too_far_in_past" || reason === "timestamp_in_future";
 
 /**
  * What a report says, in 16 characters: the same for the same body sent again, whatever the order

@@ -24,22 +24,25 @@ export const MESSAGE_BYTES = 120_000;
 export const HEADER_BYTES = 64;
 
 /** Cuts events (each as JSON, shorter than a message) into groups that each fit one message. */
-export function cutIntoGroups(events: readonly string[]): string[] {
-  const groups: string[] = [];
+export const cutIntoGroups = (events: readonly string[]): string[] => packByBytes(events, MESSAGE_BYTES - HEADER_BYTES);
+
+/** Joins texts by commas, in their order, into as few as fit `limit` bytes each; one that is longer stands alone. */
+export function packByBytes(texts: readonly string[], limit: number): string[] {
+  const packed: string[] = [];
   let current: string[] = [];
-  let bytes = HEADER_BYTES;
-  for (const event of events) {
-    const size = Buffer.byteLength(event) + 1;
-    if (bytes + size > MESSAGE_BYTES && current.length > 0) {
-      groups.push(current.join(","));
+  let bytes = 0;
+  for (const text of texts) {
+    const size = Buffer.byteLength(text) + 1;
+    if (bytes + size > limit && current.length > 0) {
+      packed.push(current.join(","));
       current = [];
-      bytes = HEADER_BYTES;
+      bytes = 0;
     }
-    current.push(event);
+    current.push(text);
     bytes += size;
   }
-  if (current.length > 0) groups.push(current.join(","));
-  return groups;
+  if (current.length > 0) packed.push(current.join(","));
+  return packed;
 }
 
 /** A queue message: for each group a header line and a line of events. JSON has no raw line breaks. */

@@ -1,3 +1,5 @@
+import { DAY_MS, MINUTE_MS } from "./windows.ts";
+
 /**
  * Every limit that the wire contract leaves open, in one place. README.md lists them for users;
  * the error for an input past one of them names the limit.
@@ -9,8 +11,8 @@ export const LIMITS = {
   payloadKeyLength: 100,
   /** Characters of a payload value, so also of a customer. */
   payloadValueLength: 500,
-  /** Bytes of one event as JSON. */
-  eventBytes: 8_000,
+  /** Bytes of a payload as JSON. */
+  payloadBytes: 8_000,
   /** Characters of an identifier. */
   identifierLength: 100,
   /** Characters of a meter's event name. */
@@ -26,10 +28,10 @@ export const LIMITS = {
 } as const;
 
 /** How long an identifier stays taken, and an Idempotency-Key is remembered (ms). */
-export const UNIQUENESS_MS = 24 * 3_600_000;
+export const UNIQUENESS_MS = DAY_MS;
 
 /** How far back an event's timestamp may lie: 35 calendar days (ms). */
-export const TIMESTAMP_PAST_MS = 35 * 24 * 3_600_000;
+export const TIMESTAMP_PAST_MS = 35 * DAY_MS;
 
 /** How far ahead an event's timestamp may lie: 5 minutes (ms). */
-export const TIMESTAMP_AHEAD_MS = 5 * 60_000;
+export const TIMESTAMP_AHEAD_MS = 5 * MINUTE_MS;

@@ -1,10 +1,16 @@
+import type { MeteringError } from "./errors.ts";
 import { timeOrderedId } from "./identifiers.ts";
+import { err, ok, type Result } from "./result.ts";
+
+export const FORMULAS = ["count", "last", "sum"] as const;
 
 /** How a meter adds its events up. `last` is the latest by timestamp. */
-export type Formula = "count" | "last" | "sum";
+export type Formula = (typeof FORMULAS)[number];
+
+export const EVENT_TIME_WINDOWS = ["day", "hour"] as const;
 
 /** With one, the last received event of each UTC window replaces the earlier ones. */
-export type EventTimeWindow = "day" | "hour";
+export type EventTimeWindow = (typeof EVENT_TIME_WINDOWS)[number];
 
 /** What a product counts. Everything but `displayName`, `status` and the times is fixed at creation. */
 export type Meter = {
@@ -32,22 +38,31 @@ export type NewMeter = Pick<Meter, "displayName" | "eventName" | "formula" | "ev
   readonly valueKey?: string | undefined;
 };
 
-/** A new active meter; the payload keys default to Stripe's `stripe_customer_id` and `value`. */
-export function createMeter(input: NewMeter, livemode: boolean, now: number): Meter {
-  return {
+/**
+ * A new active meter, created `now` (ms); the payload keys default to Stripe's `stripe_customer_id`
+ * and `value`. One key cannot hold both customer and value.
+ */
+export function createMeter(input: NewMeter, livemode: boolean, now: number): Result<Meter, MeteringError> {
+  const customerKey = input.customerKey ?? "stripe_customer_id";
+  const valueKey = input.valueKey ?? "value";
+  if (customerKey === valueKey && input.formula !== "count") {
+    const message = "The customer and the value cannot have the same payload key.";
+    return err({ reason: "invalid_field", message, param: "value_settings[event_payload_key]" });
+  }
+  return ok({
     id: timeOrderedId(livemode ? "mtr_" : "mtr_test_", now),
     livemode,
     eventName: input.eventName,
     displayName: input.displayName,
     formula: input.formula,
     eventTimeWindow: input.eventTimeWindow,
-    customerKey: input.customerKey ?? "stripe_customer_id",
-    valueKey: input.valueKey ?? "value",
+    customerKey,
+    valueKey,
     status: "active",
     created: now,
     updated: now,
     deactivatedAt: null,
-  };
+  });
 }
 
 /** An inactive meter stays as it is, so that a repeated call changes nothing. */
@@ -70,7 +85,9 @@ export const rename = (meter: Meter, displayName: string, now: number): Meter =>
  * - the others keep one surviving event per window: `latest_of_hour` by timestamp (`last`),
  *   `last_received_of_hour` and `last_received_of_day` by receipt (event time windows).
  */
-export type Aggregation = "additive" | "latest_of_hour" | "last_received_of_hour" | "last_received_of_day";
+export type Aggregation = "additive" | (typeof KEEPS_SURVIVORS)[number];
+
+export const KEEPS_SURVIVORS = ["latest_of_hour", "last_received_of_hour", "last_received_of_day"] as const;
 
 export function aggregationOf({ formula, eventTimeWindow }: Pick<Meter, "formula" | "eventTimeWindow">): Aggregation {
   if (eventTimeWindow === "hour") return "last_received_of_hour";

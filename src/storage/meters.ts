@@ -78,6 +78,15 @@ async function loadActiveMeters(db: D1Database, keys: readonly string[]): Promis
   return new Map(results.map(toMeter).map((meter) => [cacheKey(meter.livemode, meter.eventName), meter]));
 }
 
+/** Whether another active meter has this one's event name now; asks the database, not the cache. */
+export async function nameIsTaken(db: D1Database, { id, livemode, eventName }: Meter): Promise<boolean> {
+  const row = await db
+    .prepare(ANY_METER_BY_NAME)
+    .bind(livemode ? 1 : 0, eventName)
+    .first<MeterRow>();
+  return row !== null && row.status === "active" && row.id !== id;
+}
+
 export async function findMeter(db: D1Database, livemode: boolean, id: string): Promise<Meter | undefined> {
   const row = await db
     .prepare(METER_BY_ID)

@@ -12,11 +12,29 @@ export const FRESH_MS = 10_000;
 /** From this age on (ms) it is looked up again in the background, so that busy keys never wait. */
 const REFRESH_MS = 5_000;
 
+/** At least so long from one look-up of all entries to the next (ms). */
+const REFRESH_PAUSE_MS = 2_500;
+
 /** While the database fails, a value this old is still used (ms). */
 const STALE_MS = 3_600_000;
 
 /** How long a request waits for the database before it takes a stale value (ms). */
 const PATIENCE_MS = 1_000;
+
+/** How long anything waits for the database when there is no value to take instead (ms). */
+const LONG_PATIENCE_MS = 8_000;
+
+/** How long a look-up in the background may take (ms). */
+const BACKGROUND_PATIENCE_MS = 4_000;
+
+/**
+ * A failure of the database is believed for this long (ms): requests take stale values without
+ * asking. Longer than the patience above, so that a database that hangs is not waited for again.
+ */
+const FAILURE_MS = 7_000;
+
+/** Keys that one query looks up: what D1 binds may have 2 MB. */
+const QUERY_KEYS = 1_000;
 
 /** Entries at most. */
 const CAPACITY = 20_000;
@@ -38,7 +56,7 @@ export class PositiveCache<V> {
     const now = Date.now();
     const entry = this.#entries.get(key);
     if (entry === undefined) {
-      await this.#look([key], load);
+      await withTimeout(this.#look([key], load), LONG_PATIENCE_MS);
       return this.#entries.get(key)?.value;
     }
     const age = now - entry.checkedAt;
@@ -46,7 +64,7 @@ export class PositiveCache<V> {
       if (age > REFRESH_MS) this.#refresh(now, load, execution);
       return entry.value;
     }
-    if (age < STALE_MS && now - this.#failedAt < REFRESH_MS) {
+    if (age < STALE_MS && now - this.#failedAt < FAILURE_MS) {
       this.#refresh(now, load, execution);
       return entry.value;
     }
@@ -66,13 +84,18 @@ export class PositiveCache<V> {
   }
 
   #refresh(now: number, load: Load<V>, execution: Execution): void {
-    if (now - this.#refreshedAt < REFRESH_MS / 2) return;
+    if (now - this.#refreshedAt < REFRESH_PAUSE_MS) return;
     this.#refreshedAt = now;
     execution.waitUntil(
-      this.#look([...this.#entries.keys()], load).catch(() => {
+      withTimeout(this.#lookAtAll(load), BACKGROUND_PATIENCE_MS).catch(() => {
         this.#failedAt = Date.now();
       }),
     );
+  }
+
+  async #lookAtAll(load: Load<V>): Promise<void> {
+    const keys = [...this.#entries.keys()];
+    for (let i = 0; i < keys.length; i += QUERY_KEYS) await this.#look(keys.slice(i, i + QUERY_KEYS), load);
   }
 
   /** Asks the database, and keeps exactly what it says. */

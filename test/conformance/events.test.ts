@@ -145,7 +145,7 @@ describe("C2 events", () => {
     ["payload_invalid_value", { payload: { stripe_customer_id: "cus_1", value: -1 } }],
     ["payload_invalid_value", { payload: { stripe_customer_id: "cus_1", value: 1e300 } }],
     ["timestamp_too_far_in_past", { timestamp: at(-35 * day - 60_000) }],
-    ["timestamp_in_future", { timestamp: at(6 * 60_000) }],
+    ["timestamp_in_future", { timestamp: at(60 * 60_000) }],
     ["invalid_fields", { timestamp: "1711584000" }],
     ["invalid_fields", { timestamp: 1711584000 }],
     ["invalid_fields", { timestamp: "2026-02-30T00:00:00Z" }],

@@ -93,7 +93,8 @@ describe.each(["v1", "v2"] satisfies Door[])("a body at the %s door", (door) => 
     const request = aRequest(stream, { "content-type": TYPES[door] });
     expect(errorOf(await readBody(request, door)).reason).toBe("body_too_large");
     expect(seen.taken).toBeLessThanOrEqual(6);
-    expect(seen.cancelled).toBe(true);
+    // A cancelled body would take the connection, and the answer, with it.
+    expect(seen.cancelled).toBe(false);
   });
 
   test("may come in any pieces, cut within a character too", async () => {
@@ -250,7 +251,7 @@ describe("a form", () => {
     expect(({} as Record<string, unknown>).a).toBeUndefined();
   });
 
-  test.fails("may have __proto__ as a value, which is text like any other", async () => {
+  test("may have __proto__ as a value, which is text like any other", async () => {
     expect(resultOf(await form("identifier=__proto__"))).toEqual({ identifier: "__proto__" });
   });
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { type ApiError, BODY_TOO_LARGE, type Door, errorResponse } from "../../src/api/errors.ts";
+import { type ApiError, type Door, errorResponse } from "../../src/api/errors.ts";
 import { LIMITS } from "../../src/metering/limits.ts";
 
 type Reason = ApiError["reason"];
@@ -248,7 +248,7 @@ describe("an error names what is wrong", () => {
   });
 
   test("the limit of a body", async () => {
-    expect(await messageOf(BODY_TOO_LARGE)).toContain(String(LIMITS.bodyBytes));
+    expect(await messageOf({ reason: "body_too_large", limit: LIMITS.bodyBytes })).toContain(String(LIMITS.bodyBytes));
   });
 
   test.each<[ApiError, string]>([

@@ -1,7 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { MeteringError } from "../../src/metering/errors.ts";
-import { admit, isCausedByTime, isStorable, readPayload, reportDigest } from "../../src/metering/events.ts";
+import { admit, isStorable, readPayload, reportDigest } from "../../src/metering/events.ts";
 import { deactivate } from "../../src/metering/meters.ts";
 import { aMeter, aReport, errorOf, NOON, resultOf } from "../support/builders.ts";
 
@@ -402,35 +401,6 @@ describe("a payload", () => {
         else expect(JSON.stringify(payload)).toMatch(/\\u0000|__proto__/);
       }),
     );
-  });
-});
-
-describe("an error that waiting alone can cause", () => {
-  const errors: { [R in MeteringError["reason"]]: [boolean, Extract<MeteringError, { reason: R }>] } = {
-    archived_meter: [true, { reason: "archived_meter", eventName: "tokens" }],
-    timestamp_too_far_in_past: [true, { reason: "timestamp_too_far_in_past", earliest: 1 }],
-    timestamp_in_future: [true, { reason: "timestamp_in_future", latest: 1 }],
-    invalid_field: [false, { reason: "invalid_field", message: "no" }],
-    unknown_parameter: [false, { reason: "unknown_parameter", param: "x" }],
-    missing_parameter: [false, { reason: "missing_parameter", param: "x" }],
-    no_meter: [false, { reason: "no_meter", eventName: "tokens" }],
-    payload_no_customer_defined: [false, { reason: "payload_no_customer_defined", key: "x" }],
-    payload_no_value_defined: [false, { reason: "payload_no_value_defined", key: "x" }],
-    payload_invalid_value: [false, { reason: "payload_invalid_value", key: "x", value: "0" }],
-    too_many_concurrent_requests: [false, { reason: "too_many_concurrent_requests" }],
-    duplicate_meter_event: [false, { reason: "duplicate_meter_event", identifier: "x" }],
-    idempotency_key_reused: [false, { reason: "idempotency_key_reused", key: "x" }],
-    meter_name_taken: [false, { reason: "meter_name_taken", eventName: "x" }],
-    no_such_meter: [false, { reason: "no_such_meter", id: "x", param: "id" }],
-    no_such_summary: [false, { reason: "no_such_summary", id: "x", param: "id" }],
-    misaligned_time: [
-      false,
-      { reason: "misaligned_time", param: "x", seconds: 1, expectedSeconds: 0, grouping: "none" },
-    ],
-  };
-
-  test.each(Object.values(errors))("is recognised: %s for %j", (expected, error) => {
-    expect(isCausedByTime(error)).toBe(expected);
   });
 });
 

@@ -1,9 +1,12 @@
 // The fields' types lead to Cloudflare's.
 /// <reference types="@cloudflare/workers-types" />
+import { readFileSync } from "node:fs";
+import path from "node:path";
 import { describe, expect, test } from "vitest";
 import { cursorOf, eventName, pageLimit, payload, text, unixSeconds } from "../../src/api/fields.ts";
 import { eventFields } from "../../src/api/v2/meter-events.ts";
 import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS, UNIQUENESS_MS } from "../../src/metering/limits.ts";
+import { FRESH_MS } from "../../src/storage/positive-cache.ts";
 import { errorOf, resultOf } from "../support/builders.ts";
 
 describe("a v2 timestamp", () => {
@@ -101,18 +104,19 @@ describe("a payload field", () => {
 
 describe("the limits", () => {
   test("are those that the README lists", () => {
-    expect(LIMITS).toEqual({
-      payloadKeys: 50,
-      payloadKeyLength: 100,
-      payloadValueLength: 500,
-      eventBytes: 8_000,
-      identifierLength: 100,
-      eventNameLength: 100,
-      displayNameLength: 250,
-      idempotencyKeyLength: 255,
-      bodyBytes: 256_000,
-      pageSize: 100,
-    });
+    const readme = readFileSync(path.join(import.meta.dirname, "../../README.md"), "utf8");
+    const [, limits = ""] = readme.split("## Limits");
+    const named = {
+      ...LIMITS,
+      value: 15,
+      ahead: 5,
+      back: 35,
+      window: UNIQUENESS_MS / 3_600_000,
+      cache: FRESH_MS / 1_000,
+    };
+    for (const [name, limit] of Object.entries(named)) {
+      expect(limits, name).toMatch(new RegExp(`(?<![\\d,])${limit.toLocaleString("en")}(?![\\d,])`));
+    }
   });
 
   test("of time are a day for an identifier, and 35 days back to 5 minutes ahead for a timestamp", () => {

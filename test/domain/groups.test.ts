@@ -64,7 +64,7 @@ describe("events cut into groups", () => {
       identifier: "\u0001".repeat(LIMITS.identifierLength),
       value: 999_999_999_999_999,
       aggregation: "last_received_of_hour",
-      dimensions: { x: "x".repeat(LIMITS.eventBytes) },
+      dimensions: { x: "x".repeat(LIMITS.payloadBytes) },
     });
     expect(Buffer.byteLength(JSON.stringify(full))).toBeLessThan(MESSAGE_BYTES / 4);
   });

@@ -1,15 +1,11 @@
 import { describe, expect, test } from "vitest";
 import { aggregationOf, createMeter, deactivate, reactivate, rename } from "../../src/metering/meters.ts";
-import { aMeter, NOON } from "../support/builders.ts";
+import { aMeter, errorOf, NOON, resultOf } from "../support/builders.ts";
 
 describe("a new meter", () => {
   test("is active, created and updated now, with Stripe's payload keys", () => {
-    const meter = createMeter(
-      { displayName: "Tokens", eventName: "tokens", formula: "sum", eventTimeWindow: null },
-      false,
-      NOON,
-    );
-    expect(meter).toEqual({
+    const input = { displayName: "Tokens", eventName: "tokens", formula: "sum", eventTimeWindow: null } as const;
+    expect(resultOf(createMeter(input, false, NOON))).toEqual({
       id: expect.stringMatching(/^mtr_test_/),
       livemode: false,
       eventName: "tokens",
@@ -34,7 +30,13 @@ describe("a new meter", () => {
       customerKey: "tenant",
       valueKey: "seats",
     } as const;
-    expect(createMeter(choice, true, NOON)).toMatchObject({ ...choice, livemode: true });
+    expect(resultOf(createMeter(choice, true, NOON))).toMatchObject({ ...choice, livemode: true });
+  });
+
+  test("cannot have customer and value in one payload key, unless it ignores the value", () => {
+    const input = { displayName: "T", eventName: "t", eventTimeWindow: null, customerKey: "x", valueKey: "x" } as const;
+    expect(errorOf(createMeter({ ...input, formula: "sum" }, false, NOON)).reason).toBe("invalid_field");
+    expect(createMeter({ ...input, formula: "count" }, false, NOON).ok).toBe(true);
   });
 
   test("shows its mode in its id", () => {

@@ -14,11 +14,13 @@ export const unique = (prefix: string): string => `${prefix}_${++made}`;
 /** A sum meter in test mode, created at NOON. */
 export function aMeter(changes: Partial<NewMeter & { livemode: boolean; now: number }> = {}): Meter {
   const { livemode = false, now = NOON, ...input } = changes;
-  return createMeter(
+  const created = createMeter(
     { displayName: "Tokens", eventName: "tokens", formula: "sum", eventTimeWindow: null, ...input },
     livemode,
     now,
   );
+  if (!created.ok) throw new Error(JSON.stringify(created.error));
+  return created.value;
 }
 
 /** A report of 25 tokens of cus_1, without identifier and timestamp. */

@@ -183,6 +183,47 @@ describe("retries of an event", () => {
   });
 });
 
+describe("retries after the event name went to another meter", () => {
+  it("are still answered as before", async () => {
+    const meter = await createdMeter();
+    const request = { body: anEvent(meter), headers: { "idempotency-key": unique("key") } };
+    const first = await answerOf(EVENTS, request);
+    await call(`/v1/billing/meters/${meter.id}/deactivate`, { method: "POST" });
+    await createdMeter({ event_name: meter.event_name, "value_settings[event_payload_key]": "other" });
+    const again = await answerOf(EVENTS, request);
+    expect({ status: again.status, body: again.body }).toEqual({ status: 200, body: first.body });
+  });
+
+  it("without a key are told that it counted, and another event with that identifier that it is refused", async () => {
+    const meter = await createdMeter();
+    const event = anEvent(meter);
+    await call(EVENTS, { body: event });
+    await call(`/v1/billing/meters/${meter.id}/deactivate`, { method: "POST" });
+    expect((await answerOf(EVENTS, { body: event })).body).toMatchObject({ error: { code: "duplicate_meter_event" } });
+    const other = { ...event, payload: { ...event.payload, value: "1" } };
+    expect((await answerOf(EVENTS, { body: other })).body).toMatchObject({ error: { code: "archived_meter" } });
+  });
+});
+
+describe("an event that D1 refuses", () => {
+  it("does not hold up the others of its batch", async () => {
+    const good = aLoggedEvent({ meter: unique("poison") });
+    const bad = { ...aLoggedEvent({ meter: good.meter }), identifier: undefined };
+    const body = [good, bad].map((event, id) => encodeMessage([{ shard: 0, id, events: JSON.stringify(event) }]));
+    const messages = body.map((text, i) => ({ id: String(i), timestamp: new Date(), attempts: 1, body: text }));
+    await worker.queue(createMessageBatch("meter-events", messages), env);
+    expect(await storedEvents(good.meter)).toBe(1);
+  });
+});
+
+describe("a customer whose name looks like a prototype", () => {
+  it("can be billed and read", async () => {
+    const meter = await createdMeter();
+    await call(EVENTS, { body: anEvent(meter, { payload: { stripe_customer_id: "a__proto__b", value: "3" } }) });
+    await eventually(async () => expect(await total(meter.id, "a__proto__b")).toBe("3"));
+  });
+});
+
 describe("when D1 fails", () => {
   it("a warm isolate still takes events, and a cold name is a 503 to be retried, never no_meter", async () => {
     const meter = await createdMeter();
@@ -240,6 +281,22 @@ describe("limits of the deployment", () => {
     expect(limit).toHaveBeenCalledWith({ key: "key_live_local" });
     expect((await call(EVENTS, { body: anEvent(test) })).status).toBe(200);
     expect((await call("/v1/billing/meters", { key: LOCAL_KEYS.live })).status).toBe(200);
+  });
+});
+
+describe("deactivating a meter", () => {
+  it("holds at once in the isolate that did it, also for events under way meanwhile", async () => {
+    const meter = await createdMeter();
+    const batch = env.DB.batch.bind(env.DB);
+    vi.spyOn(env.DB, "batch").mockImplementationOnce(async (statements) => {
+      // An event between the look at the meter and the commit.
+      await call(EVENTS, { body: anEvent(meter) });
+      return batch(statements) as never;
+    });
+    await call(`/v1/billing/meters/${meter.id}/deactivate`, { method: "POST" });
+    expect((await answerOf(EVENTS, { body: anEvent(meter) })).body).toMatchObject({
+      error: { code: "archived_meter" },
+    });
   });
 });
 

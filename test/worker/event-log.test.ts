@@ -6,6 +6,9 @@ import { decodeMessage, type Group } from "../../src/metering/groups.ts";
 import { HOUR_MS } from "../../src/metering/windows.ts";
 import { aNewEvent, aShard, eventually } from "./support.ts";
 
+/** A time of the tests (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */
+const FUTURE = Date.UTC(2040, 5, 15, 3);
+
 afterEach(() => {
   vi.restoreAllMocks();
   vi.useRealTimers();
@@ -40,7 +43,7 @@ describe("uniqueness", () => {
     const { log } = aShard();
     const event = aNewEvent();
     expect(await log.append([event])).toMatchObject([{ outcome: "accepted" }]);
-    expect(await log.append([{ ...event, id: "another" }])).toEqual([{ outcome: "duplicate" }]);
+    expect(await log.append([{ ...event, id: "another" }])).toEqual([{ outcome: "duplicate", sameReport: true }]);
     expect(await rowsOf(log, "identifiers")).toBe(1);
   });
 
@@ -70,23 +73,23 @@ describe("uniqueness", () => {
   });
 
   it("frees an identifier after 24 hours, and not before, across slices", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
     catchMessages(shard);
     const event = aNewEvent();
     const start = Date.now();
     await log.append([event]);
     vi.setSystemTime(start + 24 * HOUR_MS - 1);
-    expect(await log.append([{ ...event, id: "too soon" }])).toEqual([{ outcome: "duplicate" }]);
+    expect(await log.append([{ ...event, id: "too soon" }])).toEqual([{ outcome: "duplicate", sameReport: true }]);
     vi.setSystemTime(start + 24 * HOUR_MS);
     expect(await log.append([{ ...event, id: "free again" }])).toMatchObject([{ outcome: "accepted" }]);
-    expect(await log.append([{ ...event, id: "taken again" }])).toEqual([{ outcome: "duplicate" }]);
+    expect(await log.append([{ ...event, id: "taken again" }])).toEqual([{ outcome: "duplicate", sameReport: true }]);
   });
 });
 
 describe("retries", () => {
   it("answers the same Idempotency-Key and body with the first answer", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { log } = aShard();
     const event = aNewEvent({ keyDigest: "key" });
     const [first] = await log.append([event]);
@@ -108,8 +111,12 @@ describe("retries", () => {
     const { log } = aShard();
     const event = aNewEvent({ keyDigest: "key" });
     await log.append([event]);
-    expect(await log.append([{ ...event, id: "b", keyDigest: "other" }])).toEqual([{ outcome: "duplicate" }]);
-    expect(await log.append([{ ...event, id: "c", keyDigest: "" }])).toEqual([{ outcome: "duplicate" }]);
+    expect(await log.append([{ ...event, id: "b", keyDigest: "other" }])).toEqual([
+      { outcome: "duplicate", sameReport: true },
+    ]);
+    expect(await log.append([{ ...event, id: "c", keyDigest: "" }])).toEqual([
+      { outcome: "duplicate", sameReport: true },
+    ]);
   });
 
   it("recognises the platform's own repeat of a call by the event's id", async () => {
@@ -187,7 +194,7 @@ describe("commits", () => {
   });
 
   it("never lets the time of receipt go back", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { log } = aShard();
     const [before] = await log.append([aNewEvent()]);
     vi.setSystemTime(Date.now() - HOUR_MS);
@@ -199,7 +206,7 @@ describe("commits", () => {
 
 describe("delivery", () => {
   it("sends a group until it is confirmed, and then no more", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
     const { groups } = catchMessages(shard);
     await log.append([aNewEvent()]);
@@ -243,7 +250,7 @@ describe("delivery", () => {
   });
 
   it("goes on after the queue failed", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
     const { groups } = catchMessages(shard);
     const send = vi.mocked(env.EVENT_QUEUE.sendBatch).mockRejectedValueOnce(new Error("queue down"));
@@ -267,7 +274,7 @@ describe("delivery", () => {
   });
 
   it("drops a slice when its identifiers have expired, but never one with unconfirmed groups", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: Date.UTC(2026, 5, 15, 3) });
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
     const { groups } = catchMessages(shard);
     await log.append([aNewEvent()]);
@@ -279,6 +286,59 @@ describe("delivery", () => {
     await log.nudge();
     expect(await rowsOf(log, "groups")).toBe(0);
     expect(await log.append([aNewEvent()])).toMatchObject([{ outcome: "accepted" }]);
+  });
+
+  it("goes on sending when a slice expires while others are unconfirmed", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    // Two unconfirmed groups in an old slice, and a newer slice that is confirmed and expires.
+    await log.append([aNewEvent()]);
+    await log.append([aNewEvent()]);
+    vi.setSystemTime(Date.now() + 12 * HOUR_MS);
+    await log.append([aNewEvent()]);
+    await eventually(() => expect(groups()).toHaveLength(3));
+    const [first, second, third] = groups().map(({ id }) => id);
+    await log.confirm([third ?? 0]);
+    vi.setSystemTime(Date.now() + 48 * HOUR_MS);
+    await log.nudge();
+    expect(
+      groups()
+        .slice(3)
+        .map(({ id }) => id),
+    ).toEqual([first, second]);
+    // The two that are unconfirmed are all that is left.
+    expect(await rowsOf(log, "groups")).toBe(2);
+  });
+
+  it("drops an expired slice although a confirmation has just looked at a backlog", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    await log.append([aNewEvent()]);
+    await eventually(() => expect(groups()).toHaveLength(1));
+    vi.setSystemTime(Date.now() + 48 * HOUR_MS);
+    await runInDurableObject(log, async (instance) => {
+      await instance.append([aNewEvent()]);
+      await instance.append([aNewEvent()]);
+      instance.confirm([groups()[0]?.id ?? 0]);
+      await instance.nudge();
+    });
+    expect(await rowsOf(log, "groups")).toBe(2);
+  });
+
+  it("is never further away than the first delay, so that what a confirmation makes due is not late", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    await log.append([aNewEvent()]);
+    await eventually(() => expect(groups()).toHaveLength(1));
+    for (let hour = 1; hour <= 10; hour++) {
+      vi.setSystemTime(Date.now() + HOUR_MS);
+      await runDurableObjectAlarm(log);
+    }
+    const alarm = await runInDurableObject(log, (_, { storage }) => storage.getAlarm());
+    expect((alarm ?? Number.POSITIVE_INFINITY) - Date.now()).toBeLessThanOrEqual(10_000);
   });
 
   it("writes two rows an event and one a confirmation, however many slices there are", async () => {

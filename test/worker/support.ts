@@ -13,6 +13,7 @@ export function aNewEvent(
   const identifier = changes.identifier ?? unique("identifier");
   return {
     key: uniqueKey(false, identifier),
+    shard: 0,
     id: unique("id"),
     identifier,
     event: { meter, customer, value, aggregation: "additive", timestamp, dimensions: undefined },

@@ -8,7 +8,7 @@ import { SECOND_MS, summaryRange, type TimeRange, windowLength } from "../../met
 import { eventsDatabase } from "../../storage/databases.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { type Cursor, cursorOf, optional, paging, text, unixSeconds } from "../fields.ts";
+import { type Cursor, choice, cursorOf, optional, paging, text, unixSeconds } from "../fields.ts";
 import { meterId, requireMeter } from "./meters.ts";
 
 const SummaryObject = z
@@ -53,7 +53,7 @@ const listEndpoint = defineEndpoint({
     customer: text(LIMITS.payloadValueLength),
     start_time: unixSeconds,
     end_time: unixSeconds,
-    value_grouping_window: optional(z.enum(["day", "hour"], "it must be day or hour.")),
+    value_grouping_window: optional(choice(["day", "hour"])),
     ...paging,
   },
   response: z.object({

@@ -1,21 +1,30 @@
 import { z } from "@hono/zod-openapi";
 import { LIMITS } from "../../metering/limits.ts";
-import { createMeter, deactivate, type Meter, reactivate, rename } from "../../metering/meters.ts";
+import {
+  createMeter,
+  deactivate,
+  EVENT_TIME_WINDOWS,
+  FORMULAS,
+  type Meter,
+  reactivate,
+  rename,
+} from "../../metering/meters.ts";
 import { err, ok, type Result } from "../../metering/result.ts";
 import { SECOND_MS } from "../../metering/windows.ts";
 import {
   findMeter,
-  findMeterForEvent,
   forgetMeter,
   insertMeter,
   listMeters,
+  nameIsTaken,
   saveDisplayName,
   saveStatus,
 } from "../../storage/meters.ts";
 import { type Change, commitOnce } from "../commit-once.ts";
-import { type Answer, type Call, defineEndpoint, requiredError } from "../endpoint.ts";
+import { type Answer, type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { cursorOf, eventName, optional, paging, text } from "../fields.ts";
+import { choice, cursorOf, eventName, optional, paging, text } from "../fields.ts";
+import { requiredError } from "../input.ts";
 
 const MeterObject = z
   .object({
@@ -23,10 +32,10 @@ const MeterObject = z
     object: z.literal("billing.meter"),
     created: z.int(),
     customer_mapping: z.object({ event_payload_key: z.string(), type: z.literal("by_id") }),
-    default_aggregation: z.object({ formula: z.enum(["count", "last", "sum"]) }),
+    default_aggregation: z.object({ formula: z.enum(FORMULAS) }),
     display_name: z.string(),
     event_name: z.string(),
-    event_time_window: z.enum(["day", "hour"]).nullable(),
+    event_time_window: z.enum(EVENT_TIME_WINDOWS).nullable(),
     livemode: z.boolean(),
     status: z.enum(["active", "inactive"]),
     status_transitions: z.object({ deactivated_at: z.int().nullable() }),
@@ -67,25 +76,16 @@ const createEndpoint = defineEndpoint({
   fields: {
     display_name: displayName,
     event_name: eventName,
-    default_aggregation: z.strictObject(
-      {
-        formula: z.enum(["count", "last", "sum"], {
-          error: ({ input }) => (input === undefined ? "missing" : "it must be one of count, last or sum."),
-        }),
-      },
-      requiredError,
-    ),
-    customer_mapping: z
-      .strictObject({ type: z.literal("by_id", "it must be by_id."), event_payload_key: payloadKey })
-      .optional(),
+    default_aggregation: z.strictObject({ formula: choice(FORMULAS) }, requiredError),
+    customer_mapping: z.strictObject({ type: choice(["by_id"]), event_payload_key: payloadKey }).optional(),
     value_settings: z.strictObject({ event_payload_key: payloadKey }).optional(),
-    event_time_window: optional(z.enum(["day", "hour"], "it must be day or hour.")),
+    event_time_window: optional(choice(EVENT_TIME_WINDOWS)),
   },
   response: MeterObject,
   handle: (call) =>
     commitOnce(call, async () => {
       const { input, key, env, now } = call;
-      const meter = createMeter(
+      const created = createMeter(
         {
           displayName: input.display_name,
           eventName: input.event_name,
@@ -97,13 +97,8 @@ const createEndpoint = defineEndpoint({
         key.livemode,
         now,
       );
-      if (meter.customerKey === meter.valueKey && meter.formula !== "count") {
-        return err({
-          reason: "invalid_field",
-          message: "The customer and the value cannot have the same payload key.",
-          param: "value_settings[event_payload_key]",
-        });
-      }
+      if (!created.ok) return created;
+      const meter = created.value;
       return ok({
         body: JSON.stringify(toWire(meter)),
         statements: [insertMeter(env.DB, meter)],
@@ -134,7 +129,7 @@ const listEndpoint = defineEndpoint({
   tag,
   summary: "List meters",
   description: "Newest first.",
-  fields: { status: optional(z.enum(["active", "inactive"], "it must be active or inactive.")), ...paging },
+  fields: { status: optional(choice(["active", "inactive"])), ...paging },
   response: z.object({ object: z.literal("list"), data: z.array(MeterObject), has_more: z.boolean(), url: z.string() }),
   handle: async (call) => {
     const { input, env, key } = call;
@@ -215,18 +210,20 @@ async function changeMeter(
   call: Call<{ id: string }>,
   change: (meter: Meter) => { meter: Meter; statements: Change["statements"] },
 ): Promise<Answer> {
-  return commitOnce(call, async () => {
+  let changed: Meter | undefined;
+  const answer = await commitOnce(call, async () => {
     const found = await requireMeter(call, call.input.id);
     if (!found.ok) return found;
     const { meter, statements } = change(found.value);
-    forgetMeter(meter);
+    changed = meter;
     return ok({ body: JSON.stringify(toWire(meter)), statements, explain: () => explainTakenName(meter, call) });
   });
+  // After the commit: before it, an event could put the unchanged meter back.
+  if (changed !== undefined) forgetMeter(changed);
+  return answer;
 }
 
 /** Why an active meter could not be stored: another one has its event name. */
-async function explainTakenName(meter: Meter, { env, key, execution }: Call<unknown>): Promise<ApiError | undefined> {
-  const holder = await findMeterForEvent(env.DB, key.livemode, meter.eventName, execution);
-  const taken = holder !== undefined && holder.status === "active" && holder.id !== meter.id;
-  return taken ? { reason: "meter_name_taken", eventName: meter.eventName } : undefined;
+async function explainTakenName(meter: Meter, { env }: Call<unknown>): Promise<ApiError | undefined> {
+  return (await nameIsTaken(env.DB, meter)) ? { reason: "meter_name_taken", eventName: meter.eventName } : undefined;
 }
