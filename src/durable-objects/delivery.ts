@@ -90,13 +90,15 @@ export class Delivery {
    * slow there is no silence, and what it takes to answer makes the delays longer.
    */
   confirm(id: number, now: number): void {
+    const silence = now - this.#confirmedAt;
+    // Also that of a group confirmed before: D1 has answered.
+    this.#confirmedAt = now;
     const sent = this.#sent.get(id);
     if (sent === undefined) return;
     this.#sent.delete(id);
     this.#characters -= sent.characters;
     this.#latency = Math.max(now - sent.sentAt, this.#latency * LATENCY_DECAY);
-    if (sent.attempts > 1 && now - this.#confirmedAt > this.#resendAfter) this.#shortenDelays(now);
-    this.#confirmedAt = now;
+    if (sent.attempts > 1 && silence > this.#resendAfter) this.#shortenDelays(now);
   }
 
   #shortenDelays(now: number): void {

@@ -32,8 +32,6 @@ export class Lock {
   release(turn: number): void {
     if (turn !== this.#turn) return;
     this.#heldUntil = 0;
-    clearTimeout(this.#leaseTimer);
-    this.#leaseTimer = undefined;
     this.#waiting.shift()?.();
     if (this.#waiting.length > 0) this.#leaseTimer = this.#endWithLease();
   }
@@ -44,6 +42,8 @@ export class Lock {
   }
 
   #take(): number {
+    clearTimeout(this.#leaseTimer);
+    this.#leaseTimer = undefined;
     this.#heldUntil = Date.now() + LEASE_MS;
     return ++this.#turn;
   }

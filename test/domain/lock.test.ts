@@ -190,6 +190,20 @@ describe("a turn that is never released", () => {
     expect(waiting.map((asked) => typeof asked.turn)).toEqual(["number", "number", "number"]);
   });
 
+  test("is waited for again after a waiter gave up and a newcomer took the lock at its end", async () => {
+    const lock = new Lock();
+    await take(lock);
+    ask(lock, 100);
+    await pass(200);
+    // The lease is over, but its timer has not rung.
+    vi.setSystemTime(Date.now() + LEASE - 200);
+    expect(await lock.acquire(0)).toBeDefined();
+    await pass(LEASE - 100);
+    const waiting = ask(lock, 9_000);
+    await pass(5_000);
+    expect(waiting.turn).toEqual(expect.any(Number));
+  });
+
   test("cannot end the turn of who came after it", async () => {
     const lock = new Lock();
     const expired = await take(lock);
