@@ -57,6 +57,7 @@ CREATE TABLE IF NOT EXISTS events (
   value INTEGER NOT NULL,
   received INTEGER NOT NULL, -- ms
   dimensions TEXT, -- JSON: the payload without customer and value
+  cancelled INTEGER, -- ms; NULL while it counts. A cancellation that comes first brings its event along
   PRIMARY KEY (meter, customer, timestamp, id)
 ) WITHOUT ROWID;
 

@@ -1,29 +1,52 @@
-import { type Group, packByBytes } from "../metering/groups.ts";
+import { type Group, type GroupKind, packByBytes } from "../metering/groups.ts";
 import { KEEPS_SURVIVORS } from "../metering/meters.ts";
-import { ADD_TO_HOURLY_SUMMARIES, INSERT_EVENTS, KEEP_WINDOW_SURVIVORS } from "./statements.ts";
+import {
+  ADD_TO_HOURLY_SUMMARIES,
+  CANCEL_EVENTS,
+  DELETE_CANCELLED_SURVIVORS,
+  INSERT_EVENTS,
+  KEEP_WINDOW_SURVIVORS,
+  RESTORE_WINDOW_SURVIVORS,
+  SUBTRACT_FROM_HOURLY_SUMMARIES,
+} from "./statements.ts";
 
 /** The most text one statement takes (bytes). D1 binds up to 2 MB. */
 const STATEMENT_BYTES = 1_500_000;
 
 /**
- * Stores the events of these groups and adds them to the summaries, in one transaction. An event
- * that is already stored changes nothing, so any group may come again, alone, twice at once or
- * beside others. Throws when D1 did not say that the transaction succeeded; it may have.
+ * What is done with the entries of each kind of group, in this order; statements in `survivors`
+ * only where an entry's meter keeps survivors, since most have none.
+ */
+const STATEMENTS: Record<GroupKind, readonly { readonly sql: string; readonly survivors?: true }[]> = {
+  events: [{ sql: ADD_TO_HOURLY_SUMMARIES }, { sql: KEEP_WINDOW_SURVIVORS, survivors: true }, { sql: INSERT_EVENTS }],
+  cancellations: [
+    { sql: SUBTRACT_FROM_HOURLY_SUMMARIES },
+    { sql: CANCEL_EVENTS },
+    { sql: DELETE_CANCELLED_SURVIVORS, survivors: true },
+    { sql: RESTORE_WINDOW_SURVIVORS, survivors: true },
+  ],
+};
+
+/**
+ * Stores the entries of these groups and brings the summaries up to date, in one transaction. What
+ * is already stored changes nothing, so any group may come again, alone, twice at once or beside
+ * others, and a cancellation before its event. Throws when D1 did not say that the transaction
+ * succeeded; it may have.
  */
 export async function applyGroups(db: D1Database, groups: readonly Group[]): Promise<void> {
-  const arrays = packByBytes(
-    withoutRepeats(groups).map(({ events }) => events),
-    STATEMENT_BYTES,
-  ).map((events) => `[${events}]`);
-  const statements = arrays.flatMap((events) => [
-    db.prepare(ADD_TO_HOURLY_SUMMARIES).bind(events),
-    // Most messages have no event of a meter that keeps survivors, and need not be read for one.
-    ...(KEEPS_SURVIVORS.some((aggregation) => events.includes(aggregation))
-      ? [db.prepare(KEEP_WINDOW_SURVIVORS).bind(events)]
-      : []),
-    db.prepare(INSERT_EVENTS).bind(events),
-  ]);
+  const once = withoutRepeats(groups);
+  const statements = (["events", "cancellations"] as const).flatMap((kind) => {
+    const entries = once.filter((group) => group.kind === kind).map((group) => group.entries);
+    return packByBytes(entries, STATEMENT_BYTES).flatMap((packed) => statementsFor(db, kind, `[${packed}]`));
+  });
   if (statements.length > 0) await db.batch(statements);
+}
+
+function statementsFor(db: D1Database, kind: GroupKind, entries: string): D1PreparedStatement[] {
+  const keepsSurvivors = KEEPS_SURVIVORS.some((aggregation) => entries.includes(aggregation));
+  return STATEMENTS[kind]
+    .filter(({ survivors }) => keepsSurvivors || !survivors)
+    .map(({ sql }) => db.prepare(sql).bind(entries));
 }
 
 /** A group twice in one statement would be counted twice: neither copy is stored yet when both are added. */

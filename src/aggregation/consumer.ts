@@ -56,7 +56,7 @@ function* transactions(groups: readonly Group[]): Generator<Group[]> {
   let characters = 0;
   for (const group of groups) {
     current.push(group);
-    characters += group.events.length;
+    characters += group.entries.length;
     if (characters >= TRANSACTION_CHARACTERS) {
       yield current;
       current = [];

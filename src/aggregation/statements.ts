@@ -39,14 +39,20 @@ export const ADD_TO_HOURLY_SUMMARIES = `
     sum_high = sum_high + excluded.sum_high,
     sum_low = sum_low + excluded.sum_low`;
 
+/** The length of a surviving event's window (ms), by its meter's aggregation. */
+const WINDOW_LENGTH = "IIF(aggregation = 'last_received_of_day', 86400000, 3600000)";
+
+/** What a window keeps the greatest of, before receipt order. */
+const RANK = "IIF(aggregation = 'latest_of_hour', timestamp, received)";
+
 /** A window keeps the event with the greatest (rank, received, id), whatever the order of arrival. */
 export const KEEP_WINDOW_SURVIVORS = `
   WITH ${INCOMING},
   ranked AS (
     SELECT
       meter, customer,
-      timestamp - timestamp % IIF(aggregation = 'last_received_of_day', 86400000, 3600000) AS window_start,
-      IIF(aggregation = 'latest_of_hour', timestamp, received) AS rank,
+      timestamp - timestamp % ${WINDOW_LENGTH} AS window_start,
+      ${RANK} AS rank,
       timestamp, received, id, value
     FROM incoming
     WHERE aggregation <> 'additive'
@@ -85,6 +91,85 @@ export const INSERT_EVENTS = `
   WHERE true
   ON CONFLICT DO NOTHING`;
 
+/** The cancellations of ?1 (a JSON array of LoggedCancellation). */
+const CANCELLATIONS = `
+  cancellations AS (
+    SELECT
+      item.value ->> 'meter' AS meter,
+      item.value ->> 'customer' AS customer,
+      item.value ->> 'timestamp' AS timestamp,
+      item.value ->> 'id' AS id,
+      item.value ->> 'aggregation' AS aggregation
+    FROM json_each(?1) AS item
+  )`;
+
+/** Takes what is cancelled now out of the summaries that counted it; runs before CANCEL_EVENTS. */
+export const SUBTRACT_FROM_HOURLY_SUMMARIES = `
+  WITH ${CANCELLATIONS},
+  lost AS (
+    SELECT
+      meter, customer, timestamp - timestamp % 3600000 AS hour,
+      COUNT(*) AS count, SUM(value / ${LIMB}) AS sum_high, SUM(value % ${LIMB}) AS sum_low
+    FROM cancellations JOIN events USING (meter, customer, timestamp, id)
+    WHERE aggregation = 'additive' AND cancelled IS NULL
+    GROUP BY 1, 2, 3
+  )
+  UPDATE hourly_summaries SET
+    count = hourly_summaries.count - lost.count,
+    sum_high = hourly_summaries.sum_high - lost.sum_high,
+    sum_low = hourly_summaries.sum_low - lost.sum_low
+  FROM lost
+  WHERE (hourly_summaries.meter, hourly_summaries.customer, hourly_summaries.hour) = (lost.meter, lost.customer, lost.hour)`;
+
+/** Marks events as cancelled; one that is not there yet is stored as cancelled, and never counts. */
+export const CANCEL_EVENTS = `
+  INSERT INTO events (meter, customer, timestamp, id, identifier, value, received, dimensions, cancelled)
+  SELECT
+    item.value ->> 'meter',
+    item.value ->> 'customer',
+    item.value ->> 'timestamp',
+    item.value ->> 'id',
+    item.value ->> 'identifier',
+    item.value ->> 'value',
+    item.value ->> 'received',
+    item.value -> 'dimensions',
+    item.value ->> 'cancelled'
+  FROM json_each(?1) AS item
+  WHERE true
+  ON CONFLICT (meter, customer, timestamp, id) DO UPDATE SET cancelled = excluded.cancelled
+  WHERE events.cancelled IS NULL`;
+
+/** Removes the survivors that are cancelled; RESTORE_WINDOW_SURVIVORS finds who stands for their windows now. */
+export const DELETE_CANCELLED_SURVIVORS = `
+  WITH ${CANCELLATIONS}
+  DELETE FROM window_survivors
+  WHERE (meter, customer, window_start, id) IN (
+    SELECT meter, customer, timestamp - timestamp % ${WINDOW_LENGTH}, id FROM cancellations WHERE aggregation <> 'additive'
+  )`;
+
+/** Fills the windows of cancelled events that have no survivor with the greatest of what is left. */
+export const RESTORE_WINDOW_SURVIVORS = `
+  WITH ${CANCELLATIONS},
+  emptied AS (
+    SELECT DISTINCT meter, customer, aggregation, timestamp - timestamp % ${WINDOW_LENGTH} AS window_start
+    FROM cancellations
+    WHERE aggregation <> 'additive'
+  ),
+  left_over AS (
+    SELECT
+      meter, customer, window_start, ${RANK} AS rank, timestamp, received, id, value,
+      ROW_NUMBER() OVER (
+        PARTITION BY meter, customer, window_start ORDER BY ${RANK} DESC, received DESC, id DESC
+      ) AS place
+    FROM emptied JOIN events USING (meter, customer)
+    WHERE timestamp >= window_start AND timestamp < window_start + ${WINDOW_LENGTH} AND cancelled IS NULL
+  )
+  INSERT INTO window_survivors (meter, customer, window_start, rank, timestamp, received, id, value)
+  SELECT meter, customer, window_start, rank, timestamp, received, id, value
+  FROM left_over
+  WHERE place = 1
+  ON CONFLICT DO NOTHING`;
+
 /** Where windows are counted from and their length (ms). D1 binds every number as a real, which does not divide like an integer. */
 const WINDOWS = "windows AS (SELECT CAST(?9 AS INTEGER) AS origin, CAST(?10 AS INTEGER) AS length)";
 
@@ -103,11 +188,11 @@ const ADDITIVE = `
     UNION ALL
     SELECT timestamp, 1, value / ${LIMB}, value % ${LIMB}
     FROM events
-    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?5 AND timestamp < ?6
+    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?5 AND timestamp < ?6 AND cancelled IS NULL
     UNION ALL
     SELECT timestamp, 1, value / ${LIMB}, value % ${LIMB}
     FROM events
-    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?7 AND timestamp < ?8
+    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?7 AND timestamp < ?8 AND cancelled IS NULL
   )
   SELECT
     windows.origin + (timestamp - windows.origin) / windows.length * windows.length AS start,
@@ -133,11 +218,11 @@ const SURVIVORS = `
     UNION ALL
     SELECT timestamp, received, id, value
     FROM events
-    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?5 AND timestamp < ?6
+    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?5 AND timestamp < ?6 AND cancelled IS NULL
     UNION ALL
     SELECT timestamp, received, id, value
     FROM events
-    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?7 AND timestamp < ?8
+    WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?7 AND timestamp < ?8 AND cancelled IS NULL
   ),
   placed AS (
     SELECT *, windows.origin + (timestamp - windows.origin) / windows.length * windows.length AS start, ROW_NUMBER() OVER (

@@ -37,17 +37,23 @@ async function readText(request: Request): Promise<Result<string, ApiError>> {
   }
 }
 
-/** A body's bytes, or nothing when they are more than the limit; what is still to come then is not read. */
+/** How much more of a body that is too long is read and thrown away (bytes). */
+const DRAINED_BYTES = 8_000_000;
+
+/**
+ * A body's bytes, or nothing when they are more than the limit. What is too long is still read for a
+ * while: an answer in the middle of a body often ends as a reset connection at its sender.
+ */
 async function readBytes(body: ReadableStream<Uint8Array>): Promise<Uint8Array | undefined> {
-  const chunks: Uint8Array[] = [];
+  let chunks: Uint8Array[] = [];
   let bytes = 0;
-  // Not cancelled when it is too long: the answer would be lost with the connection.
-  for await (const chunk of body.values({ preventCancel: true })) {
+  for await (const chunk of body) {
     bytes += chunk.byteLength;
-    if (bytes > LIMITS.bodyBytes) return undefined;
-    chunks.push(chunk);
+    if (bytes <= LIMITS.bodyBytes) chunks.push(chunk);
+    else chunks = [];
+    if (bytes > LIMITS.bodyBytes + DRAINED_BYTES) break;
   }
-  return Buffer.concat(chunks);
+  return bytes > LIMITS.bodyBytes ? undefined : Buffer.concat(chunks);
 }
 
 function parseJsonObject(text: string): Result<Fields, ApiError> {

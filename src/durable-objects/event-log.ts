@@ -6,10 +6,13 @@ import {
   cutIntoGroups,
   encodeMessage,
   type Group,
+  type GroupKind,
   HEADER_BYTES,
+  type LoggedCancellation,
   type LoggedEvent,
   MESSAGE_BYTES,
 } from "../metering/groups.ts";
+import { UNIQUENESS_MS } from "../metering/limits.ts";
 import { withTimeout } from "../timeout.ts";
 import { Delivery } from "./delivery.ts";
 import { LogStore } from "./log-store.ts";
@@ -44,6 +47,32 @@ export type AppendOutcome =
   | { readonly outcome: "duplicate"; readonly sameReport: boolean }
   | { readonly outcome: "key_reused" }
   | { readonly outcome: "full" };
+
+/** The cancellation of an event on its way into the log. */
+export type NewCancellation = {
+  /** The event's unique key. */
+  readonly key: string;
+  /** The adjustment's id, minted at the edge. */
+  readonly id: string;
+  /** The meters that the event may belong to: those that ever had the name that the caller gave. */
+  readonly meters: readonly string[];
+  /** Digest of its Idempotency-Key, or "". */
+  readonly keyDigest: string;
+  readonly requestDigest: string;
+};
+
+/** `at`: when it was cancelled (ms), now or by an earlier attempt with the same Idempotency-Key. */
+export type CancelOutcome =
+  | { readonly outcome: "cancelled"; readonly id: string; readonly at: number }
+  | { readonly outcome: "unknown" | "too_old" | "other_meter" | "already_cancelled" | "key_reused" };
+
+/** An event as the log knows it; `cancelled` in ms. */
+export type RetrievedEvent = {
+  readonly event: LoggedEvent;
+  /** Whether D1 has confirmed it. */
+  readonly aggregated: boolean;
+  readonly cancelled: number | undefined;
+};
 
 /** Messages that one sendBatch takes: the queue allows 256 KB. */
 const MESSAGES_PER_SEND = 2;
@@ -107,6 +136,29 @@ export class EventLog extends DurableObject<Env> {
     return this.#recognise(inquiry, Date.now());
   }
 
+  /**
+   * Cancels an event received in the last 24 hours, once. Durable when it answers; its identifier
+   * stays taken.
+   */
+  cancel(request: NewCancellation): CancelOutcome {
+    try {
+      const outcome = this.ctx.storage.transactionSync(() => this.#commitCancellation(request));
+      if (outcome.outcome === "cancelled") this.#sendSoon();
+      return outcome;
+    } catch (error) {
+      this.#forgetRolledBack();
+      throw error;
+    }
+  }
+
+  /** An event by its unique key, while the log remembers it. */
+  retrieve(key: string): RetrievedEvent | undefined {
+    const holder = this.#store.find(key, Date.now());
+    const logged = holder && this.#store.eventOf(holder);
+    if (!logged) return undefined;
+    return { event: logged.event, aggregated: this.#store.isConfirmed(logged.group), cancelled: holder.cancelled?.at };
+  }
+
   /** Notes that D1 has these groups. */
   confirm(ids: readonly number[]): void {
     const now = Date.now();
@@ -167,10 +219,15 @@ export class EventLog extends DurableObject<Env> {
         if (wait > 0) await scheduler.wait(wait);
       } catch (error) {
         for (const { reject } of calls) reject(error);
-        this.#alarmIsSet = false;
-        this.#store.reload();
+        this.#forgetRolledBack();
       }
     }
+  }
+
+  /** What memory knows of a transaction that was rolled back is not so. */
+  #forgetRolledBack(): void {
+    this.#alarmIsSet = false;
+    this.#store.reload();
   }
 
   /** One transaction: recognise, remember, append, arm the alarm. */
@@ -189,9 +246,38 @@ export class EventLog extends DurableObject<Env> {
       logged.push(JSON.stringify(entry));
       return { outcome: "accepted", received: now, timestamp };
     });
-    for (const group of cutIntoGroups(logged)) this.#store.append(group, now, this.#delivery.confirmedThrough);
-    if (logged.length > 0 && !this.#alarmIsSet) this.#armAlarm(Date.now() + ALARM_DELAY_MS);
+    this.#appendGroups("events", logged, now);
     return outcomes;
+  }
+
+  /** Puts entries into groups that will be sent; within the transaction of whatever they came from. */
+  #appendGroups(kind: GroupKind, entries: readonly string[], now: number): void {
+    for (const group of cutIntoGroups(entries)) this.#store.append(kind, group, now, this.#delivery.confirmedThrough);
+    if (entries.length > 0 && !this.#alarmIsSet) this.#armAlarm(Date.now() + ALARM_DELAY_MS);
+  }
+
+  /** One transaction: check that the event can be cancelled, note it, and append its cancellation. */
+  #commitCancellation(request: NewCancellation): CancelOutcome {
+    const { key, id, meters, keyDigest, requestDigest } = request;
+    const now = this.#store.receiptTime(Date.now());
+    const holder = this.#store.findLast(key);
+    if (holder === undefined) return { outcome: "unknown" };
+    const { cancelled } = holder;
+    if (cancelled?.id === id) return { outcome: "cancelled", id, at: cancelled.at };
+    if (cancelled !== undefined && keyDigest !== "" && cancelled.keyDigest === keyDigest) {
+      return cancelled.requestDigest === requestDigest
+        ? { outcome: "cancelled", id: cancelled.id, at: cancelled.at }
+        : { outcome: "key_reused" };
+    }
+    if (holder.received <= now - UNIQUENESS_MS) return { outcome: "too_old" };
+    const logged = this.#store.eventOf(holder);
+    if (logged === undefined) throw new Error("an identifier without its event");
+    if (!meters.includes(logged.event.meter)) return { outcome: "other_meter" };
+    if (cancelled !== undefined) return { outcome: "already_cancelled" };
+    this.#store.cancel(key, holder, { id, at: now, keyDigest, requestDigest });
+    const entry: LoggedCancellation = { ...logged.event, cancelled: now };
+    this.#appendGroups("cancellations", [JSON.stringify(entry)], now);
+    return { outcome: "cancelled", id, at: now };
   }
 
   /** What an event is to the log if its unique key is taken (design, promise 2). */
@@ -240,15 +326,15 @@ export class EventLog extends DurableObject<Env> {
   #nextMessages(now: number): Group[][] {
     const messages: Group[][] = [];
     let bytes = MESSAGE_BYTES;
-    for (const { id, events } of this.#nextGroups(now)) {
-      const size = Buffer.byteLength(events) + HEADER_BYTES;
+    for (const group of this.#nextGroups(now)) {
+      const size = Buffer.byteLength(group.entries) + HEADER_BYTES;
       if (bytes + size > MESSAGE_BYTES) {
         if (messages.length === MESSAGES_PER_SEND) break;
         messages.push([]);
         bytes = 0;
       }
-      messages.at(-1)?.push({ shard: this.#shard, id, events });
-      this.#delivery.send(id, events.length, now);
+      messages.at(-1)?.push({ shard: this.#shard, ...group });
+      this.#delivery.send(group.id, group.entries.length, now);
       bytes += size;
     }
     return messages;
@@ -256,8 +342,8 @@ export class EventLog extends DurableObject<Env> {
 
   *#nextGroups(now: number): Generator<Omit<Group, "shard">> {
     for (const id of this.#delivery.due(now)) {
-      const events = this.#store.read(id);
-      if (events !== undefined) yield { id, events };
+      const group = this.#store.read(id);
+      if (group !== undefined) yield group;
     }
     for (const group of this.#store.unconfirmedAfter(this.#delivery.lastSent)) {
       if (!this.#delivery.hasRoom()) return;

@@ -1,4 +1,4 @@
-import type { Group } from "../metering/groups.ts";
+import type { Group, GroupKind, LoggedEvent } from "../metering/groups.ts";
 import { UNIQUENESS_MS } from "../metering/limits.ts";
 import { floorTo, HOUR_MS } from "../metering/windows.ts";
 
@@ -6,8 +6,8 @@ import { floorTo, HOUR_MS } from "../metering/windows.ts";
  * The tables of one EventLog shard. They come in slices of time that take turns: dropping a table
  * is free, deleting its rows is not. For the slice that starts at S (hours since 1970):
  *
- * - `identifiers_S`: who holds an identifier. One small row per event.
- * - `groups_S`: the events of a commit, once, as the queue carries them. One row per group.
+ * - `identifiers_S`: who holds an identifier, and whether it was cancelled. One small row per event.
+ * - `groups_S`: the entries of a commit, once, as the queue carries them. One row per group.
  * - `confirmed_S`: the groups that D1 has. A table of its own, since marking a group's row would
  *   write its whole body again.
  *
@@ -28,9 +28,29 @@ export type Accepted = {
   readonly reportDigest: string;
 };
 
-type AcceptedRow = { event_id: string; received: number; timestamp: number; key_digest: string; report_digest: string };
+/** What the log remembers of the cancellation of an event. */
+export type Cancelled = {
+  /** The adjustment's id. */
+  readonly id: string;
+  /** ms */
+  readonly at: number;
+  readonly keyDigest: string;
+  readonly requestDigest: string;
+};
 
-type UnconfirmedRow = { id: number; events: string };
+/** Who holds an identifier. */
+export type Holder = Accepted & { readonly cancelled: Cancelled | undefined };
+
+type HolderRow = {
+  event_id: string;
+  received: number;
+  timestamp: number;
+  key_digest: string;
+  report_digest: string;
+  cancelled: string | null;
+};
+
+type StoredGroup = Omit<Group, "shard">;
 
 export class LogStore {
   readonly #sql: SqlStorage;
@@ -58,14 +78,13 @@ export class LogStore {
     return Math.max(now, Math.floor(this.#lastGroupId / IDS_PER_MS));
   }
 
-  /** Who holds a unique key now, or nobody. */
-  find(key: string, now: number): Accepted | undefined {
+  /** Who held a unique key last, as far as the slices remember; after 24 hours it is free again. */
+  findLast(key: string): Holder | undefined {
     for (const slice of this.#slices.toReversed()) {
       const [row] = this.#sql
-        .exec<AcceptedRow>(
-          `SELECT event_id, received, timestamp, key_digest, report_digest FROM identifiers_${slice} WHERE key = ? AND received > ?`,
+        .exec<HolderRow>(
+          `SELECT event_id, received, timestamp, key_digest, report_digest, cancelled FROM identifiers_${slice} WHERE key = ?`,
           key,
-          now - UNIQUENESS_MS,
         )
         .toArray();
       if (row !== undefined) {
@@ -75,10 +94,17 @@ export class LogStore {
           timestamp: row.timestamp,
           keyDigest: row.key_digest,
           reportDigest: row.report_digest,
+          cancelled: row.cancelled === null ? undefined : JSON.parse(row.cancelled),
         };
       }
     }
     return undefined;
+  }
+
+  /** Who holds a unique key now, or nobody. */
+  find(key: string, now: number): Holder | undefined {
+    const last = this.findLast(key);
+    return last !== undefined && last.received > now - UNIQUENESS_MS ? last : undefined;
   }
 
   /** Remembers who holds a unique key. One row. */
@@ -95,17 +121,53 @@ export class LogStore {
     );
   }
 
+  /** Notes that an event was cancelled. One row. */
+  cancel(key: string, { received }: Accepted, cancelled: Cancelled): void {
+    this.#sql.exec(
+      `UPDATE identifiers_${sliceOf(received)} SET cancelled = ? WHERE key = ?`,
+      JSON.stringify(cancelled),
+      key,
+    );
+  }
+
+  /** An event with all that was logged of it, and the group it is in. */
+  eventOf({ eventId, received }: Accepted): { event: LoggedEvent; group: number } | undefined {
+    const slice = sliceOf(received);
+    // A commit's groups have ids from the time it was received on; nearly always it is the first.
+    for (let id = received * IDS_PER_MS - 1; ; ) {
+      const [row] = this.#sql
+        .exec<StoredGroup>(
+          `SELECT id, kind, entries FROM groups_${slice} WHERE id > ? AND kind = 'events' ORDER BY id LIMIT 1`,
+          id,
+        )
+        .toArray();
+      if (row === undefined) return undefined;
+      const events: LoggedEvent[] = JSON.parse(`[${row.entries}]`);
+      const event = events.find((candidate) => candidate.id === eventId);
+      if (event !== undefined) return { event, group: row.id };
+      if (events.every((candidate) => candidate.received > received)) return undefined;
+      id = row.id;
+    }
+  }
+
+  /** Whether D1 has a group. */
+  isConfirmed(group: number): boolean {
+    const slice = sliceOf(group / IDS_PER_MS);
+    return this.#sql.exec(`SELECT 1 FROM confirmed_${slice} WHERE id = ?`, group).toArray().length > 0;
+  }
+
   /**
    * Appends a group. One row. `confirmedThrough` is written along for free: a restarted log looks
    * for unconfirmed groups from there on.
    */
-  append(events: string, received: number, confirmedThrough: number): void {
+  append(kind: GroupKind, entries: string, received: number, confirmedThrough: number): void {
     const id = Math.max(received * IDS_PER_MS, this.#lastGroupId + 1);
     this.#sql.exec(
-      `INSERT INTO groups_${this.#openSlice(id / IDS_PER_MS)} (id, confirmed_through, events) VALUES (?, ?, ?)`,
+      `INSERT INTO groups_${this.#openSlice(id / IDS_PER_MS)} (id, kind, confirmed_through, entries) VALUES (?, ?, ?, ?)`,
       id,
+      kind,
       confirmedThrough,
-      events,
+      entries,
     );
     this.#lastGroupId = id;
   }
@@ -124,7 +186,7 @@ export class LogStore {
   }
 
   /** The unconfirmed groups after `id`, oldest first, read only as far as the caller takes them. */
-  *unconfirmedAfter(id: number): Generator<Omit<Group, "shard">> {
+  *unconfirmedAfter(id: number): Generator<StoredGroup> {
     for (const slice of this.#slices) {
       if (slice < sliceOf(id / IDS_PER_MS)) continue;
       let group = this.#nextUnconfirmed(slice, id);
@@ -135,12 +197,11 @@ export class LogStore {
     }
   }
 
-  /** A group's events, unless its slice was dropped. */
-  read(id: number): string | undefined {
+  /** A group, unless its slice was dropped. */
+  read(id: number): StoredGroup | undefined {
     const slice = sliceOf(id / IDS_PER_MS);
     if (!this.#slices.includes(slice)) return undefined;
-    const [row] = this.#sql.exec<{ events: string }>(`SELECT events FROM groups_${slice} WHERE id = ?`, id).toArray();
-    return row?.events;
+    return this.#sql.exec<StoredGroup>(`SELECT id, kind, entries FROM groups_${slice} WHERE id = ?`, id).toArray()[0];
   }
 
   /** Drops the slices in which every identifier has expired and every group is confirmed. */
@@ -160,10 +221,10 @@ export class LogStore {
   }
 
   /** The next unconfirmed group of a slice. Read to its end at once: a table cannot be dropped under an open cursor. */
-  #nextUnconfirmed(slice: number, afterId: number): UnconfirmedRow | undefined {
+  #nextUnconfirmed(slice: number, afterId: number): StoredGroup | undefined {
     return this.#sql
-      .exec<UnconfirmedRow>(
-        `SELECT id, events FROM groups_${slice} AS g
+      .exec<StoredGroup>(
+        `SELECT id, kind, entries FROM groups_${slice} AS g
          WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = g.id)
          ORDER BY id LIMIT 1`,
         afterId,
@@ -190,9 +251,12 @@ export class LogStore {
     this.#sql.exec(`
       CREATE TABLE identifiers_${slice} (
         key TEXT PRIMARY KEY, event_id TEXT NOT NULL, received INTEGER NOT NULL, timestamp INTEGER NOT NULL,
-        key_digest TEXT NOT NULL, report_digest TEXT NOT NULL
+        key_digest TEXT NOT NULL, report_digest TEXT NOT NULL,
+        cancelled TEXT -- JSON of Cancelled
       ) WITHOUT ROWID;
-      CREATE TABLE groups_${slice} (id INTEGER PRIMARY KEY, confirmed_through INTEGER NOT NULL, events TEXT NOT NULL);
+      CREATE TABLE groups_${slice} (
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, confirmed_through INTEGER NOT NULL, entries TEXT NOT NULL
+      );
       CREATE TABLE confirmed_${slice} (id INTEGER PRIMARY KEY);
     `);
     this.#slices.push(slice);

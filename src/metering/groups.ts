@@ -9,22 +9,36 @@ export type LoggedEvent = Omit<AdmittedEvent, "timestamp"> & {
   readonly received: number;
 };
 
-/** Events that one shard committed together. Cut once, never again; the id is never used for another. */
+/**
+ * An event that was cancelled, whole, so that it does not matter whether it or its cancellation
+ * reaches D1 first.
+ */
+export type LoggedCancellation = LoggedEvent & {
+  /** When it was cancelled (ms). */
+  readonly cancelled: number;
+};
+
+/** What a group holds; each kind has its own statements in D1. */
+export type GroupKind = "events" | "cancellations";
+
+/** Entries of one kind that one shard committed together. Cut once, never again; the id is never used for another. */
 export type Group = {
   readonly shard: number;
   readonly id: number;
-  /** The events as JSON, joined by commas: brackets around any number of groups make one array. */
-  readonly events: string;
+  readonly kind: GroupKind;
+  /** The entries as JSON, joined by commas: brackets around any number of groups make one array. */
+  readonly entries: string;
 };
 
 /** The most a message may hold (bytes). The queue takes 128,000 with its own metadata. */
 export const MESSAGE_BYTES = 120_000;
 
 /** Room for one group's header line in a message (bytes). */
-export const HEADER_BYTES = 64;
+export const HEADER_BYTES = 96;
 
-/** Cuts events (each as JSON, shorter than a message) into groups that each fit one message. */
-export const cutIntoGroups = (events: readonly string[]): string[] => packByBytes(events, MESSAGE_BYTES - HEADER_BYTES);
+/** Cuts entries (each as JSON, shorter than a message) into groups that each fit one message. */
+export const cutIntoGroups = (entries: readonly string[]): string[] =>
+  packByBytes(entries, MESSAGE_BYTES - HEADER_BYTES);
 
 /** Joins texts by commas, in their order, into as few as fit `limit` bytes each; one that is longer stands alone. */
 export function packByBytes(texts: readonly string[], limit: number): string[] {
@@ -45,21 +59,23 @@ export function packByBytes(texts: readonly string[], limit: number): string[] {
   return packed;
 }
 
-/** A queue message: for each group a header line and a line of events. JSON has no raw line breaks. */
+/** A queue message: for each group a header line and a line of entries. JSON has no raw line breaks. */
 export const encodeMessage = (groups: readonly Group[]): string =>
-  groups.map(({ shard, id, events }) => `${JSON.stringify({ shard, id })}\n${events}`).join("\n");
+  groups.map(({ shard, id, kind, entries }) => `${JSON.stringify({ shard, id, kind })}\n${entries}`).join("\n");
+
+const KINDS: readonly unknown[] = ["events", "cancellations"] satisfies GroupKind[];
 
 /** Throws on anything that `encodeMessage` did not write. */
 export function decodeMessage(text: string): Group[] {
   const lines = text.split("\n");
   const groups: Group[] = [];
   for (let i = 0; i < lines.length; i += 2) {
-    const header: { shard?: unknown; id?: unknown } = JSON.parse(lines[i] ?? "");
-    const events = lines[i + 1];
-    if (!Number.isSafeInteger(header.shard) || !Number.isSafeInteger(header.id) || !events) {
+    const { shard, id, kind }: Record<string, unknown> = JSON.parse(lines[i] ?? "");
+    const entries = lines[i + 1];
+    if (!Number.isSafeInteger(shard) || !Number.isSafeInteger(id) || !KINDS.includes(kind) || !entries) {
       throw new Error("a message that is not groups of a log");
     }
-    groups.push({ shard: Number(header.shard), id: Number(header.id), events });
+    groups.push({ shard: Number(shard), id: Number(id), kind: kind as GroupKind, entries });
   }
   return groups;
 }

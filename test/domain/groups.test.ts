@@ -29,7 +29,9 @@ describe("events cut into groups", () => {
         const groups = cutIntoGroups(cut);
         expect(groups.flatMap((group) => JSON.parse(`[${group}]`))).toEqual(cut.map((event) => JSON.parse(event)));
         for (const group of groups) {
-          const message = encodeMessage([{ shard: 999, id: Number.MAX_SAFE_INTEGER, events: group }]);
+          const message = encodeMessage([
+            { shard: 999, id: Number.MAX_SAFE_INTEGER, kind: "cancellations", entries: group },
+          ]);
           expect(Buffer.byteLength(message)).toBeLessThanOrEqual(MESSAGE_BYTES);
           expect(group).not.toBe("");
         }
@@ -74,7 +76,8 @@ describe("a message", () => {
   const group = fc.record({
     shard: fc.integer({ min: 0, max: 999 }),
     id: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
-    events: fc
+    kind: fc.constantFrom("events" as const, "cancellations" as const),
+    entries: fc
       .array(fc.dictionary(text, text), { minLength: 1, maxLength: 5 })
       .map((list) => list.map((event) => JSON.stringify(event)).join(",")),
   });
@@ -89,12 +92,19 @@ describe("a message", () => {
   });
 
   test("carries line breaks, separators and other scripts within events", () => {
-    const events = JSON.stringify({ text: "a\nb\r\n\u2028\u2029 客户 🙂 \\n ,]" });
-    expect(decodeMessage(encodeMessage([{ shard: 3, id: 7, events }]))).toEqual([{ shard: 3, id: 7, events }]);
+    const entries = JSON.stringify({ text: "a\nb\r\n\u2028\u2029 客户 🙂 \\n ,]" });
+    expect(decodeMessage(encodeMessage([{ shard: 3, id: 7, kind: "events", entries }]))).toEqual([
+      { shard: 3, id: 7, kind: "events", entries },
+    ]);
   });
 
   test("takes no more bytes than its groups' events and a header for each", () => {
-    const longest = (events: string): Group => ({ shard: 999, id: Number.MAX_SAFE_INTEGER, events });
+    const longest = (entries: string): Group => ({
+      shard: 999,
+      id: Number.MAX_SAFE_INTEGER,
+      kind: "cancellations",
+      entries,
+    });
     fc.assert(
       fc.property(fc.array(text.map(JSON.stringify), { minLength: 1 }), (all) => {
         const planned = all.reduce((bytes, events) => bytes + Buffer.byteLength(events) + HEADER_BYTES, 0);

@@ -120,7 +120,10 @@ describe("npm start", () => {
     const stateDir = await newStateDir();
     const server = await startServer(stateDir);
     for (const text of [server.url, LOCAL_KEYS.test, LOCAL_KEYS.live, "curl "]) expect(server.output()).toContain(text);
-    expect(server.output()).not.toMatch(/warn|error|offline|update available| at .*:\d+:\d+/i);
+    // npm may have a word on the configuration of whoever runs it.
+    expect(server.output().replaceAll(/^npm warn.*$/gm, "")).not.toMatch(
+      /warn|error|offline|update available| at .*:\d+:\d+/i,
+    );
     await server.stop();
     await removeStateDir(stateDir);
   }, 60_000);

@@ -14,7 +14,8 @@ let groupId = 0;
 const aGroup = (events: readonly LoggedEvent[]): Group => ({
   shard: 0,
   id: ++groupId,
-  events: events.map((event) => JSON.stringify(event)).join(","),
+  kind: "events",
+  entries: events.map((event) => JSON.stringify(event)).join(","),
 });
 
 const readAll = (meter: Meter, customer: string, range: TimeRange, windowLength: number) =>
@@ -59,7 +60,7 @@ describe("applying groups", () => {
   it("changes neither events nor summaries when the transaction fails", async () => {
     const meter = aMeter();
     const broken = { ...aLoggedEvent({ meter: meter.id }), identifier: undefined };
-    const group = { shard: 0, id: ++groupId, events: JSON.stringify(broken) };
+    const group = { shard: 0, id: ++groupId, kind: "events" as const, entries: JSON.stringify(broken) };
     await expect(applyGroups(env.DB, [aGroup([aLoggedEvent({ meter: meter.id })]), group])).rejects.toThrow("NOT NULL");
     expect(await sumOf(meter, "cus_1")).toBeUndefined();
     expect(await env.DB.prepare("SELECT COUNT(*) AS n FROM events WHERE meter = ?").bind(meter.id).first("n")).toBe(0);
@@ -89,6 +90,7 @@ describe("applying groups", () => {
       identifier: event.identifier,
       value: 25,
       received: event.received,
+      cancelled: null,
     });
     expect(JSON.parse(String(dimensions))).toEqual(event.dimensions);
   });

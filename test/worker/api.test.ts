@@ -88,7 +88,7 @@ describe("an event's whole way", () => {
 describe("the queue consumer", () => {
   it("acknowledges every message, also unreadable ones and when D1 fails", async () => {
     vi.spyOn(env.DB, "batch").mockRejectedValue(new Error("D1 is down"));
-    const body = encodeMessage([{ shard: 0, id: 1, events: JSON.stringify(aLoggedEvent()) }]);
+    const body = encodeMessage([{ shard: 0, id: 1, kind: "events", entries: JSON.stringify(aLoggedEvent()) }]);
     const batch = createMessageBatch("meter-events", [
       { id: "1", timestamp: new Date(), attempts: 1, body },
       { id: "2", timestamp: new Date(), attempts: 1, body: "nonsense" },
@@ -209,7 +209,9 @@ describe("an event that D1 refuses", () => {
   it("does not hold up the others of its batch", async () => {
     const good = aLoggedEvent({ meter: unique("poison") });
     const bad = { ...aLoggedEvent({ meter: good.meter }), identifier: undefined };
-    const body = [good, bad].map((event, id) => encodeMessage([{ shard: 0, id, events: JSON.stringify(event) }]));
+    const body = [good, bad].map((event, id) =>
+      encodeMessage([{ shard: 0, id, kind: "events", entries: JSON.stringify(event) }]),
+    );
     const messages = body.map((text, i) => ({ id: String(i), timestamp: new Date(), attempts: 1, body: text }));
     await worker.queue(createMessageBatch("meter-events", messages), env);
     expect(await storedEvents(good.meter)).toBe(1);

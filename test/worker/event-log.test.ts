@@ -144,7 +144,7 @@ describe("commits", () => {
     await Promise.all(Array.from({ length: 50 }, () => log.append([aNewEvent()])));
     // The first commits at once, alone or with a few; all others wait for it and share the next.
     expect(await rowsOf(log, "groups")).toBeLessThanOrEqual(5);
-    await eventually(() => expect(groups().flatMap(({ events }) => JSON.parse(`[${events}]`))).toHaveLength(50));
+    await eventually(() => expect(groups().flatMap(({ entries }) => JSON.parse(`[${entries}]`))).toHaveLength(50));
   });
 
   it("cuts a large commit into groups that each fit a message, with growing ids", async () => {
@@ -156,7 +156,7 @@ describe("commits", () => {
       return { ...event, event: { ...event.event, dimensions: wide } };
     });
     await log.append(events);
-    await eventually(() => expect(groups().flatMap(({ events }) => JSON.parse(`[${events}]`))).toHaveLength(300));
+    await eventually(() => expect(groups().flatMap(({ entries }) => JSON.parse(`[${entries}]`))).toHaveLength(300));
     expect(messages.length).toBeGreaterThan(1);
     const ids = groups().map(({ id }) => id);
     expect(ids).toEqual([...new Set(ids)].toSorted((a, b) => a - b));
@@ -236,7 +236,7 @@ describe("delivery", () => {
     await log.nudge();
     expect(groups()).toHaveLength(3);
     expect(groups()[2]).toEqual(groups()[1]);
-    expect(groups()[2]?.events).toContain(late.identifier);
+    expect(groups()[2]?.entries).toContain(late.identifier);
   });
 
   it("is woken by the alarm alone after a restart", async () => {
