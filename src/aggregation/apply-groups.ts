@@ -25,6 +25,7 @@ const STATEMENTS: Record<GroupKind, readonly { readonly sql: string; readonly su
     { sql: DELETE_CANCELLED_SURVIVORS, survivors: true },
     { sql: RESTORE_WINDOW_SURVIVORS, survivors: true },
   ],
+  rejections: [],
 };
 
 /**
@@ -35,7 +36,7 @@ const STATEMENTS: Record<GroupKind, readonly { readonly sql: string; readonly su
  */
 export async function applyGroups(db: D1Database, groups: readonly Group[]): Promise<void> {
   const once = withoutRepeats(groups);
-  const statements = (["events", "cancellations"] as const).flatMap((kind) => {
+  const statements = (["events", "cancellations", "rejections"] as const).flatMap((kind) => {
     const entries = once.filter((group) => group.kind === kind).map((group) => group.entries);
     return packByBytes(entries, STATEMENT_BYTES).flatMap((packed) => statementsFor(db, kind, `[${packed}]`));
   });

@@ -10,6 +10,7 @@ import {
   HEADER_BYTES,
   type LoggedCancellation,
   type LoggedEvent,
+  type LoggedRejection,
   MESSAGE_BYTES,
 } from "../metering/groups.ts";
 import { UNIQUENESS_MS } from "../metering/limits.ts";
@@ -32,6 +33,14 @@ export type NewEvent = {
   readonly keyDigest: string;
   readonly reportDigest: string;
 };
+
+/** An event of a stream that was refused, on its way into the log; unique by a key of its own, so that a retry reports it once. */
+export type NewRejection = Omit<NewEvent, "event"> & {
+  readonly rejection: Pick<LoggedRejection, "livemode" | "meter" | "code" | "message">;
+};
+
+/** What the log appends. */
+export type NewEntry = NewEvent | NewRejection;
 
 /** Who asks whether an event was accepted: the parts of a NewEvent that tell. */
 export type Inquiry = Pick<NewEvent, "key" | "id" | "keyDigest" | "reportDigest">;
@@ -84,7 +93,7 @@ const SEND_TIMEOUT_MS = 30_000;
 const ALARM_DELAY_MS = 2_000;
 
 type Waiting = {
-  readonly events: readonly NewEvent[];
+  readonly entries: readonly NewEntry[];
   readonly resolve: (outcomes: AppendOutcome[]) => void;
   readonly reject: (error: unknown) => void;
 };
@@ -118,9 +127,9 @@ export class EventLog extends DurableObject<Env> {
    * Makes events durable and unique; the answers come in their order, and only once they are on
    * disk. What arrives while a commit is being written goes into the next one together.
    */
-  append(events: readonly NewEvent[]): Promise<AppendOutcome[]> {
+  append(entries: readonly NewEntry[]): Promise<AppendOutcome[]> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ events, resolve, reject });
+      this.#waiting.push({ entries, resolve, reject });
       if (this.#committing) return;
       this.#committing = true;
       this.#commitAll()
@@ -205,11 +214,11 @@ export class EventLog extends DurableObject<Env> {
       this.#waiting = [];
       const now = Date.now();
       try {
-        const outcomes = this.ctx.storage.transactionSync(() => this.#commit(calls.flatMap((call) => call.events)));
+        const outcomes = this.ctx.storage.transactionSync(() => this.#commit(calls.flatMap((call) => call.entries)));
         let from = 0;
-        for (const { events, resolve } of calls) {
-          resolve(outcomes.slice(from, from + events.length));
-          from += events.length;
+        for (const { entries, resolve } of calls) {
+          resolve(outcomes.slice(from, from + entries.length));
+          from += entries.length;
         }
         this.#sendSoon();
         // The answers leave once this is on disk (output gate); meanwhile the next group gathers.
@@ -231,22 +240,29 @@ export class EventLog extends DurableObject<Env> {
   }
 
   /** One transaction: recognise, remember, append, arm the alarm. */
-  #commit(events: readonly NewEvent[]): AppendOutcome[] {
+  #commit(entries: readonly NewEntry[]): AppendOutcome[] {
     const now = this.#store.receiptTime(Date.now());
     const full = this.#store.size > settingsOf(this.env).LOG_HIGH_WATER_MB * 1_000_000;
-    const logged: string[] = [];
-    const outcomes = events.map((event): AppendOutcome => {
-      const known = this.#recognise(event, now);
+    const events: string[] = [];
+    const rejections: string[] = [];
+    const outcomes = entries.map((entry): AppendOutcome => {
+      const known = this.#recognise(entry, now);
       if (known !== undefined) return known;
       if (full) return { outcome: "full" };
-      const timestamp = event.event.timestamp ?? now;
-      const { key, id: eventId, identifier, keyDigest, reportDigest } = event;
-      this.#store.remember(key, { eventId, received: now, timestamp, keyDigest, reportDigest });
-      const entry: LoggedEvent = { ...event.event, id: eventId, identifier, timestamp, received: now };
-      logged.push(JSON.stringify(entry));
+      const { key, id, identifier, keyDigest, reportDigest } = entry;
+      const timestamp = ("event" in entry ? entry.event.timestamp : undefined) ?? now;
+      this.#store.remember(key, { eventId: id, received: now, timestamp, keyDigest, reportDigest });
+      if ("event" in entry) {
+        const logged: LoggedEvent = { ...entry.event, id, identifier, timestamp, received: now };
+        events.push(JSON.stringify(logged));
+      } else {
+        const logged: LoggedRejection = { ...entry.rejection, id, identifier, received: now };
+        rejections.push(JSON.stringify(logged));
+      }
       return { outcome: "accepted", received: now, timestamp };
     });
-    this.#appendGroups("events", logged, now);
+    this.#appendGroups("events", events, now);
+    this.#appendGroups("rejections", rejections, now);
     return outcomes;
   }
 

@@ -18,8 +18,22 @@ export type LoggedCancellation = LoggedEvent & {
   readonly cancelled: number;
 };
 
+/** An event of a stream that was refused, on its way to an error report. */
+export type LoggedRejection = {
+  readonly id: string;
+  readonly livemode: boolean;
+  /** The meter it was for; null when there is none of that name. */
+  readonly meter: string | null;
+  /** Why: one of the error report's codes. */
+  readonly code: string;
+  readonly message: string;
+  readonly identifier: string;
+  /** ms */
+  readonly received: number;
+};
+
 /** What a group holds; each kind has its own statements in D1. */
-export type GroupKind = "events" | "cancellations";
+export type GroupKind = "events" | "cancellations" | "rejections";
 
 /** Entries of one kind that one shard committed together. Cut once, never again; the id is never used for another. */
 export type Group = {
@@ -63,7 +77,7 @@ export function packByBytes(texts: readonly string[], limit: number): string[] {
 export const encodeMessage = (groups: readonly Group[]): string =>
   groups.map(({ shard, id, kind, entries }) => `${JSON.stringify({ shard, id, kind })}\n${entries}`).join("\n");
 
-const KINDS: readonly unknown[] = ["events", "cancellations"] satisfies GroupKind[];
+const KINDS: readonly unknown[] = ["events", "cancellations", "rejections"] satisfies GroupKind[];
 
 /** Throws on anything that `encodeMessage` did not write. */
 export function decodeMessage(text: string): Group[] {
