@@ -87,6 +87,25 @@ CREATE TABLE IF NOT EXISTS window_survivors (
   PRIMARY KEY (meter, customer, window_start)
 ) WITHOUT ROWID;
 
+-- Events of streams that were refused. Written by the aggregator, read by /v2/core/events, deleted by
+-- the scheduled handler 30 days after their report was created. The key is the rejected event's own,
+-- without its report: which report that is depends on when it arrives, so a redelivered row would
+-- have another one, and must change nothing.
+CREATE TABLE IF NOT EXISTS rejections (
+  id TEXT PRIMARY KEY,
+  livemode INTEGER NOT NULL,
+  meter TEXT, -- NULL when there is no meter of the name
+  code TEXT NOT NULL,
+  message TEXT NOT NULL,
+  identifier TEXT NOT NULL,
+  received INTEGER NOT NULL, -- ms; all of one report are of the same 10 seconds
+  report TEXT NOT NULL -- id; sorts by mode and creation. See src/aggregation/error-reports.ts
+) WITHOUT ROWID;
+
+-- Reports are listed, counted and deleted by this index alone. It is a second row to pay for per
+-- rejected event, which is rare beside accepted ones.
+CREATE INDEX IF NOT EXISTS rejections_by_report ON rejections (report, meter, code, received);
+
 -- What a deployment may not change while there is data, recorded by the first isolate that starts.
 -- Read once by every isolate.
 CREATE TABLE IF NOT EXISTS deployment (

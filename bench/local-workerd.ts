@@ -1,6 +1,7 @@
 // One workerd that runs several of this project's Workers from their own wrangler.toml, in this
 // process and without the proxies of `wrangler dev`, so that a bench measures the Workers.
 import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -53,6 +54,7 @@ async function workerOptions(config: string, folder: string) {
   return {
     ...options,
     name,
+    bindings: { ...Object(options.bindings), SESSION_SECRET: randomBytes(32).toString("base64url") },
     routes: routes.map(String),
     modules: true as const,
     modulesRoot: outdir,

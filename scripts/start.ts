@@ -1,5 +1,6 @@
 // `npm start`: a local edgemeter on workerd, with its data on disk. PORT and STATE_DIR are honoured.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
@@ -64,6 +65,16 @@ async function prepareDatabase(): Promise<void> {
   if ((await exitOf(child)) !== 0) fail(`the local database could not be prepared.\n${output}`);
 }
 
+/** The file with the secret that signs the tokens of streams, made once, so that they outlive a restart. */
+async function sessionSecret(): Promise<string> {
+  const file = path.join(stateDir, "secrets.env");
+  const line = `SESSION_SECRET="${randomBytes(32).toString("base64url")}"\n`;
+  await writeFile(file, line, { flag: "wx", mode: 0o600 }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EEXIST") throw error;
+  });
+  return file;
+}
+
 /** Whether the Worker answers within a minute, and before `server` ends. */
 async function isReady(server: ChildProcess): Promise<boolean> {
   const deadline = Date.now() + 60_000;
@@ -98,6 +109,7 @@ if (!(await portIsFree())) fail(`port ${port} is in use. Choose another one: POR
 await prepareDatabase();
 
 const options = ["--port", String(port), "--ip", "127.0.0.1", "--inspector-port", "0", "--persist-to", stateDir];
+options.push("--env-file", await sessionSecret());
 const server = wrangler(["dev", ...options, "--log-level", "error", "--show-interactive-dev-session=false"], "inherit");
 
 let stopping = false;

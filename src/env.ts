@@ -28,6 +28,8 @@ export type Env = Readonly<
     CUSTOMER_METER: DurableObjectNamespace<CustomerMeter>;
     EVENT_LOG: DurableObjectNamespace<EventLog>;
     SYNC_EVENTS_LIMIT: RateLimit;
+    /** Signs the tokens of streams; without it there are no streams. */
+    SESSION_SECRET?: string;
   } & Record<keyof Settings, string>
 >;
 

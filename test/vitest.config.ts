@@ -11,16 +11,24 @@ if (process.env.SEED === undefined) {
 }
 const seed = Number(process.env.SEED);
 
+/** Stories of the model test; `npm run soak` plays more. */
+const modelRuns = Number(process.env.SOAK_RUNS ?? 300);
+
 export default defineConfig({
   test: {
-    provide: { seed },
+    provide: { seed, modelRuns },
     projects: [
       // Pure rules, on plain Node.
       { root, test: { name: "domain", include: ["test/domain/**/*.test.ts"] } },
       // Durable Objects, D1, queue and alarms, inside workerd.
       {
         root,
-        plugins: [cloudflareTest({ wrangler: { configPath: path.join(root, "wrangler.toml") } })],
+        plugins: [
+          cloudflareTest({
+            wrangler: { configPath: path.join(root, "wrangler.toml") },
+            miniflare: { bindings: { SESSION_SECRET: "no secret: what the tests sign tokens with" } },
+          }),
+        ],
         test: {
           name: "worker",
           include: ["test/worker/**/*.test.ts"],

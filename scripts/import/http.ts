@@ -63,6 +63,7 @@ async function attempt(server: Server, request: Request): Promise<Answer> {
   const { ok, status } = response;
   const answer = { ok, status, body: parseJson(text) };
   const why = errorOf(answer).message;
+  if (isExpired(answer)) return answer;
   if (status === 401 || status === 403) throw new ImportError(`the server refused the API key: ${why}`);
   if (status < 200 || (status >= 300 && status < 400)) {
     throw new ImportError(`${server.url} answered with status ${status}. Is it an edgemeter?`);
@@ -91,6 +92,10 @@ async function exchange(server: Server, request: Request): Promise<{ response: R
     clearTimeout(timer);
   }
 }
+
+/** Whether a stream session has to be renewed (wire contract, section 2). */
+export const isExpired = (answer: Answer): boolean =>
+  answer.status === 401 && errorOf(answer).code === "billing_meter_event_session_expired";
 
 /** fetch says "fetch failed"; its cause says why. */
 function reasonOf(error: unknown): string {

@@ -13,6 +13,8 @@ export type ImportOptions = Mapping & {
   readonly shiftToNow: boolean;
   /** Requests at a time. */
   readonly concurrency: number;
+  /** Send batches over a stream session instead of one event at a time. */
+  readonly stream: boolean;
   /** Create the meter with this formula when there is none. */
   readonly createMeter: Formula | undefined;
 };
@@ -28,6 +30,7 @@ type Parsed = {
   readonly url: string;
   readonly key: string;
   readonly shiftToNow?: boolean;
+  readonly stream?: boolean;
   readonly concurrency: number;
   readonly source?: string;
   readonly createMeter?: Formula;
@@ -73,6 +76,7 @@ export function parseOptions(argv: readonly string[]): ImportOptions {
     .addOption(new Option("--key <key>", "API key").env("EDGEMETER_API_KEY").default(LOCAL_KEYS.test).argParser(apiKey))
     .option("--shift-to-now", "move all timestamps by the same time, so that the newest is now")
     .addOption(new Option("--concurrency <n>", "requests at a time").default(32).argParser(positiveInteger))
+    .option("--stream", "send 100 events a request over a stream session; then duplicates count as accepted")
     .option("--source <name>", "name of the source in the identifiers (default: the file's name)")
     .addOption(new Option("--create-meter <formula>", "create the meter if there is none").choices(FORMULAS))
     .addHelpText("after", HELP)
@@ -81,7 +85,13 @@ export function parseOptions(argv: readonly string[]): ImportOptions {
     .parse(argv);
 
   const [file = ""] = program.args;
-  const { source = path.basename(file), shiftToNow = false, createMeter, ...parsed } = program.opts<Parsed>();
+  const {
+    source = path.basename(file),
+    shiftToNow = false,
+    stream = false,
+    createMeter,
+    ...parsed
+  } = program.opts<Parsed>();
   const customer = customerChoice(parsed);
   if (customer === undefined) {
     return program.error("error: one of --customer-column, --customer and --spread-customers is needed");
@@ -89,7 +99,7 @@ export function parseOptions(argv: readonly string[]): ImportOptions {
   const { eventName, valueColumn, timestampColumn, url, key, concurrency } = parsed;
   return {
     ...{ file, source, eventName, valueColumn, timestampColumn, customer },
-    ...{ url, key, shiftToNow, concurrency, createMeter },
+    ...{ url, key, shiftToNow, stream, concurrency, createMeter },
   };
 }
 

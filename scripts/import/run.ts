@@ -1,6 +1,6 @@
 import { stat } from "node:fs/promises";
 import type { Formula } from "../../src/metering/meters.ts";
-import { eventSender } from "./client.ts";
+import { BATCH_SIZE, batchSender, eventSender } from "./client.ts";
 import { columnIndex, eventMapper, type ImportedEvent } from "./events.ts";
 import { ImportError } from "./import-error.ts";
 import { workInLanes } from "./lanes.ts";
@@ -13,6 +13,9 @@ import { newestTimestamp, shiftToNow } from "./shift.ts";
 
 /** Rows held at a time for each request under way: enough for the rows of one customer not to hold up the others. */
 const WINDOW_PER_REQUEST = 64;
+
+/** Stream requests at a time, at most: each is a hundred events. */
+const STREAM_CONCURRENCY = 8;
 
 /**
  * Replays a file, counting in `tally` as it goes. Ends early once `stop` is aborted. Throws an
@@ -50,6 +53,18 @@ export async function runImport(options: ImportOptions, tally: Tally, stop: Abor
     }
   }
 
+  const sendBatch = batchSender(server, meter);
+  let batches = 0;
+
+  /** Sends a batch; when it is refused as a whole, each event by itself, so that only the bad ones are rejected. */
+  async function workOnBatch(batch: readonly ImportedEvent[]): Promise<void> {
+    const sent = await sendBatch(batch);
+    const [first, ...others] = batch;
+    if (sent.outcome === "accepted") for (const { row } of batch) count("accepted", row);
+    else if (first !== undefined && others.length === 0) await reject(first.row, sent.error);
+    else for (const event of batch) await workOnBatch([event]);
+  }
+
   async function work(event: ImportedEvent): Promise<void> {
     const sent = await sendEvent(event);
     if (sent.outcome === "rejected") await reject(event.row, sent.error);
@@ -58,13 +73,32 @@ export async function runImport(options: ImportOptions, tally: Tally, stop: Abor
 
   const progress = new Progress("importing", tally, size);
   try {
-    const window = concurrency * WINDOW_PER_REQUEST;
-    await workInLanes(events(), { laneOf: ({ customer }) => customer, work, concurrency, window, stop });
+    if (options.stream) {
+      // A stream takes no turns, so each batch has a lane of its own.
+      const laneOf = (): string => String(batches++);
+      const limits = { concurrency: Math.min(concurrency, STREAM_CONCURRENCY), window: 2 * STREAM_CONCURRENCY };
+      await workInLanes(inBatches(events(), BATCH_SIZE), { laneOf, work: workOnBatch, ...limits, stop });
+    } else {
+      const window = concurrency * WINDOW_PER_REQUEST;
+      await workInLanes(events(), { laneOf: ({ customer }) => customer, work, concurrency, window, stop });
+    }
   } finally {
     progress.stop();
     await rejectedRows.close();
   }
   if (tally.rejected > 0) console.error(`import: the rejected rows are in ${rejectedRows.file}`);
+}
+
+async function* inBatches<T>(items: AsyncIterable<T>, size: number): AsyncGenerator<readonly T[], void, undefined> {
+  let batch: T[] = [];
+  for await (const item of items) {
+    batch.push(item);
+    if (batch.length === size) {
+      yield batch;
+      batch = [];
+    }
+  }
+  if (batch.length > 0) yield batch;
 }
 
 /** Reads the file once for its newest timestamp; the shift in ms. */

@@ -1,5 +1,7 @@
 import { type Group, type GroupKind, packByBytes } from "../metering/groups.ts";
 import { KEEPS_SURVIVORS } from "../metering/meters.ts";
+import { INSERT_REJECTIONS } from "./error-report-statements.ts";
+import { withReports } from "./error-reports.ts";
 import {
   ADD_TO_HOURLY_SUMMARIES,
   CANCEL_EVENTS,
@@ -25,19 +27,20 @@ const STATEMENTS: Record<GroupKind, readonly { readonly sql: string; readonly su
     { sql: DELETE_CANCELLED_SURVIVORS, survivors: true },
     { sql: RESTORE_WINDOW_SURVIVORS, survivors: true },
   ],
-  rejections: [],
+  rejections: [{ sql: INSERT_REJECTIONS }],
 };
 
 /**
  * Stores the entries of these groups and brings the summaries up to date, in one transaction. What
  * is already stored changes nothing, so any group may come again, alone, twice at once or beside
- * others, and a cancellation before its event. Throws when D1 did not say that the transaction
- * succeeded; it may have.
+ * others, and a cancellation before its event. `now` (ms) decides which error report takes rejections
+ * that are new. Throws when D1 did not say that the transaction succeeded; it may have.
  */
-export async function applyGroups(db: D1Database, groups: readonly Group[]): Promise<void> {
+export async function applyGroups(db: D1Database, groups: readonly Group[], now: number): Promise<void> {
   const once = withoutRepeats(groups);
   const statements = (["events", "cancellations", "rejections"] as const).flatMap((kind) => {
-    const entries = once.filter((group) => group.kind === kind).map((group) => group.entries);
+    const ofKind = once.filter((group) => group.kind === kind).map((group) => group.entries);
+    const entries = kind === "rejections" ? ofKind.map((group) => withReports(group, now)) : ofKind;
     return packByBytes(entries, STATEMENT_BYTES).flatMap((packed) => statementsFor(db, kind, `[${packed}]`));
   });
   if (statements.length > 0) await db.batch(statements);

@@ -20,7 +20,7 @@ export async function consume(batch: MessageBatch, env: Env): Promise<void> {
 
 async function applyAndConfirm(groups: readonly Group[], env: Env): Promise<void> {
   try {
-    await applyGroups(eventsDatabase(env), groups);
+    await applyGroups(eventsDatabase(env), groups, Date.now());
   } catch (error) {
     if (groups.length > 1 && isAboutData(error)) {
       // One group's data must not hold up the others.

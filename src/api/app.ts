@@ -4,17 +4,13 @@ import type { Env } from "../env.ts";
 import { logError } from "../log.ts";
 import { newId } from "../metering/identifiers.ts";
 import { LIMITS } from "../metering/limits.ts";
-import { authenticate } from "./auth.ts";
-import { API_INFO, docsPage, SECURITY } from "./docs.ts";
+import { authenticate, authenticateSession } from "./auth.ts";
+import { API_INFO, docsPage, SECURITY, SESSION_SECURITY } from "./docs.ts";
 import type { Endpoint } from "./endpoint.ts";
+import { ENDPOINTS } from "./endpoints.ts";
 import { type ApiError, type Door, errorResponse } from "./errors.ts";
-import { eventSummaryEndpoints } from "./v1/event-summaries.ts";
-import { meterEndpoints } from "./v1/meters.ts";
-import { meterEventEndpoints } from "./v2/meter-events.ts";
 
 type App = { Bindings: Env; Variables: { requestId: string } };
-
-const ENDPOINTS: readonly Endpoint[] = [...meterEventEndpoints, ...meterEndpoints, ...eventSummaryEndpoints];
 
 /** The HTTP side: every endpoint, the description of the API, and Stripe's `error` object for everything else. */
 export function createApp(): OpenAPIHono<App> {
@@ -25,6 +21,7 @@ export function createApp(): OpenAPIHono<App> {
     app.on(endpoint.method.toUpperCase(), endpoint.path.replaceAll(/\{(\w+)\}/g, ":$1"), (c) => serve(endpoint, c));
   }
   app.openAPIRegistry.registerComponent("securitySchemes", "key", SECURITY);
+  app.openAPIRegistry.registerComponent("securitySchemes", "session", SESSION_SECURITY);
   app.get("/openapi.json", (c) => c.json(app.getOpenAPI31Document(API_INFO)));
   app.get("/docs", (c) => c.html(docsPage(app.getOpenAPI31Document(API_INFO))));
   app.notFound((c) => errorResponse(doorOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
@@ -36,9 +33,13 @@ export function createApp(): OpenAPIHono<App> {
 }
 
 /** One call, from the key to the answer. */
-async function serve({ door, limited, call }: Endpoint, c: Context<App>): Promise<Response> {
+async function serve({ door, limited, auth, call }: Endpoint, c: Context<App>): Promise<Response> {
   const { env, executionCtx: execution } = c;
-  const key = await authenticate(c.req.header("authorization"), env.DB, execution);
+  const now = Date.now();
+  const authorization = c.req.header("authorization");
+  const key = await (auth === "session"
+    ? authenticateSession(authorization, env, execution, now)
+    : authenticate(authorization, env.DB, execution));
   if (!key.ok) return errorResponse(door, key.error);
   if (limited && key.value.livemode && !(await env.SYNC_EVENTS_LIMIT.limit({ key: key.value.id })).success) {
     return errorResponse(door, { reason: "rate_limited" });
@@ -50,7 +51,7 @@ async function serve({ door, limited, call }: Endpoint, c: Context<App>): Promis
       message: `An Idempotency-Key can have at most ${LIMITS.idempotencyKeyLength} characters.`,
     });
   }
-  const context = { door, key: key.value, env, execution, now: Date.now(), idempotencyKey };
+  const context = { door, key: key.value, env, execution, now, idempotencyKey };
   const answer = await call(c.req.raw, c.req.param(), context);
   return answer.ok
     ? new Response(answer.value, { headers: { "content-type": "application/json" } })

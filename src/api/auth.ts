@@ -1,7 +1,8 @@
-import type { Execution } from "../env.ts";
+import type { Env, Execution } from "../env.ts";
 import { err, ok, type Result } from "../metering/result.ts";
-import { type ApiKey, findKey } from "../storage/keys.ts";
+import { type ApiKey, findKey, isKnownRevoked } from "../storage/keys.ts";
 import type { ApiError } from "./errors.ts";
+import { readToken } from "./session-tokens.ts";
 
 const BEARER = /^Bearer +(\S+) *$/i;
 const BASIC = /^Basic +([A-Za-z0-9+/]+={0,2}) *$/i;
@@ -16,6 +17,19 @@ export async function authenticate(
   const secret = secretOf(header);
   const key = secret === undefined ? undefined : await findKey(db, secret, execution);
   return key === undefined ? err({ reason: "invalid_key" }) : ok(key);
+}
+
+/** Who streams, by the token of a session; refused once its API key is known to be revoked. `now` in ms. */
+export async function authenticateSession(
+  header: string | undefined,
+  { DB, SESSION_SECRET }: Env,
+  execution: Execution,
+  now: number,
+): Promise<Result<ApiKey, ApiError>> {
+  const token = header === undefined ? undefined : BEARER.exec(header)?.[1];
+  const key = await readToken(token ?? "", SESSION_SECRET, now);
+  if (!key.ok) return key;
+  return (await isKnownRevoked(DB, key.value, execution)) ? err({ reason: "invalid_session" }) : key;
 }
 
 function secretOf(header: string): string | undefined {

@@ -3,17 +3,22 @@ import { LIMITS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
 import type { ApiError, Door } from "./errors.ts";
 
-const BODY_TOO_LARGE: ApiError = { reason: "body_too_large", limit: LIMITS.bodyBytes };
-
 /** What a request says, before any schema has seen it. */
 export type Fields = Readonly<Record<string, unknown>>;
 
 const FORM = "application/x-www-form-urlencoded";
 const JSON_TYPE = "application/json";
 
-/** Reads a request's body as the door's encoding: forms for v1, a JSON object for v2. An absent body has no fields. */
-export async function readBody(request: Request, door: Door): Promise<Result<Fields, ApiError>> {
-  const text = await readText(request);
+/**
+ * Reads a request's body as the door's encoding: forms for v1, a JSON object for v2. An absent body
+ * has no fields. `limit` in bytes.
+ */
+export async function readBody(
+  request: Request,
+  door: Door,
+  limit: number = LIMITS.bodyBytes,
+): Promise<Result<Fields, ApiError>> {
+  const text = await readText(request, limit);
   if (!text.ok) return text;
   if (text.value === "") return ok({});
   const expected = door === "v1" ? FORM : JSON_TYPE;
@@ -23,13 +28,13 @@ export async function readBody(request: Request, door: Door): Promise<Result<Fie
 }
 
 /** Reads no more of a body than the limit allows, and only well-formed UTF-8. */
-async function readText(request: Request): Promise<Result<string, ApiError>> {
+async function readText(request: Request, limit: number): Promise<Result<string, ApiError>> {
   if (request.body === null) return ok("");
   // A body with a length has no more bytes than that; one without is counted as it comes.
   const length = request.headers.get("content-length");
-  if (Number(length ?? 0) > LIMITS.bodyBytes) return err(BODY_TOO_LARGE);
-  const bytes = length === null ? await readBytes(request.body) : await request.arrayBuffer();
-  if (bytes === undefined) return err(BODY_TOO_LARGE);
+  if (Number(length ?? 0) > limit) return err({ reason: "body_too_large", limit });
+  const bytes = length === null ? await readBytes(request.body, limit) : await request.arrayBuffer();
+  if (bytes === undefined) return err({ reason: "body_too_large", limit });
   try {
     return ok(new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(bytes));
   } catch {
@@ -44,16 +49,16 @@ const DRAINED_BYTES = 8_000_000;
  * A body's bytes, or nothing when they are more than the limit. What is too long is still read for a
  * while: an answer in the middle of a body often ends as a reset connection at its sender.
  */
-async function readBytes(body: ReadableStream<Uint8Array>): Promise<Uint8Array | undefined> {
+async function readBytes(body: ReadableStream<Uint8Array>, limit: number): Promise<Uint8Array | undefined> {
   let chunks: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of body) {
     bytes += chunk.byteLength;
-    if (bytes <= LIMITS.bodyBytes) chunks.push(chunk);
+    if (bytes <= limit) chunks.push(chunk);
     else chunks = [];
-    if (bytes > LIMITS.bodyBytes + DRAINED_BYTES) break;
+    if (bytes > limit + DRAINED_BYTES) break;
   }
-  return bytes > LIMITS.bodyBytes ? undefined : Buffer.concat(chunks);
+  return bytes > limit ? undefined : Buffer.concat(chunks);
 }
 
 function parseJsonObject(text: string): Result<Fields, ApiError> {

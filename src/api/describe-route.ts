@@ -3,7 +3,17 @@ import type { Definition, Shape } from "./endpoint.ts";
 
 /** The part of the OpenAPI document that an endpoint's definition makes. */
 export function describeRoute(
-  { door, method, path, summary, description, tag, response, errors = [] }: Omit<Definition<Shape, Shape>, "handle">,
+  {
+    door,
+    method,
+    path,
+    summary,
+    description,
+    tag,
+    response,
+    auth,
+    errors = [],
+  }: Omit<Definition<Shape, Shape>, "handle">,
   fields: z.ZodObject,
   params: z.ZodObject,
 ): RouteConfig {
@@ -17,6 +27,7 @@ export function describeRoute(
     path,
     summary,
     tags: [tag],
+    ...(auth === "session" ? { security: [{ session: [] }] } : {}),
     ...(description === undefined && errors.length === 0
       ? {}
       : {

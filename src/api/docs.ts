@@ -21,6 +21,12 @@ export const SECURITY = {
     "An API key, `sk_test_…` or `sk_live_…`; its prefix is the mode. Basic auth with the key as user name works too.",
 };
 
+export const SESSION_SECURITY = {
+  type: "http" as const,
+  scheme: "bearer",
+  description: "The `authentication_token` of a meter event session. It lasts 15 minutes.",
+};
+
 /** The parts of an OpenAPI document that the page shows. */
 type Schema = {
   $ref?: string;

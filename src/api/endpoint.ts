@@ -46,11 +46,15 @@ export type Definition<Params extends Shape, Fields extends Shape> = {
   readonly errors?: readonly string[];
   /** Whether calls count against the limit of events per live key. */
   readonly limited?: boolean;
+  /** Who may call: holders of an API key, unless given, or of a session's token. */
+  readonly auth?: "key" | "session";
+  /** What a body may have (bytes); LIMITS.bodyBytes unless given. */
+  readonly bodyBytes?: number;
   readonly handle: (call: Call<InputOf<Params, Fields>>) => Promise<Answer>;
 };
 
 /** An endpoint as the app mounts it: its description, and what it does with a request. */
-export type Endpoint = Pick<Definition<Shape, Shape>, "door" | "method" | "path" | "limited"> & {
+export type Endpoint = Pick<Definition<Shape, Shape>, "door" | "method" | "path" | "limited" | "auth"> & {
   readonly route: RouteConfig;
   readonly call: (
     request: Request,
@@ -68,7 +72,7 @@ export type Endpoint = Pick<Definition<Shape, Shape>, "door" | "method" | "path"
 export function defineEndpoint<Fields extends Shape, Params extends Shape = Record<never, never>>(
   definition: Definition<Params, Fields>,
 ): Endpoint {
-  const { door, method, path, handle } = definition;
+  const { door, method, path, bodyBytes, handle } = definition;
   const fields = z.strictObject({ ...definition.fields, ...(door === "v1" ? { expand: EXPAND } : {}) });
   const params = z.strictObject(definition.params ?? ({} as Params));
   return {
@@ -76,9 +80,11 @@ export function defineEndpoint<Fields extends Shape, Params extends Shape = Reco
     method,
     path,
     limited: definition.limited ?? false,
+    auth: definition.auth ?? "key",
     route: describeRoute(definition, fields, params),
     call: async (request, rawParams, context) => {
-      const raw = method === "get" ? parseForm(new URL(request.url).search.slice(1)) : await readBody(request, door);
+      const raw =
+        method === "get" ? parseForm(new URL(request.url).search.slice(1)) : await readBody(request, door, bodyBytes);
       if (!raw.ok) return raw;
       const inPath = check(params, rawParams);
       if (!inPath.ok) return inPath;

@@ -7,6 +7,11 @@ export type Door = "v1" | "v2";
 export type RequestError =
   | { readonly reason: "no_key" }
   | { readonly reason: "invalid_key" }
+  /** No token of a session, a forged one, or one whose API key was revoked. */
+  | { readonly reason: "invalid_session" }
+  | { readonly reason: "session_expired" }
+  /** The deployment has no secret to sign and check tokens with. */
+  | { readonly reason: "sessions_not_configured" }
   | { readonly reason: "rate_limited" }
   | { readonly reason: "unknown_url"; readonly method: string; readonly path: string }
   | { readonly reason: "method_not_allowed"; readonly method: string; readonly path: string; readonly allowed: string }
@@ -35,7 +40,9 @@ type WireError = {
   readonly v1Status?: 400;
   readonly v2Code: string;
   /** v2: `error.type`, which the SDKs look at first; absent unless given. */
-  readonly v2Type?: "idempotency_error" | "rate_limit";
+  readonly v2Type?: "idempotency_error" | "rate_limit" | "temporary_session_expired";
+  /** v2: `error.doc_url` (the spec needs one for an expired session), absent unless given. */
+  readonly docUrl?: string;
   /** What `stripe-should-retry` says; the SDK decides by the status when it is absent. */
   readonly retry?: boolean;
   readonly headers?: Readonly<Record<string, string>>;
@@ -88,7 +95,7 @@ function describe(error: ApiError): WireError {
     case "payload_invalid_value":
       return {
         status: 400,
-        message: /^[0-9]{16,}$/.test(error.value)
+        message: hasTooManyDigits(error.value)
           ? `The value in the event payload can have at most 15 digits. Received ${error.value}.`
           : `The value in the event payload must be a positive integer of at most 15 digits. Received ${error.value}.`,
         param: `payload[${error.key}]`,
@@ -133,6 +140,22 @@ function describe(error: ApiError): WireError {
         v2Type: "idempotency_error",
         retry: false,
       };
+    case "invalid_cancel_configuration":
+      return {
+        status: 400,
+        message: whyNotCancelled(error),
+        param: error.cause === "other_meter" ? "event_name" : "cancel[identifier]",
+        v2Code: "invalid_cancel_configuration",
+        retry: false,
+      };
+    case "no_such_event":
+      return {
+        status: error.param === "identifier" ? 404 : 400,
+        message: `No such meter event: '${error.id}'`,
+        param: error.param,
+        v1Code: "resource_missing",
+        v2Code: "not_found",
+      };
     case "meter_name_taken":
       return {
         status: 400,
@@ -156,6 +179,14 @@ function describe(error: ApiError): WireError {
         v1Code: "resource_missing",
         v2Code: "not_found",
       };
+    case "no_such_core_event":
+      return {
+        status: 404,
+        message: `No such event: '${error.id}'`,
+        param: "id",
+        v1Code: "resource_missing",
+        v2Code: "not_found",
+      };
     case "misaligned_time":
       return { status: 400, message: misaligned(error), param: error.param, v2Code: "invalid_fields" };
     case "no_key":
@@ -172,6 +203,33 @@ function describe(error: ApiError): WireError {
         message: "Invalid API Key provided.",
         v2Code: "unauthorized",
         headers: ASK_FOR_KEY,
+      };
+    case "invalid_session":
+      return {
+        status: 401,
+        message:
+          "Invalid session token provided. Create a session with POST /v2/billing/meter_event_session, and use its authentication_token with Bearer auth.",
+        v2Code: "unauthorized",
+        headers: ASK_FOR_KEY,
+      };
+    case "session_expired":
+      return {
+        status: 401,
+        message: "The session of this token has expired. Create a new one with POST /v2/billing/meter_event_session.",
+        v2Code: "billing_meter_event_session_expired",
+        v2Type: "temporary_session_expired",
+        docUrl: "/docs",
+        headers: ASK_FOR_KEY,
+      };
+    case "sessions_not_configured":
+      return {
+        status: 503,
+        message:
+          "This deployment has no sessions for streams: it needs SESSION_SECRET, a random secret of at least 32 characters.",
+        v1Type: "api_error",
+        v2Code: "sessions_not_configured",
+        // Only its operator can change that.
+        retry: false,
       };
     case "rate_limited":
       return {
@@ -212,7 +270,7 @@ function describe(error: ApiError): WireError {
       return {
         status: 503,
         message:
-          "The event log is full until its events are aggregated. Nothing was stored; send the event again later.",
+          "The event log is full until its events are aggregated. Send the request again later, with the same identifiers or Idempotency-Key.",
         v1Type: "api_error",
         v2Code: "log_full",
         retry: true,
@@ -237,7 +295,30 @@ function describe(error: ApiError): WireError {
   }
 }
 
+/** What the answer to an error says, for those that are told later and elsewhere. */
+export const messageOf = (error: ApiError): string => describe(error).message;
+
+/** Whether a value fails for its length alone, which Stripe tells apart. */
+export const hasTooManyDigits = (value: string): boolean => /^[0-9]{16,}$/.test(value);
+
 const noActiveMeter = (eventName: string): string => `No active meter found for event name "${eventName}".`;
+
+function whyNotCancelled({
+  cause,
+  identifier,
+  eventName,
+}: Extract<ApiError, { reason: "invalid_cancel_configuration" }>): string {
+  switch (cause) {
+    case "unknown":
+      return `No event with identifier ${identifier} was received in the last 24 hours.`;
+    case "too_old":
+      return `The event with identifier ${identifier} was received more than 24 hours ago and can no longer be cancelled.`;
+    case "other_meter":
+      return `The event with identifier ${identifier} was not reported with event name "${eventName}".`;
+    case "already_cancelled":
+      return `The event with identifier ${identifier} is already cancelled.`;
+  }
+}
 
 function misaligned({
   param,
@@ -263,7 +344,7 @@ export function errorResponse(door: Door, error: ApiError): Response {
   const body =
     door === "v1"
       ? { type: wire.v1Type ?? "invalid_request_error", message, code: wire.v1Code, param: wire.param }
-      : { code: wire.v2Code, message, type: wire.v2Type };
+      : { code: wire.v2Code, message, type: wire.v2Type, doc_url: wire.docUrl };
   return new Response(JSON.stringify({ error: body }), {
     status: (door === "v1" ? wire.v1Status : undefined) ?? wire.status,
     headers: {

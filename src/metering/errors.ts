@@ -22,9 +22,19 @@ export type MeteringError =
   | { readonly reason: "duplicate_meter_event"; readonly identifier: string }
   /** The Idempotency-Key came before, with another body. */
   | { readonly reason: "idempotency_key_reused"; readonly key: string }
+  /** An adjustment names an event that cannot be cancelled. */
+  | {
+      readonly reason: "invalid_cancel_configuration";
+      readonly cause: "unknown" | "too_old" | "other_meter" | "already_cancelled";
+      readonly identifier: string;
+      readonly eventName: string;
+    }
+  | { readonly reason: "no_such_event"; readonly id: string; readonly param: string }
   | { readonly reason: "meter_name_taken"; readonly eventName: string }
   | { readonly reason: "no_such_meter"; readonly id: string; readonly param: string }
   | { readonly reason: "no_such_summary"; readonly id: string; readonly param: string }
+  /** No report that can be read: none, not yet, no longer, or of the other mode. */
+  | { readonly reason: "no_such_core_event"; readonly id: string }
   /** A boundary of a time range (unix seconds) that is not where its grouping needs it. */
   | {
       readonly reason: "misaligned_time";

@@ -17,6 +17,21 @@ export type EventReport = {
   readonly timestamp: number | undefined;
 };
 
+/** Why the rules of an event refuse a report. */
+export type Refusal = Extract<
+  MeteringError,
+  {
+    reason:
+      | "no_meter"
+      | "archived_meter"
+      | "payload_no_customer_defined"
+      | "payload_no_value_defined"
+      | "payload_invalid_value"
+      | "timestamp_too_far_in_past"
+      | "timestamp_in_future";
+  }
+>;
+
 /** A report that has passed every rule that needs neither lock nor log. */
 export type AdmittedEvent = {
   readonly meter: string;
@@ -83,11 +98,7 @@ export function readPayload(raw: unknown): Result<Payload, MeteringError> {
  * Applies the rules of an event in the order of the wire contract: the meter exists, is active,
  * customer present, value present, value valid, timestamp in reach. `now` in ms.
  */
-export function admit(
-  report: EventReport,
-  meter: Meter | undefined,
-  now: number,
-): Result<AdmittedEvent, MeteringError> {
+export function admit(report: EventReport, meter: Meter | undefined, now: number): Result<AdmittedEvent, Refusal> {
   const { eventName, payload, timestamp } = report;
   if (meter === undefined) return err({ reason: "no_meter", eventName });
   if (meter.status !== "active") return err({ reason: "archived_meter", eventName });
@@ -123,6 +134,14 @@ export function admit(
 /** An own key's value; `payload["constructor"]` alone would find what every object inherits. */
 const field = (payload: Payload, key: string): string | undefined =>
   Object.hasOwn(payload, key) ? payload[key] : undefined;
+
+/** The payload of a stored event: its dimensions, and customer and value under its meter's keys. */
+export function payloadOf(
+  { customer, value, dimensions }: Pick<AdmittedEvent, "customer" | "value" | "dimensions">,
+  { customerKey, valueKey, formula }: Meter,
+): Payload {
+  return { [customerKey]: customer, ...(formula === "count" ? {} : { [valueKey]: String(value) }), ...dimensions };
+}
 
 /** What is left of a payload without its customer and (unless ignored) its value: both stand in columns of their own. */
 function dimensionsOf(payload: Payload, { customerKey, valueKey, formula }: Meter): Payload | undefined {

@@ -23,11 +23,15 @@ export const timeOrderedId = (prefix: string, now: number): string =>
   prefix + now.toString(36).padStart(9, "0") + randomBytes(8).toString("hex");
 
 /**
- * The identifier of an event that came without one. From an Idempotency-Key it is always the same,
- * so that a retry meets the first attempt in the log (design, promise 2).
+ * The identifier of an event that came without one. From an Idempotency-Key (and its position, when
+ * several events came under one) it is always the same, so that a retry meets the first attempt in
+ * the log (design, promise 2).
  */
-export const serverIdentifier = (livemode: boolean, idempotencyKey: string | undefined): string =>
-  idempotencyKey === undefined ? `em_${newId()}` : `em_${digest("identifier", mode(livemode), idempotencyKey)}`;
+export function serverIdentifier(livemode: boolean, idempotencyKey: string | undefined, position?: number): string {
+  if (idempotencyKey === undefined) return `em_${newId()}`;
+  const place = position === undefined ? [] : [String(position)];
+  return `em_${digest("identifier", mode(livemode), idempotencyKey, ...place)}`;
+}
 
 const mode = (livemode: boolean): "live" | "test" => (livemode ? "live" : "test");
 

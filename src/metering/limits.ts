@@ -23,12 +23,19 @@ export const LIMITS = {
   idempotencyKeyLength: 255,
   /** Bytes of a request body. */
   bodyBytes: 256_000,
+  /** Bytes of the body of a stream's request. */
+  streamBodyBytes: 1_000_000,
+  /** Events in a stream's request. */
+  streamEvents: 100,
   /** Objects on one page of a list. */
   pageSize: 100,
 } as const;
 
 /** How long an identifier stays taken, and an Idempotency-Key is remembered (ms). */
 export const UNIQUENESS_MS = DAY_MS;
+
+/** How long a session's token lasts (ms). */
+export const SESSION_MS = 15 * MINUTE_MS;
 
 /** How far back an event's timestamp may lie: 35 calendar days (ms). */
 export const TIMESTAMP_PAST_MS = 35 * DAY_MS;

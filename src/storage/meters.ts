@@ -36,6 +36,8 @@ const ACTIVE_METERS = `
 const ANY_METER_BY_NAME =
   "SELECT * FROM meters WHERE livemode = ?1 AND event_name = ?2 ORDER BY status = 'active' DESC LIMIT 1";
 
+const METER_IDS_BY_NAME = "SELECT id FROM meters WHERE livemode = ?1 AND event_name = ?2";
+
 const LIST_BEFORE = `
   SELECT * FROM meters
   WHERE livemode = ?1 AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR id < ?3)
@@ -76,6 +78,15 @@ async function loadActiveMeters(db: D1Database, keys: readonly string[]): Promis
     .bind(`[${keys.join(",")}]`)
     .all<MeterRow>();
   return new Map(results.map(toMeter).map((meter) => [cacheKey(meter.livemode, meter.eventName), meter]));
+}
+
+/** The ids of all meters, active or not, that have this event name. */
+export async function meterIdsOf(db: D1Database, livemode: boolean, eventName: string): Promise<string[]> {
+  const { results } = await db
+    .prepare(METER_IDS_BY_NAME)
+    .bind(livemode ? 1 : 0, eventName)
+    .all<{ id: string }>();
+  return results.map(({ id }) => id);
 }
 
 /** Whether another active meter has this one's event name now; asks the database, not the cache. */

@@ -128,8 +128,8 @@ describe("C6 the description", () => {
     const meter = await createMeter();
     for (const [path, methods] of Object.entries<Record<string, unknown>>(document.paths)) {
       for (const method of Object.keys(methods)) {
-        const { status } = await raw(path.replace("{id}", meter.id), { method: method.toUpperCase() });
-        expect({ path, method, answered: status !== 404 && status !== 405 }).toEqual({ path, method, answered: true });
+        const { error } = await raw(path.replace(/\{\w+\}/, meter.id), { method: method.toUpperCase() });
+        expect(error.message ?? "", `${method} ${path}`).not.toContain("Unrecognized request");
       }
     }
     expect(Object.keys(document.paths)).toContain(V2);

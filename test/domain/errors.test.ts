@@ -74,6 +74,16 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
     [400, "false", "idempotency_error"],
     [409, "false", "idempotency_error", "idempotency_error"],
   ],
+  invalid_cancel_configuration: [
+    { reason: "invalid_cancel_configuration", cause: "unknown", identifier: "idmp_1", eventName: "tokens" },
+    [400, "false", "invalid_request_error"],
+    [400, "false", undefined, "invalid_cancel_configuration"],
+  ],
+  no_such_event: [
+    { reason: "no_such_event", id: "idmp_1", param: "identifier" },
+    [404, null, "invalid_request_error", "resource_missing"],
+    [404, null, undefined, "not_found"],
+  ],
   meter_name_taken: [
     { reason: "meter_name_taken", eventName: "tokens" },
     [400, null, "invalid_request_error"],
@@ -89,6 +99,11 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
     [400, null, "invalid_request_error", "resource_missing"],
     [400, null, undefined, "not_found"],
   ],
+  no_such_core_event: [
+    { reason: "no_such_core_event", id: "evt_test_1" },
+    [404, null, "invalid_request_error", "resource_missing"],
+    [404, null, undefined, "not_found"],
+  ],
   misaligned_time: [
     { reason: "misaligned_time", param: "start_time", seconds: 61, expectedSeconds: 60, grouping: "none" },
     [400, null, "invalid_request_error"],
@@ -99,6 +114,21 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
     { reason: "invalid_key" },
     [401, null, "invalid_request_error"],
     [401, null, undefined, "unauthorized"],
+  ],
+  invalid_session: [
+    { reason: "invalid_session" },
+    [401, null, "invalid_request_error"],
+    [401, null, undefined, "unauthorized"],
+  ],
+  session_expired: [
+    { reason: "session_expired" },
+    [401, null, "invalid_request_error"],
+    [401, null, "temporary_session_expired", "billing_meter_event_session_expired"],
+  ],
+  sessions_not_configured: [
+    { reason: "sessions_not_configured" },
+    [503, "false", "api_error"],
+    [503, "false", undefined, "sessions_not_configured"],
   ],
   rate_limited: [
     { reason: "rate_limited" },
@@ -167,7 +197,7 @@ describe.each(["v1", "v2"] satisfies Door[])("the %s door", (door) => {
   test.each(Object.entries(ERRORS))("says nothing of %s outside of its error object", async (_, [error]) => {
     const body = await bodyOf(errorResponse(door, error));
     expect(Object.keys(body)).toEqual(["error"]);
-    const known = door === "v1" ? ["type", "message", "code", "param"] : ["code", "message", "type"];
+    const known = door === "v1" ? ["type", "message", "code", "param"] : ["code", "message", "type", "doc_url"];
     expect(known).toEqual(expect.arrayContaining(Object.keys(body.error)));
   });
 });

@@ -104,6 +104,15 @@ describe("a usage file of 8,819 rows over 50 customers", () => {
     expect(code).toBe(0);
     await expect.poll(total, { timeout: 30_000, interval: 500 }).toBe(2 * usage.tokens);
   }, 300_000);
+
+  it("adds up to exactly three times the total when it comes over a stream as another source, twice", async () => {
+    for (const _ of [1, 2]) {
+      const { code, output } = await runImport(usage.file, server.url, "--source", "stream", "--stream");
+      expect(output).toMatch(new RegExp(`accepted ${usage.rows} +duplicate 0 +rejected 0`));
+      expect(code).toBe(0);
+    }
+    await expect.poll(total, { timeout: 30_000, interval: 500 }).toBe(3 * usage.tokens);
+  }, 240_000);
 });
 
 describe("npm start", () => {

@@ -1,13 +1,15 @@
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
 import { describe, expect, inject, it } from "vitest";
-import { applyGroups } from "../../src/aggregation/apply-groups.ts";
+import { applyGroups as apply } from "../../src/aggregation/apply-groups.ts";
 import { readSummaries } from "../../src/aggregation/summaries.ts";
 import type { Group, LoggedEvent } from "../../src/metering/groups.ts";
 import { aggregationOf, type Meter } from "../../src/metering/meters.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, type TimeRange } from "../../src/metering/windows.ts";
 import { aLoggedEvent, aMeter, NOON, unique } from "../support/builders.ts";
 import { fold } from "../support/fold.ts";
+
+const applyGroups = (db: D1Database, groups: readonly Group[]) => apply(db, groups, NOON);
 
 let groupId = 0;
 
@@ -16,6 +18,14 @@ const aGroup = (events: readonly LoggedEvent[]): Group => ({
   id: ++groupId,
   kind: "events",
   entries: events.map((event) => JSON.stringify(event)).join(","),
+});
+
+/** The cancellation of an event, a moment after NOON. */
+const aCancellation = (event: LoggedEvent): Group => ({
+  shard: 0,
+  id: ++groupId,
+  kind: "cancellations",
+  entries: JSON.stringify({ ...event, cancelled: NOON + 1 }),
 });
 
 const readAll = (meter: Meter, customer: string, range: TimeRange, windowLength: number) =>
@@ -115,6 +125,64 @@ describe("applying groups", () => {
   });
 });
 
+describe("cancellations", () => {
+  it("take an event out once, whichever of the two comes first, however often", async () => {
+    const orders = [
+      [0, 1],
+      [1, 0],
+      [0, 1, 1, 0],
+      [1, 1, 0, 0, 1],
+    ];
+    for (const order of orders) {
+      const meter = aMeter();
+      const [kept, lost] = [aLoggedEvent({ meter: meter.id, value: 1 }), aLoggedEvent({ meter: meter.id, value: 2 })];
+      const groups = [aGroup([kept, lost]), aCancellation(lost)];
+      for (const index of order) await applyGroups(env.DB, groups.slice(index, index + 1));
+      expect(await sumOf(meter, "cus_1")).toBe(1n);
+    }
+  });
+
+  it("may stand in one transaction with their event", async () => {
+    const meter = aMeter();
+    const [kept, lost] = [aLoggedEvent({ meter: meter.id, value: 1 }), aLoggedEvent({ meter: meter.id, value: 2 })];
+    const cancellation = aCancellation(lost);
+    await applyGroups(env.DB, [cancellation, aGroup([kept]), aGroup([lost]), cancellation]);
+    expect(await sumOf(meter, "cus_1")).toBe(1n);
+  });
+
+  it("leave no summary where nothing is left", async () => {
+    const meter = aMeter();
+    const lost = aLoggedEvent({ meter: meter.id });
+    await applyGroups(env.DB, [aGroup([lost]), aCancellation(lost)]);
+    expect(await sumOf(meter, "cus_1")).toBeUndefined();
+    const minute = { start: NOON - (NOON % MINUTE_MS), end: NOON - (NOON % MINUTE_MS) + MINUTE_MS };
+    expect(await readAll(meter, "cus_1", minute, MINUTE_MS)).toEqual([]);
+  });
+
+  it("let a windowed meter fall back to the event before", async () => {
+    const meter = aMeter({ eventTimeWindow: "day" });
+    const day = NOON - (NOON % DAY_MS);
+    const at = (hour: number, value: number) =>
+      aLoggedEvent({
+        meter: meter.id,
+        aggregation: "last_received_of_day",
+        timestamp: day + hour * HOUR_MS,
+        received: NOON + hour,
+        value,
+      });
+    const [early, late] = [at(10, 5), at(14, 7)];
+    await applyGroups(env.DB, [aGroup([early, late])]);
+    const morning = { start: day, end: day + 12 * HOUR_MS };
+    expect(await sumOf(meter, "cus_1")).toBe(7n);
+    expect(await readAll(meter, "cus_1", morning, 12 * HOUR_MS)).toEqual([]);
+    await applyGroups(env.DB, [aCancellation(late)]);
+    expect(await sumOf(meter, "cus_1")).toBe(5n);
+    expect(await readAll(meter, "cus_1", morning, 12 * HOUR_MS)).toEqual([{ ...morning, value: 5n }]);
+    await applyGroups(env.DB, [aCancellation(early)]);
+    expect(await sumOf(meter, "cus_1")).toBeUndefined();
+  });
+});
+
 describe("sums", () => {
   it("stay exact past 2^53 and 2^63", async () => {
     const meter = aMeter();
@@ -176,20 +244,23 @@ describe("summaries", () => {
             fc.infiniteStream(fc.nat()),
             minutes,
             fc.integer({ min: 1, max: 5 }),
-            async (drawn, order, ragged, groupSize) => {
+            fc.infiniteStream(fc.nat({ max: 3 })),
+            async (drawn, order, ragged, groupSize, chance) => {
               const meter = aMeter({ formula, eventTimeWindow });
               const id = `${meter.id}_${unique("run")}`;
               const events = drawn.map((fields) =>
                 aLoggedEvent({ ...fields, meter: id, aggregation: aggregationOf(meter) }),
               );
-              const shuffled = events
-                .map((item) => ({ item, key: order.next().value ?? 0 }))
+              // A quarter is cancelled; cancellations come anywhere, also before their events.
+              const lost = events.filter(() => chance.next().value === 0);
+              const inGroups: Group[] = [];
+              for (let i = 0; i < events.length; i += groupSize) inGroups.push(aGroup(events.slice(i, i + groupSize)));
+              const shuffled = [...inGroups, ...lost.map(aCancellation)]
+                .map((group) => ({ group, key: order.next().value ?? 0 }))
                 .toSorted((a, b) => a.key - b.key);
-              for (let i = 0; i < shuffled.length; i += groupSize) {
-                await applyGroups(env.DB, [aGroup(shuffled.slice(i, i + groupSize).map(({ item }) => item))]);
-              }
+              for (const { group } of shuffled) await applyGroups(env.DB, [group]);
               const ours = { ...meter, id };
-              const mine = events.filter(({ customer }) => customer === "cus_1");
+              const mine = events.filter((event) => event.customer === "cus_1" && !lost.includes(event));
               const whole = { start: START, end: START + 3 * DAY_MS };
               for (const [range, length] of [
                 [ragged, ragged.end - ragged.start],

@@ -1,9 +1,10 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { EventLog } from "../../src/durable-objects/event-log.ts";
+import type { EventLog, NewCancellation, NewEvent } from "../../src/durable-objects/event-log.ts";
 import { decodeMessage, type Group } from "../../src/metering/groups.ts";
 import { HOUR_MS } from "../../src/metering/windows.ts";
+import { unique } from "../support/builders.ts";
 import { aNewEvent, aShard, eventually } from "./support.ts";
 
 /** A time of the tests (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */
@@ -134,6 +135,95 @@ describe("retries", () => {
     const [first] = await log.append([event]);
     expect(await log.recall({ ...event, id: "a retry" })).toEqual(first);
     expect(await rowsOf(log, "identifiers")).toBe(1);
+  });
+});
+
+describe("cancelling", () => {
+  const aCancellation = (event: NewEvent, changes: Partial<NewCancellation> = {}): NewCancellation => ({
+    key: event.key,
+    id: unique("adjustment"),
+    meters: [event.event.meter],
+    keyDigest: "",
+    requestDigest: "request",
+    ...changes,
+  });
+
+  it("happens once, and leaves the identifier taken", async () => {
+    const { log } = aShard();
+    const event = aNewEvent();
+    await log.append([event]);
+    expect(await log.cancel(aCancellation(event))).toMatchObject({ outcome: "cancelled" });
+    expect(await log.cancel(aCancellation(event))).toEqual({ outcome: "already_cancelled" });
+    expect(await log.append([{ ...event, id: "again" }])).toMatchObject([{ outcome: "duplicate" }]);
+    expect(await rowsOf(log, "groups")).toBe(2);
+  });
+
+  it("answers the same Idempotency-Key with the first answer, and the platform's repeat too", async () => {
+    const { log } = aShard();
+    const event = aNewEvent();
+    await log.append([event]);
+    const request = aCancellation(event, { keyDigest: "key" });
+    const first = await log.cancel(request);
+    expect(await log.cancel(request)).toEqual(first);
+    expect(await log.cancel({ ...request, id: "another" })).toEqual(first);
+    const other = { ...request, id: "another", requestDigest: "another" };
+    expect(await log.cancel(other)).toEqual({ outcome: "key_reused" });
+    expect(await rowsOf(log, "groups")).toBe(2);
+  });
+
+  it("refuses what it never had, another meter's event, and one received 24 hours ago", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
+    const { shard, log } = aShard();
+    catchMessages(shard);
+    const event = aNewEvent();
+    expect(await log.cancel(aCancellation(event))).toEqual({ outcome: "unknown" });
+    await log.append([event]);
+    expect(await log.cancel(aCancellation(event, { meters: ["mtr_other"] }))).toEqual({ outcome: "other_meter" });
+    vi.setSystemTime(FUTURE + 24 * HOUR_MS);
+    expect(await log.cancel(aCancellation(event))).toEqual({ outcome: "too_old" });
+    expect(await rowsOf(log, "groups")).toBe(1);
+  });
+
+  it("finds an event in a commit of several groups", async () => {
+    const { shard, log } = aShard();
+    catchMessages(shard);
+    const wide = { note: "x".repeat(500) };
+    const events = Array.from({ length: 400 }, () => {
+      const event = aNewEvent();
+      return { ...event, event: { ...event.event, dimensions: wide } };
+    });
+    await log.append(events);
+    expect(await rowsOf(log, "groups")).toBeGreaterThan(1);
+    for (const event of [events[0], events[200], events[399]]) {
+      if (event !== undefined) expect(await log.cancel(aCancellation(event))).toMatchObject({ outcome: "cancelled" });
+    }
+  });
+
+  it("is undone whole when its transaction fails", async () => {
+    const { log } = aShard();
+    const event = aNewEvent();
+    await log.append([event]);
+    await runInDurableObject(log, (instance, { storage }) => {
+      const exec = storage.sql.exec.bind(storage.sql);
+      vi.spyOn(storage.sql, "exec").mockImplementation(((query: string, ...bindings: never[]) => {
+        if (query.includes("INSERT INTO groups")) throw new Error("disk full");
+        return exec(query, ...bindings);
+      }) as typeof exec);
+      expect(() => instance.cancel(aCancellation(event))).toThrow("disk full");
+    });
+    vi.restoreAllMocks();
+    expect(await log.cancel(aCancellation(event))).toMatchObject({ outcome: "cancelled" });
+  });
+
+  it("survives an eviction right after it", async () => {
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    const event = aNewEvent();
+    await log.append([event]);
+    await log.cancel(aCancellation(event));
+    await evictDurableObject(log);
+    await log.nudge();
+    await eventually(() => expect(groups().map(({ kind }) => kind)).toContain("cancellations"));
   });
 });
 

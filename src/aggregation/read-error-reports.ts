@@ -1,0 +1,142 @@
+import { floorTo, type TimeRange } from "../metering/windows.ts";
+import { DELETE_REJECTIONS, LIST_REPORTS, READ_REPORTS } from "./error-report-statements.ts";
+import { firstIdOf, REPORT_LIFETIME_MS, REPORT_WINDOW_MS, readableRange, readReportId } from "./error-reports.ts";
+
+/** Rejections of one code in a report that are shown whole; the others are only counted. */
+export const SAMPLES_PER_CODE = 10;
+
+/** What a stream refused within a window of 10 seconds, of one meter or of none. */
+export type ErrorReport = {
+  readonly id: string;
+  readonly livemode: boolean;
+  /** ms */
+  readonly created: number;
+  /** null when there is no meter of the name that the events had. */
+  readonly meter: string | null;
+  /** When the events were received. */
+  readonly window: TimeRange;
+  /** Rejected events. */
+  readonly errorCount: number;
+  /** By code, in alphabetical order. */
+  readonly errors: readonly ErrorsOfCode[];
+};
+
+export type ErrorsOfCode = {
+  readonly code: string;
+  /** Rejected events. */
+  readonly errorCount: number;
+  /** The first of them, at most SAMPLES_PER_CODE. */
+  readonly samples: readonly { readonly message: string; readonly identifier: string }[];
+};
+
+export type ReportQuery = {
+  readonly livemode: boolean;
+  /** Only reports that were created then. */
+  readonly created: TimeRange;
+  /** Only reports that sort before this id. */
+  readonly before: string | undefined;
+  /** Only reports of this meter. */
+  readonly meter: string | undefined;
+  /** Of events for a meter, and of events for none. */
+  readonly kinds: { readonly meter: boolean; readonly noMeter: boolean };
+  /** Reports. */
+  readonly limit: number;
+  /** ms */
+  readonly now: number;
+};
+
+/** A page of the reports that can be read, newest first, and whether more follow. */
+export async function listErrorReports(
+  db: D1Database,
+  { livemode, created, before, meter, kinds, limit, now }: ReportQuery,
+): Promise<{ reports: ErrorReport[]; hasMore: boolean }> {
+  const readable = readableRange(now);
+  // Within what is readable every bound has an id, which is what the index knows.
+  const start = Math.max(created.start, readable.start);
+  const end = Math.min(created.end, readable.end);
+  if (start >= end) return { reports: [], hasMore: false };
+  const last = firstIdOf(livemode, end);
+  const { results } = await db
+    .prepare(LIST_REPORTS)
+    .bind(
+      firstIdOf(livemode, start),
+      before !== undefined && before < last ? before : last,
+      meter ?? null,
+      kinds.meter ? 1 : 0,
+      kinds.noMeter ? 1 : 0,
+      limit + 1,
+    )
+    .all<{ report: string }>();
+  const ids = results.slice(0, limit).map(({ report }) => report);
+  return { reports: await readReports(db, ids), hasMore: results.length > limit };
+}
+
+/** The report of an id; nothing when the mode has none that can be read. `now` in ms. */
+export async function findErrorReport(
+  db: D1Database,
+  livemode: boolean,
+  id: string,
+  now: number,
+): Promise<ErrorReport | undefined> {
+  const known = readReportId(id);
+  const { start, end } = readableRange(now);
+  if (known?.livemode !== livemode || known.created < start || known.created >= end) return undefined;
+  return (await readReports(db, [id]))[0];
+}
+
+/** Rows that one statement deletes, so that it does not hold up the aggregator. */
+const DELETED_ROWS = 5_000;
+
+/** Statements that one call runs for each mode; what is left over waits for the next minute. */
+const DELETED_CHUNKS = 20;
+
+/** Deletes the rejections of reports that cannot be read any more. `now` in ms. */
+export async function deleteExpiredReports(db: D1Database, now: number): Promise<void> {
+  for (const livemode of [true, false]) {
+    for (let chunk = 0; chunk < DELETED_CHUNKS; chunk++) {
+      const { meta } = await db
+        .prepare(DELETE_REJECTIONS)
+        .bind(firstIdOf(livemode, 0), firstIdOf(livemode, now - REPORT_LIFETIME_MS), DELETED_ROWS)
+        .run();
+      if (meta.changes < DELETED_ROWS) break;
+    }
+  }
+}
+
+type ReportRow = {
+  report: string;
+  meter: string | null;
+  received: number;
+  code: string;
+  error_count: number;
+  message: string;
+  identifier: string;
+};
+
+async function readReports(db: D1Database, ids: readonly string[]): Promise<ErrorReport[]> {
+  if (ids.length === 0) return [];
+  const { results } = await db.prepare(READ_REPORTS).bind(JSON.stringify(ids), SAMPLES_PER_CODE).all<ReportRow>();
+  return [...Map.groupBy(results, (row) => row.report)].flatMap(([id, rows]) => toReport(id, rows));
+}
+
+function toReport(id: string, rows: readonly ReportRow[]): ErrorReport[] {
+  const [first] = rows;
+  const known = readReportId(id);
+  if (first === undefined || known === undefined) return [];
+  const errors = [...Map.groupBy(rows, (row) => row.code)].map(([code, samples]) => ({
+    code,
+    errorCount: samples[0]?.error_count ?? 0,
+    samples: samples.map(({ message, identifier }) => ({ message, identifier })),
+  }));
+  const start = floorTo(first.received, REPORT_WINDOW_MS);
+  return [
+    {
+      id,
+      ...known,
+      meter: first.meter,
+      window: { start, end: start + REPORT_WINDOW_MS },
+      errorCount: errors.reduce((sum, { errorCount }) => sum + errorCount, 0),
+      errors,
+    },
+  ];
+}

@@ -1,0 +1,23 @@
+import type { Endpoint } from "./endpoint.ts";
+import { eventSummaryEndpoints } from "./v1/event-summaries.ts";
+import { adjustmentEndpoints as v1AdjustmentEndpoints } from "./v1/meter-event-adjustments.ts";
+import { meterEventEndpoints as v1MeterEventEndpoints } from "./v1/meter-events.ts";
+import { meterEndpoints } from "./v1/meters.ts";
+import { coreEventEndpoints } from "./v2/core-events.ts";
+import { adjustmentEndpoints } from "./v2/meter-event-adjustments.ts";
+import { meterEventSessionEndpoints } from "./v2/meter-event-session.ts";
+import { meterEventStreamEndpoints } from "./v2/meter-event-stream.ts";
+import { meterEventEndpoints } from "./v2/meter-events.ts";
+
+/** Every endpoint, in the order of the API's description. */
+export const ENDPOINTS: readonly Endpoint[] = [
+  ...meterEventEndpoints,
+  ...v1MeterEventEndpoints,
+  ...meterEventSessionEndpoints,
+  ...meterEventStreamEndpoints,
+  ...coreEventEndpoints,
+  ...adjustmentEndpoints,
+  ...v1AdjustmentEndpoints,
+  ...meterEndpoints,
+  ...eventSummaryEndpoints,
+];

@@ -1,0 +1,43 @@
+import { z } from "@hono/zod-openapi";
+import { ok } from "../../metering/result.ts";
+import { cancelEvent } from "../cancel-event.ts";
+import { defineEndpoint } from "../endpoint.ts";
+import { adjustmentFields } from "../v2/meter-event-adjustments.ts";
+
+const Adjustment = z
+  .object({
+    object: z.literal("billing.meter_event_adjustment"),
+    cancel: z.object({ identifier: z.string() }),
+    event_name: z.string(),
+    livemode: z.boolean(),
+    status: z.enum(["pending", "complete"]),
+    type: z.literal("cancel"),
+  })
+  .openapi("MeterEventAdjustment");
+
+const createAdjustment = defineEndpoint({
+  door: "v1",
+  method: "post",
+  path: "/v1/billing/meter_event_adjustments",
+  tag: "Adjustments",
+  summary: "Cancel an event",
+  description: "As its v2 twin, without an id.",
+  fields: adjustmentFields,
+  response: Adjustment,
+  handle: async (call) => {
+    const { event_name, type, cancel } = call.input;
+    const cancelled = await cancelEvent({ eventName: event_name, identifier: cancel.identifier }, call);
+    if (!cancelled.ok) return cancelled;
+    const adjustment: z.output<typeof Adjustment> = {
+      object: "billing.meter_event_adjustment",
+      cancel: { identifier: cancel.identifier },
+      event_name,
+      livemode: call.key.livemode,
+      status: "pending",
+      type,
+    };
+    return ok(JSON.stringify(adjustment));
+  },
+});
+
+export const adjustmentEndpoints = [createAdjustment];

@@ -1,0 +1,199 @@
+import { z } from "@hono/zod-openapi";
+import { type EventPlace, listEvents, type StoredEvent } from "../../aggregation/list-events.ts";
+import { eventLog } from "../../durable-objects/stubs.ts";
+import { settingsOf } from "../../env.ts";
+import { payloadOf } from "../../metering/events.ts";
+import { shardOf, uniqueKey } from "../../metering/identifiers.ts";
+import { LIMITS } from "../../metering/limits.ts";
+import type { Meter } from "../../metering/meters.ts";
+import { err, ok } from "../../metering/result.ts";
+import { SECOND_MS } from "../../metering/windows.ts";
+import { eventsDatabase } from "../../storage/databases.ts";
+import { defineEndpoint } from "../endpoint.ts";
+import { choice, cursorOf, eventName, optional, paging, payload, text, unixSeconds } from "../fields.ts";
+import { recordEvent } from "../record-event.ts";
+import { requireMeter } from "./meters.ts";
+
+const EventObject = z
+  .object({
+    object: z.literal("billing.meter_event"),
+    created: z.int(),
+    event_name: z.string(),
+    identifier: z.string(),
+    livemode: z.boolean(),
+    payload: z.record(z.string(), z.string()),
+    timestamp: z.int(),
+  })
+  .openapi("MeterEvent");
+
+const KnownEventObject = EventObject.extend({
+  id: z.string().openapi({ description: "Its place among the events of its customer and meter." }),
+  meter: z.string(),
+  aggregated: z.boolean().openapi({ description: "Whether the summaries count it." }),
+  cancelled_at: z.int().nullable(),
+}).openapi("KnownMeterEvent");
+
+const unix = (ms: number): number => Math.floor(ms / SECOND_MS);
+
+const tag = "Meter events";
+
+const createEndpoint = defineEndpoint({
+  door: "v1",
+  method: "post",
+  path: "/v1/billing/meter_events",
+  tag,
+  summary: "Report an event (v1)",
+  description: "As its v2 twin, with a form and unix seconds.",
+  fields: {
+    event_name: eventName,
+    // A form has no way to write an empty map.
+    payload: z.preprocess((raw) => raw ?? {}, payload),
+    identifier: optional(text(LIMITS.identifierLength)),
+    timestamp: optional(unixSeconds),
+  },
+  response: EventObject,
+  limited: true,
+  handle: async (call) => {
+    const { event_name, payload, identifier, timestamp } = call.input;
+    const report = {
+      eventName: event_name,
+      payload,
+      identifier,
+      timestamp: timestamp === undefined ? undefined : timestamp * SECOND_MS,
+    };
+    const recorded = await recordEvent(report, call);
+    if (!recorded.ok) return recorded;
+    const event: z.output<typeof EventObject> = {
+      object: "billing.meter_event",
+      created: unix(recorded.value.received),
+      event_name,
+      identifier: recorded.value.identifier,
+      livemode: call.key.livemode,
+      payload,
+      timestamp: unix(recorded.value.timestamp),
+    };
+    return ok(JSON.stringify(event));
+  },
+});
+
+/** Nine digits of base 36 hold a time in ms until the year 5188. */
+const TIME_DIGITS = 9;
+
+const prefixOf = ({ livemode }: Pick<Meter, "livemode">): string => (livemode ? "mtrev_" : "mtrev_test_");
+
+/** An event's public id is its place, so that a page can begin there without an index. */
+const placeId = (meter: Meter, { timestamp, id }: EventPlace): string =>
+  prefixOf(meter) + timestamp.toString(36).padStart(TIME_DIGITS, "0") + id;
+
+function placeOf(meter: Meter, publicId: string): EventPlace | undefined {
+  const prefix = prefixOf(meter);
+  const digits = publicId.slice(prefix.length, prefix.length + TIME_DIGITS);
+  if (!publicId.startsWith(prefix) || !/^[0-9a-z]{9}$/.test(digits)) return undefined;
+  return { timestamp: Number.parseInt(digits, 36), id: publicId.slice(prefix.length + TIME_DIGITS) };
+}
+
+function toWire(meter: Meter, event: StoredEvent, aggregated: boolean): z.output<typeof KnownEventObject> {
+  return {
+    id: placeId(meter, event),
+    object: "billing.meter_event",
+    aggregated,
+    cancelled_at: event.cancelled === undefined ? null : unix(event.cancelled),
+    created: unix(event.received),
+    event_name: meter.eventName,
+    identifier: event.identifier,
+    livemode: meter.livemode,
+    meter: meter.id,
+    payload: payloadOf(event, meter),
+    timestamp: unix(event.timestamp),
+  };
+}
+
+/** Bounds of a v1 time: `timestamp[gte]=…`. */
+const timeRange = z.strictObject({
+  gt: optional(unixSeconds),
+  gte: optional(unixSeconds),
+  lt: optional(unixSeconds),
+  lte: optional(unixSeconds),
+});
+
+/** The seconds that satisfy every bound given, as a half-open range (ms). */
+function rangeOf({ gt, gte, lt, lte }: z.output<typeof timeRange>): { start: number; end: number } {
+  const start = Math.max(0, gte ?? 0, gt === undefined ? 0 : gt + 1);
+  const end = Math.min(lt ?? Number.POSITIVE_INFINITY, lte === undefined ? Number.POSITIVE_INFINITY : lte + 1);
+  return { start: start * SECOND_MS, end: Math.min(end * SECOND_MS, Number.MAX_SAFE_INTEGER) };
+}
+
+const listEndpoint = defineEndpoint({
+  door: "v1",
+  method: "get",
+  path: "/v1/billing/meter_events",
+  tag,
+  summary: "List stored events",
+  description: "Of one customer on one meter, latest timestamp first. An event shows up within seconds.",
+  fields: {
+    meter: text(LIMITS.payloadKeyLength),
+    customer: text(LIMITS.payloadValueLength),
+    timestamp: timeRange.optional(),
+    cancelled: optional(choice(["true", "false"])),
+    ...paging,
+  },
+  response: z.object({
+    object: z.literal("list"),
+    data: z.array(KnownEventObject),
+    has_more: z.boolean(),
+    url: z.string(),
+  }),
+  handle: async (call) => {
+    const { input, env } = call;
+    const found = await requireMeter(call, input.meter, "meter");
+    if (!found.ok) return found;
+    const meter = found.value;
+    const cursor = cursorOf(input);
+    if (!cursor.ok) return cursor;
+    const place = cursor.value && placeOf(meter, cursor.value.id);
+    if (cursor.value !== undefined && place === undefined) {
+      return err({ reason: "no_such_event", id: cursor.value.id, param: cursor.value.param });
+    }
+    const backwards = cursor.value?.param === "ending_before";
+    const events = await listEvents(eventsDatabase(env), {
+      meter: meter.id,
+      customer: input.customer,
+      range: rangeOf(input.timestamp ?? {}),
+      cancelled: input.cancelled === undefined ? undefined : input.cancelled === "true",
+      from: { order: backwards ? "oldest_first" : "newest_first", place },
+      limit: input.limit + 1,
+    });
+    const data = events.slice(0, input.limit).map((event) => toWire(meter, event, true));
+    return ok(
+      JSON.stringify({
+        object: "list",
+        data: backwards ? data.reverse() : data,
+        has_more: events.length > input.limit,
+        url: "/v1/billing/meter_events",
+      }),
+    );
+  },
+});
+
+const retrieveEndpoint = defineEndpoint({
+  door: "v1",
+  method: "get",
+  path: "/v1/billing/meter_events/{identifier}",
+  tag,
+  summary: "Retrieve an event by its identifier",
+  description: "Within 24 hours of its receipt, also before the summaries count it.",
+  params: { identifier: text(LIMITS.identifierLength) },
+  fields: {},
+  response: KnownEventObject,
+  handle: async (call) => {
+    const { env, key, input } = call;
+    const unique = uniqueKey(key.livemode, input.identifier);
+    const retrieved = await eventLog(env, shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS)).retrieve(unique);
+    if (retrieved === undefined) return err({ reason: "no_such_event", id: input.identifier, param: "identifier" });
+    const { event, aggregated, cancelled } = retrieved;
+    const found = await requireMeter(call, event.meter);
+    return found.ok ? ok(JSON.stringify(toWire(found.value, { ...event, cancelled }, aggregated))) : found;
+  },
+});
+
+export const meterEventEndpoints = [createEndpoint, listEndpoint, retrieveEndpoint];

@@ -1,0 +1,46 @@
+import { z } from "@hono/zod-openapi";
+import { newId } from "../../metering/identifiers.ts";
+import { ok } from "../../metering/result.ts";
+import { defineEndpoint } from "../endpoint.ts";
+import { issueSession } from "../session-tokens.ts";
+
+const MeterEventSession = z
+  .object({
+    object: z.literal("v2.billing.meter_event_session"),
+    id: z.string(),
+    livemode: z.boolean(),
+    authentication_token: z.string().openapi({ description: "Authenticates the calls of a stream." }),
+    created: z.iso.datetime(),
+    expires_at: z.iso.datetime(),
+  })
+  .openapi("V2MeterEventSession");
+
+const createSession = defineEndpoint({
+  door: "v2",
+  method: "post",
+  path: "/v2/billing/meter_event_session",
+  tag: "Meter event streams",
+  summary: "Open a session for streaming events",
+  description: "Its token lasts 15 minutes and is good for `POST /v2/billing/meter_event_stream` alone.",
+  errors: ["sessions_not_configured"],
+  fields: {},
+  response: MeterEventSession,
+  // An Idempotency-Key changes nothing here: to answer a retry with the first token, that would have to
+  // be stored in clear. A new session is as good, and one that nobody received is worth nothing.
+  handle: async ({ key, env, now }) => {
+    const session = await issueSession(key, env.SESSION_SECRET, now);
+    if (!session.ok) return session;
+    const { token, created, expires } = session.value;
+    const object: z.output<typeof MeterEventSession> = {
+      object: "v2.billing.meter_event_session",
+      id: `mtr_event_session_${newId()}`,
+      livemode: key.livemode,
+      authentication_token: token,
+      created: new Date(created).toISOString(),
+      expires_at: new Date(expires).toISOString(),
+    };
+    return ok(JSON.stringify(object));
+  },
+});
+
+export const meterEventSessionEndpoints = [createSession];

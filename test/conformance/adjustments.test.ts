@@ -1,0 +1,262 @@
+import type Stripe from "stripe";
+import { describe, expect, it } from "vitest";
+import { createMeter, liveStripe, minute, plain, raw, refusal, stripe, stripeClient, unique } from "./client.ts";
+
+const payload = { stripe_customer_id: "cus_1", value: "25" };
+
+const report = async (meter: Stripe.Billing.Meter, value = "25", timestamp?: string): Promise<string> => {
+  const event = { event_name: meter.event_name, payload: { ...payload, value }, identifier: unique("idmp") };
+  await stripe.v2.billing.meterEvents.create(timestamp === undefined ? event : { ...event, timestamp });
+  return event.identifier;
+};
+
+const cancel = (event_name: string, identifier: string, options: Stripe.RequestOptions = {}) =>
+  stripe.v2.billing.meterEventAdjustments.create({ event_name, type: "cancel", cancel: { identifier } }, options);
+
+async function total(meter: string): Promise<number | undefined> {
+  const range = { customer: "cus_1", start_time: minute(-600), end_time: minute(10) };
+  return (await stripe.billing.meters.listEventSummaries(meter, range)).data[0]?.aggregated_value;
+}
+
+describe("C10 adjustments", () => {
+  it("C10.1 are answered with the contract's object, and take the event out of the summary", async () => {
+    const meter = await createMeter();
+    await report(meter, "1");
+    const identifier = await report(meter, "2");
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe(3);
+    const adjustment = await cancel(meter.event_name, identifier);
+    expect(plain(adjustment)).toEqual({
+      object: "v2.billing.meter_event_adjustment",
+      id: expect.stringMatching(/^mtr_event_adj_/),
+      cancel: { identifier },
+      created: expect.stringMatching(/Z$/),
+      event_name: meter.event_name,
+      livemode: false,
+      status: "pending",
+      type: "cancel",
+    });
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe(1);
+  });
+
+  it("C10.2 of v1 are the same without an id", async () => {
+    const meter = await createMeter();
+    const identifier = await report(meter);
+    const adjustment = await stripe.billing.meterEventAdjustments.create({
+      event_name: meter.event_name,
+      type: "cancel",
+      cancel: { identifier },
+    });
+    expect(plain(adjustment)).toEqual({
+      object: "billing.meter_event_adjustment",
+      cancel: { identifier },
+      event_name: meter.event_name,
+      livemode: false,
+      status: "pending",
+      type: "cancel",
+    });
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBeUndefined();
+  });
+
+  it("C10.3 happen once; the same Idempotency-Key answers the first response again", async () => {
+    const meter = await createMeter();
+    const identifier = await report(meter);
+    const options = { idempotencyKey: unique("key") };
+    const first = await cancel(meter.event_name, identifier, options);
+    expect(plain(await cancel(meter.event_name, identifier, options))).toEqual(plain(first));
+    const again = await refusal(cancel(meter.event_name, identifier));
+    expect(again).toMatchObject({ statusCode: 400, code: "invalid_cancel_configuration" });
+    expect(again.message).toContain("already cancelled");
+  });
+
+  it("C10.4 say which event they cannot cancel, and why", async () => {
+    const meter = await createMeter();
+    const other = await createMeter();
+    const identifier = await report(meter);
+    const unknown = await refusal(cancel(meter.event_name, "nobody"));
+    expect(unknown).toMatchObject({ statusCode: 400, code: "invalid_cancel_configuration" });
+    expect(unknown.message).toContain("No event with identifier nobody");
+    for (const name of [other.event_name, "no_such_name"]) {
+      expect((await refusal(cancel(name, identifier))).message).toContain(`not reported with event name "${name}"`);
+    }
+    const live = liveStripe.v2.billing.meterEventAdjustments.create({
+      event_name: meter.event_name,
+      type: "cancel",
+      cancel: { identifier },
+    });
+    expect((await refusal(live)).message).toContain("No event with identifier");
+    // None of these has cancelled anything.
+    expect(await cancel(meter.event_name, identifier)).toMatchObject({ status: "pending" });
+  });
+
+  it("C10.5 leave the identifier taken", async () => {
+    const meter = await createMeter();
+    const identifier = await report(meter);
+    await cancel(meter.event_name, identifier);
+    const again = stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, payload, identifier });
+    expect(await refusal(again)).toMatchObject({ code: "duplicate_meter_event" });
+  });
+
+  it("C10.6 work on the events of an archived meter", async () => {
+    const meter = await createMeter();
+    const identifier = await report(meter);
+    await stripe.billing.meters.deactivate(meter.id);
+    expect(await cancel(meter.event_name, identifier)).toMatchObject({ status: "pending" });
+  });
+
+  it("C10.7 let a `last` meter fall back to the event before", async () => {
+    const meter = await createMeter({ default_aggregation: { formula: "last" } });
+    const at = (seconds: number) => new Date(minute(-5) * 1_000 + seconds * 1_000).toISOString();
+    await report(meter, "5", at(1));
+    const identifier = await report(meter, "7", at(2));
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe(7);
+    await cancel(meter.event_name, identifier);
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe(5);
+  });
+
+  it.each([
+    [{}, "event_name"],
+    [{ event_name: "x" }, "type"],
+    [{ event_name: "x", type: "undo" }, "type"],
+    [{ event_name: "x", type: "cancel" }, "cancel"],
+    [{ event_name: "x", type: "cancel", cancel: {} }, "cancel[identifier]"],
+    [{ event_name: "x", type: "cancel", cancel: { identifier: "y", more: 1 } }, "cancel[more]"],
+  ])("C10.8 refuse the wrong parameters %j", async (json, param) => {
+    const v2 = await raw("/v2/billing/meter_event_adjustments", { json });
+    expect(v2).toMatchObject({ status: 400, error: { code: "invalid_fields" } });
+    expect(v2.error.message).toContain(param);
+  });
+});
+
+describe("C11 v1 events", () => {
+  it("C11.1 are answered with the contract's object", async () => {
+    const meter = await createMeter();
+    const timestamp = minute(-1);
+    const identifier = unique("idmp");
+    const event = await stripe.billing.meterEvents.create({
+      event_name: meter.event_name,
+      payload,
+      identifier,
+      timestamp,
+    });
+    expect(plain(event)).toEqual({
+      object: "billing.meter_event",
+      created: expect.any(Number),
+      event_name: meter.event_name,
+      identifier,
+      livemode: false,
+      payload,
+      timestamp,
+    });
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe(25);
+  });
+
+  it("C11.2 share their identifiers with v2; a duplicate has no code and is not to be retried", async () => {
+    const meter = await createMeter();
+    const identifier = await report(meter);
+    const error = await refusal(
+      stripe.billing.meterEvents.create({ event_name: meter.event_name, payload, identifier }),
+    );
+    expect(error).toMatchObject({ statusCode: 400, type: "StripeInvalidRequestError", code: undefined });
+    expect(error.message).toBe(`An event already exists with identifier ${identifier}.`);
+    expect(error.headers["stripe-should-retry"]).toBe("false");
+  });
+
+  it("C11.3 have v1's messages", async () => {
+    const meter = await createMeter();
+    const send = (changes: Partial<Stripe.Billing.MeterEventCreateParams>) =>
+      refusal(stripe.billing.meterEvents.create({ event_name: meter.event_name, payload, ...changes }));
+    expect((await send({ event_name: "nobody" })).message).toBe('No active meter found for event name "nobody".');
+    expect((await send({ timestamp: minute(-36 * 1_440) })).message).toMatch(
+      /^The event timestamp cannot be more than 35 days in past\. Expected a timestamp greater than or equal to \d+\.$/,
+    );
+    expect((await send({ payload: { ...payload, value: "1234567890123456" } })).message).toBe(
+      "The value in the event payload can have at most 15 digits. Received 1234567890123456.",
+    );
+    expect((await send({ payload: {} })).message).toBe("Customer mapping key stripe_customer_id not found in payload.");
+    const { error } = await raw("/v1/billing/meter_events", { form: "event_name=a&payload[a]=1&payload[a]=2" });
+    expect(error).toMatchObject({ type: "invalid_request_error", param: "payload[a]" });
+  });
+
+  it("C11.4 repeat the first answer for the same Idempotency-Key, which belongs to one endpoint", async () => {
+    const meter = await createMeter();
+    const options = { idempotencyKey: unique("key") };
+    const params = { event_name: meter.event_name, payload };
+    const first = await stripe.billing.meterEvents.create(params, options);
+    expect(plain(await stripe.billing.meterEvents.create(params, options))).toEqual(plain(first));
+    const error = await refusal(stripe.v2.billing.meterEvents.create(params, options));
+    expect(error.type).toBe("StripeIdempotencyError");
+  });
+
+  it("C11.5 take null for what is not there", async () => {
+    const meter = await createMeter();
+    const form = `event_name=${meter.event_name}&payload[stripe_customer_id]=cus_1&payload[value]=1&identifier=&timestamp=`;
+    expect((await raw("/v1/billing/meter_events", { form })).status).toBe(200);
+  });
+});
+
+describe("C12 stored events", () => {
+  type Known = { id: string; identifier: string; aggregated: boolean; cancelled_at: number | null; payload: object };
+  const list = async (query: string): Promise<{ data: Known[]; has_more: boolean }> =>
+    JSON.parse((await raw(`/v1/billing/meter_events?${query}`)).text);
+
+  it("C12.1 are retrieved by their identifier at once, and say what became of them", async () => {
+    const meter = await createMeter();
+    const identifier = await report(meter);
+    const read = async () => JSON.parse((await raw(`/v1/billing/meter_events/${encodeURIComponent(identifier)}`)).text);
+    expect(await read()).toEqual({
+      id: expect.stringMatching(/^mtrev_test_/),
+      object: "billing.meter_event",
+      aggregated: expect.any(Boolean),
+      cancelled_at: null,
+      created: expect.any(Number),
+      event_name: meter.event_name,
+      identifier,
+      livemode: false,
+      meter: meter.id,
+      payload,
+      timestamp: expect.any(Number),
+    });
+    await expect.poll(async () => (await read()).aggregated, { timeout: 10_000 }).toBe(true);
+    await cancel(meter.event_name, identifier);
+    expect((await read()).cancelled_at).toEqual(expect.any(Number));
+    expect(await raw("/v1/billing/meter_events/nobody")).toMatchObject({
+      status: 404,
+      error: { code: "resource_missing" },
+    });
+    const live = await stripeClient("sk_live_edgemeter_local")
+      .rawRequest("GET", `/v1/billing/meter_events/${identifier}`)
+      .catch(String);
+    expect(live).toContain("No such meter event");
+  });
+
+  it("C12.2 are listed latest first, by time and by whether they count, in pages", async () => {
+    const meter = await createMeter();
+    const identifiers: string[] = [];
+    for (let i = 0; i < 5; i++)
+      identifiers.push(await report(meter, String(i + 1), new Date((minute(-20) + i) * 1_000).toISOString()));
+    await cancel(meter.event_name, identifiers[1] ?? "");
+    const base = `meter=${meter.id}&customer=cus_1`;
+    const latestFirst = [...identifiers].reverse();
+    const names = async (query: string) => (await list(`${base}&${query}`)).data.map(({ identifier }) => identifier);
+    await expect.poll(() => names("cancelled=true"), { timeout: 10_000 }).toEqual([identifiers[1]]);
+    await expect.poll(() => names("limit=100"), { timeout: 10_000 }).toEqual(latestFirst);
+    expect(await names("cancelled=false")).toEqual(latestFirst.filter((identifier) => identifier !== identifiers[1]));
+    expect(await names(`timestamp[gte]=${minute(-20) + 1}&timestamp[lt]=${minute(-20) + 3}`)).toEqual([
+      identifiers[2],
+      identifiers[1],
+    ]);
+    expect(await names(`timestamp[gt]=${minute(-20) + 3}`)).toEqual([identifiers[4]]);
+    expect(await names(`timestamp[lte]=${minute(-20)}`)).toEqual([identifiers[0]]);
+    const first = await list(`${base}&limit=2`);
+    expect(first.has_more).toBe(true);
+    expect(await names(`limit=2&starting_after=${first.data[1]?.id}`)).toEqual(latestFirst.slice(2, 4));
+    const all = (await list(`${base}&limit=100`)).data;
+    expect(await names(`limit=2&ending_before=${all[4]?.id}`)).toEqual(latestFirst.slice(2, 4));
+    expect(await raw(`/v1/billing/meter_events?${base}&starting_after=nonsense`)).toMatchObject({ status: 400 });
+    expect(await raw("/v1/billing/meter_events?meter=mtr_test_nobody&customer=c")).toMatchObject({ status: 400 });
+    expect(await raw(`/v1/billing/meter_events?meter=${meter.id}`)).toMatchObject({
+      status: 400,
+      error: { param: "customer" },
+    });
+  });
+});

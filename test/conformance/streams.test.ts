@@ -1,0 +1,151 @@
+import Stripe from "stripe";
+import { describe, expect, it } from "vitest";
+import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
+import { createMeter, liveStripe, minute, plain, raw, refusal, stripe, stripeClient, unique } from "./client.ts";
+
+const STREAM = "/v2/billing/meter_event_stream";
+const payload = { stripe_customer_id: "cus_1", value: "25" };
+
+/** The total of a customer around now, as the answer's own text; nothing when there is no summary. */
+async function total(meter: string, key: string = LOCAL_KEYS.test): Promise<string | undefined> {
+  const { text } = await raw(
+    `/v1/billing/meters/${meter}/event_summaries?customer=cus_1&start_time=${minute(-600)}&end_time=${minute(10)}`,
+    { key },
+  );
+  return /"aggregated_value":([^,]+),/.exec(text)?.[1];
+}
+
+/** A client that streams with the token of a new session. */
+async function streaming(client = stripe): Promise<Stripe> {
+  const session = await client.v2.billing.meterEventSession.create();
+  return stripeClient(session.authentication_token);
+}
+
+/** A token as the service makes them, but changed on its way. */
+async function tampered(): Promise<string> {
+  const { authentication_token: token } = await stripe.v2.billing.meterEventSession.create();
+  const [head = "", , signature = ""] = token.split(".");
+  const claims = { sub: "key_live_local", livemode: true, aud: "meter_event_stream", exp: 4_000_000_000 };
+  return [head, Buffer.from(JSON.stringify(claims)).toString("base64url"), signature].join(".");
+}
+
+describe("C8 streams", () => {
+  it("C8.1 begin with a session: the contract's object, 15 minutes, the key's mode", async () => {
+    for (const client of [stripe, liveStripe]) {
+      const session = await client.v2.billing.meterEventSession.create();
+      expect(plain(session)).toEqual({
+        object: "v2.billing.meter_event_session",
+        id: expect.any(String),
+        livemode: client === liveStripe,
+        authentication_token: expect.stringMatching(/^token_/),
+        created: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z$/),
+        expires_at: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000Z$/),
+      });
+      expect(Date.parse(session.expires_at) - Date.parse(session.created)).toBe(15 * 60_000);
+    }
+  });
+
+  it("C8.2 take events with the session's token as the client's key, in the session's mode", async () => {
+    for (const [client, key] of [
+      [stripe, LOCAL_KEYS.test],
+      [liveStripe, LOCAL_KEYS.live],
+    ] as const) {
+      const meter = await createMeter({}, client);
+      const streams = await streaming(client);
+      const events = Array.from({ length: 100 }, () => ({ event_name: meter.event_name, payload }));
+      const answer = await streams.v2.billing.meterEventStream.create({ events });
+      expect(answer).toEqual({});
+      await expect.poll(() => total(meter.id, key), { timeout: 10_000 }).toBe("2500");
+    }
+  });
+
+  it("C8.3 take the token for one call, too", async () => {
+    const meter = await createMeter();
+    const { authentication_token: apiKey } = await stripe.v2.billing.meterEventSession.create();
+    const events = [{ event_name: meter.event_name, payload }];
+    await stripe.v2.billing.meterEventStream.create({ events }, { apiKey });
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
+  });
+
+  it("C8.4 refuse API keys, tampered and missing tokens with a 401 that is no expired session", async () => {
+    const events = [{ event_name: "tokens", payload }];
+    for (const token of [LOCAL_KEYS.test, await tampered(), "token_nonsense"]) {
+      const error = await refusal(stripeClient(token).v2.billing.meterEventStream.create({ events }));
+      expect(error).toBeInstanceOf(Stripe.errors.StripeAuthenticationError);
+      expect(error.statusCode).toBe(401);
+    }
+    const { status, error } = await raw(STREAM, { key: null, json: { events } });
+    expect({ status, type: error.type }).toEqual({ status: 401, type: undefined });
+  });
+
+  it("C8.5 do not open other doors: a token is no API key", async () => {
+    const streams = await streaming();
+    for (const forbidden of [streams.billing.meters.list(), streams.v2.billing.meterEventSession.create()]) {
+      expect(await refusal(forbidden)).toBeInstanceOf(Stripe.errors.StripeAuthenticationError);
+    }
+  });
+
+  it("C8.6 go on when a client takes a new session for one that is refused", async () => {
+    const meter = await createMeter();
+    let client = stripeClient(await tampered());
+    let renewals = 0;
+    const send = async (events: Stripe.V2.Billing.MeterEventCreateParams[]): Promise<void> => {
+      try {
+        await client.v2.billing.meterEventStream.create({ events });
+      } catch (error) {
+        // An expired token cannot be made from outside; the Worker's own tests look at what it is answered.
+        const { TemporarySessionExpiredError, StripeAuthenticationError } = Stripe.errors;
+        const isOver = error instanceof TemporarySessionExpiredError || error instanceof StripeAuthenticationError;
+        if (!isOver) throw error;
+        renewals++;
+        client = await streaming();
+        await send(events);
+      }
+    };
+    for (const _ of [1, 2]) await send([{ event_name: meter.event_name, payload }]);
+    expect(renewals).toBe(1);
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("50");
+  });
+
+  it("C8.7 answer 200 for duplicates and for events that will only be reported", async () => {
+    const meter = await createMeter();
+    const streams = await streaming();
+    const event = { event_name: meter.event_name, payload, identifier: unique("idmp") };
+    const events = [
+      event,
+      event,
+      { event_name: unique("unknown"), payload },
+      { event_name: meter.event_name, payload: { value: "1" } },
+      { event_name: meter.event_name, payload: { ...payload, value: "abc" } },
+    ];
+    for (const _ of [1, 2]) expect(await streams.v2.billing.meterEventStream.create({ events })).toEqual({});
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
+    expect((await refusal(stripe.v2.billing.meterEvents.create(event))).code).toBe("duplicate_meter_event");
+  });
+
+  it("C8.8 count once when sent again with the same Idempotency-Key", async () => {
+    const meter = await createMeter();
+    const streams = await streaming();
+    const events = [1, 2, 3].map(() => ({ event_name: meter.event_name, payload }));
+    const options = { idempotencyKey: unique("key") };
+    for (const _ of [1, 2, 3]) await streams.v2.billing.meterEventStream.create({ events }, options);
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("75");
+    const other = events.map((event) => ({ ...event, payload: { ...payload, value: "1" } }));
+    const error = await refusal(streams.v2.billing.meterEventStream.create({ events: other }, options));
+    expect(error).toBeInstanceOf(Stripe.errors.StripeIdempotencyError);
+    expect(error.statusCode).toBe(409);
+  });
+
+  it("C8.9 refuse malformed requests whole: none, too many, or one event of the wrong shape", async () => {
+    const meter = await createMeter();
+    const streams = await streaming();
+    const event = { event_name: meter.event_name, payload };
+    for (const events of [[], Array.from({ length: 101 }, () => event), [event, { payload }]]) {
+      const error = await refusal(streams.v2.billing.meterEventStream.create({ events: events as never }));
+      expect(error).toBeInstanceOf(Stripe.errors.StripeInvalidRequestError);
+      expect({ status: error.statusCode, code: error.code }).toEqual({ status: 400, code: "invalid_fields" });
+    }
+    await streams.v2.billing.meterEventStream.create({ events: [event] });
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
+  });
+});
