@@ -211,7 +211,7 @@ describe("a token", () => {
           code: "billing_meter_event_session_expired",
           type: "temporary_session_expired",
           message: expect.any(String),
-          doc_url: expect.stringMatching(/^https:/),
+          doc_url: "/docs",
         },
       },
     });
