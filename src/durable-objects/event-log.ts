@@ -276,21 +276,28 @@ export class EventLog extends DurableObject<Env> {
   #commitCancellation(request: NewCancellation): CancelOutcome {
     const { key, id, meters, keyDigest, requestDigest } = request;
     const now = this.#store.receiptTime(Date.now());
+    // By its key a retry is known even when its event's identifier has expired, or is another event's.
+    const retryKey = keyDigest === "" ? undefined : `cancelled:${key}:${keyDigest}`;
+    const first = retryKey === undefined ? undefined : this.#store.find(retryKey, now);
+    if (first !== undefined) {
+      return first.eventId === id || first.reportDigest === requestDigest
+        ? { outcome: "cancelled", id: first.eventId, at: first.received }
+        : { outcome: "key_reused" };
+    }
     const holder = this.#store.findLast(key);
     if (holder === undefined) return { outcome: "unknown" };
     const { cancelled } = holder;
     if (cancelled?.id === id) return { outcome: "cancelled", id, at: cancelled.at };
-    if (cancelled !== undefined && keyDigest !== "" && cancelled.keyDigest === keyDigest) {
-      return cancelled.requestDigest === requestDigest
-        ? { outcome: "cancelled", id: cancelled.id, at: cancelled.at }
-        : { outcome: "key_reused" };
-    }
     if (holder.received <= now - UNIQUENESS_MS) return { outcome: "too_old" };
     const logged = this.#store.eventOf(holder);
     if (logged === undefined) throw new Error("an identifier without its event");
     if (!meters.includes(logged.event.meter)) return { outcome: "other_meter" };
     if (cancelled !== undefined) return { outcome: "already_cancelled" };
-    this.#store.cancel(key, holder, { id, at: now, keyDigest, requestDigest });
+    this.#store.cancel(key, holder, { id, at: now });
+    if (retryKey !== undefined) {
+      const answer = { eventId: id, received: now, timestamp: now, keyDigest, reportDigest: requestDigest };
+      this.#store.remember(retryKey, answer);
+    }
     const entry: LoggedCancellation = { ...logged.event, cancelled: now };
     this.#appendGroups("cancellations", [JSON.stringify(entry)], now);
     return { outcome: "cancelled", id, at: now };

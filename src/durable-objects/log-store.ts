@@ -28,15 +28,8 @@ export type Accepted = {
   readonly reportDigest: string;
 };
 
-/** What the log remembers of the cancellation of an event. */
-export type Cancelled = {
-  /** The adjustment's id. */
-  readonly id: string;
-  /** ms */
-  readonly at: number;
-  readonly keyDigest: string;
-  readonly requestDigest: string;
-};
+/** The cancellation of an event: the adjustment's id, and when (ms). */
+export type Cancelled = { readonly id: string; readonly at: number };
 
 /** Who holds an identifier. */
 export type Holder = Accepted & { readonly cancelled: Cancelled | undefined };

@@ -9,13 +9,14 @@ declare module "vitest" {
   }
 }
 
-type Cancellation = Pick<NewCancellation, "id" | "keyDigest" | "requestDigest"> & { readonly at: number };
+/** A cancellation as it was first answered. */
+type Answer = Pick<NewCancellation, "key" | "id" | "keyDigest" | "requestDigest"> & { readonly at: number };
 
 /** An event that was accepted, with all that was said of it. */
 export type ModelEvent = {
   readonly reported: NewEvent;
   readonly logged: LoggedEvent;
-  cancelled: Cancellation | undefined;
+  cancelled: { readonly id: string; readonly at: number } | undefined;
 };
 
 /**
@@ -25,6 +26,8 @@ export type ModelEvent = {
 export class Model {
   /** Everything accepted, in its order. */
   readonly events: ModelEvent[] = [];
+  /** The first answers to cancellations, for their retries. */
+  readonly #answers: Answer[] = [];
   #lastReceipt = 0;
 
   append(reported: NewEvent, now: number): AppendOutcome {
@@ -51,17 +54,30 @@ export class Model {
   /** The answers that are right; more than one where the log may have forgotten an event that is past its 24 hours. */
   cancel(request: NewCancellation, now: number): CancelOutcome[] {
     const at = this.#receive(now);
-    const holder = this.holder(request.key);
+    const { key, id, keyDigest, requestDigest } = request;
+    const first = this.#answers.findLast(
+      (answer) => keyDigest !== "" && answer.key === key && answer.keyDigest === keyDigest && answer.at + DAY_MS > at,
+    );
+    if (first !== undefined) {
+      const same = first.id === id || first.requestDigest === requestDigest;
+      return [same ? { outcome: "cancelled", id: first.id, at: first.at } : { outcome: "key_reused" }];
+    }
+    const holder = this.holder(key);
     if (holder === undefined) return [{ outcome: "unknown" }];
-    const again = repeated(holder.cancelled, request);
-    if (!isFresh(holder, at)) return [again ?? { outcome: "too_old" }, { outcome: "unknown" }];
-    if (again !== undefined) return [again];
+    const { cancelled } = holder;
+    if (cancelled?.id === id) return [{ outcome: "cancelled", id, at: cancelled.at }, ...this.#forgotten(holder, at)];
+    if (!isFresh(holder, at)) return [{ outcome: "too_old" }, { outcome: "unknown" }];
     if (!request.meters.includes(holder.logged.meter)) return [{ outcome: "other_meter" }];
-    if (holder.cancelled !== undefined) return [{ outcome: "already_cancelled" }];
-    const { id, keyDigest, requestDigest } = request;
-    holder.cancelled = { id, keyDigest, requestDigest, at };
+    if (cancelled !== undefined) return [{ outcome: "already_cancelled" }];
+    holder.cancelled = { id, at };
+    this.#answers.push({ key, id, keyDigest, requestDigest, at });
     this.#lastReceipt = at;
     return [{ outcome: "cancelled", id, at }];
+  }
+
+  /** What the log may say of an event past its 24 hours, when its slice is gone. */
+  #forgotten(holder: ModelEvent, at: number): CancelOutcome[] {
+    return isFresh(holder, at) ? [] : [{ outcome: "unknown" }];
   }
 
   /** The last event accepted under a unique key. */
@@ -89,12 +105,3 @@ export class Model {
 }
 
 const isFresh = ({ logged }: ModelEvent, now: number): boolean => logged.received + DAY_MS > now;
-
-/** The answer to a cancellation that came before. */
-function repeated(earlier: Cancellation | undefined, request: NewCancellation): CancelOutcome | undefined {
-  if (earlier === undefined) return undefined;
-  const first: CancelOutcome = { outcome: "cancelled", id: earlier.id, at: earlier.at };
-  if (earlier.id === request.id) return first;
-  if (request.keyDigest === "" || earlier.keyDigest !== request.keyDigest) return undefined;
-  return earlier.requestDigest === request.requestDigest ? first : { outcome: "key_reused" };
-}

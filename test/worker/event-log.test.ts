@@ -171,6 +171,38 @@ describe("cancelling", () => {
     expect(await rowsOf(log, "groups")).toBe(2);
   });
 
+  it("is known again by its Idempotency-Key when the identifier is another event's by now", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
+    const { shard, log } = aShard();
+    catchMessages(shard);
+    const event = aNewEvent();
+    await log.append([event]);
+    vi.setSystemTime(FUTURE + 23 * HOUR_MS);
+    const request = aCancellation(event, { keyDigest: "key" });
+    const first = await log.cancel(request);
+    vi.setSystemTime(FUTURE + 24 * HOUR_MS);
+    expect(await log.append([{ ...event, id: "the next" }])).toMatchObject([{ outcome: "accepted" }]);
+    expect(await log.cancel({ ...request, id: "a retry" })).toEqual(first);
+    expect(await log.retrieve(event.key)).toMatchObject({ event: { id: "the next" }, cancelled: undefined });
+  });
+
+  it("is known again by its Idempotency-Key when its event's slice is gone", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
+    const { shard, log } = aShard();
+    const { groups } = catchMessages(shard);
+    const event = aNewEvent();
+    await log.append([event]);
+    vi.setSystemTime(FUTURE + 23 * HOUR_MS);
+    const request = aCancellation(event, { keyDigest: "key" });
+    const first = await log.cancel(request);
+    await eventually(() => expect(new Set(groups().map(({ kind }) => kind)).size).toBe(2));
+    await log.confirm(groups().map(({ id }) => id));
+    vi.setSystemTime(FUTURE + 40 * HOUR_MS);
+    await log.nudge();
+    expect(await log.retrieve(event.key)).toBeUndefined();
+    expect(await log.cancel({ ...request, id: "a retry" })).toEqual(first);
+  });
+
   it("refuses what it never had, another meter's event, and one received 24 hours ago", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();

@@ -313,8 +313,7 @@ class Story {
       key,
       id: (sameId ? holder?.cancelled?.id : undefined) ?? unique("adjustment"),
       meters: meters.map((place) => this.#meters[place === 0 ? 0 : 1].id),
-      // A key is used for one event.
-      keyDigest: keyDigest === "" ? "" : `${keyDigest} for ${holder?.logged.id}`,
+      keyDigest,
       requestDigest,
     };
     const expected = this.#model.cancel(request, Date.now());
