@@ -1,8 +1,8 @@
-import type { NewEntry, NewRejection } from "../durable-objects/event-log.ts";
+import type { AppendOutcome, NewEntry, NewRejection, NewRequest } from "../durable-objects/event-log.ts";
 import { eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
-import { admit, type EventReport, type Refusal } from "../metering/events.ts";
-import { digest, shardOf } from "../metering/identifiers.ts";
+import { admit, type EventReport, type Refusal, reportDigest } from "../metering/events.ts";
+import { digest, newId, shardOf, uniqueKey } from "../metering/identifiers.ts";
 import type { Meter } from "../metering/meters.ts";
 import { err, ok, type Result } from "../metering/result.ts";
 import { findMeterForEvent } from "../storage/meters.ts";
@@ -15,8 +15,8 @@ import { type Candidate, candidateOf, checkDeployment, earlierAcceptance } from 
  * error report; all of them are durable when this succeeds. No customer's turn is taken: the log alone
  * makes them unique, and in a stream the order of arrival is nobody's promise.
  *
- * Yields `idempotency_key_reused` and `log_full`, also when other shards took their part: the whole
- * can be sent again, since what is there is recognised.
+ * Yields `idempotency_key_reused`, and `log_full` also when other shards took their part: the whole can
+ * be sent again, since what is there is recognised.
  */
 export async function recordStream(
   reports: readonly EventReport[],
@@ -24,14 +24,40 @@ export async function recordStream(
 ): Promise<Result<void, ApiError>> {
   const deployment = await checkDeployment(call);
   if (!deployment.ok) return deployment;
+  const claimed = await claimKey(reports, call);
+  if (!claimed.ok) return claimed;
   const meters = await metersOf(reports, call);
   const entries = await Promise.all(
     reports.map((report, position) => toEntry(report, position, meters.get(report.eventName), call)),
   );
   const outcomes = await appendAll(oncePerKey(entries), call.env);
-  // No retry helps against a reused key, so it is told before a full log.
-  if (outcomes.has("key_reused")) return err({ reason: "idempotency_key_reused", key: call.idempotencyKey ?? "" });
-  return outcomes.has("full") ? err({ reason: "log_full" }) : ok(undefined);
+  // A derived identifier that is taken by another body: the note of its request expired a moment before it.
+  const isReused = (entry: NewEntry | undefined, position: number): boolean =>
+    entry !== undefined && reports[position]?.identifier === undefined && outcomes.get(entry.key) === "key_reused";
+  if (entries.some(isReused)) return err({ reason: "idempotency_key_reused", key: call.idempotencyKey ?? "" });
+  return [...outcomes.values()].includes("full") ? err({ reason: "log_full" }) : ok(undefined);
+}
+
+/**
+ * Notes which body came under the request's Idempotency-Key, before anything else is stored: the same
+ * key with another body changes nothing. Yields `idempotency_key_reused` and `log_full`.
+ */
+async function claimKey(reports: readonly EventReport[], call: Call<unknown>): Promise<Result<void, ApiError>> {
+  const { env, endpoint, key, idempotencyKey } = call;
+  if (idempotencyKey === undefined) return ok(undefined);
+  const unique = `request:${uniqueKey(key.livemode, digest(endpoint, idempotencyKey))}`;
+  const request: NewRequest = {
+    key: unique,
+    shard: shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS),
+    id: newId(),
+    identifier: unique,
+    keyDigest: digest(idempotencyKey),
+    reportDigest: digest(...reports.map((report) => reportDigest(endpoint, report))),
+    request: true,
+  };
+  const outcome = (await appendAll([request], env)).get(unique);
+  if (outcome === "key_reused") return err({ reason: "idempotency_key_reused", key: idempotencyKey });
+  return outcome === "full" ? err({ reason: "log_full" }) : ok(undefined);
 }
 
 /** The meters of all event names, each looked up once. */
@@ -111,15 +137,18 @@ function oncePerKey(entries: readonly (NewEntry | undefined)[]): NewEntry[] {
   return [...first.values()];
 }
 
-/** Appends entries, one call per shard; the kinds of outcome that came of them. Throws when a log does not answer. */
-async function appendAll(entries: readonly NewEntry[], env: Env): Promise<Set<string>> {
+/** Appends entries, one call per shard; what came of each, by its key. Throws when a log does not answer. */
+async function appendAll(entries: readonly NewEntry[], env: Env): Promise<Map<string, AppendOutcome["outcome"]>> {
   const byShard = Map.groupBy(entries, ({ shard }) => shard);
   const answers = await Promise.all(
     [...byShard].map(async ([shard, ofShard]) => {
       const outcomes = await eventLog(env, shard).append(ofShard);
-      if (outcomes.length !== ofShard.length) throw new Error("the log did not answer for every event");
-      return outcomes;
+      return ofShard.map(({ key }, position) => {
+        const outcome = outcomes[position]?.outcome;
+        if (outcome === undefined) throw new Error("the log did not answer for every event");
+        return [key, outcome] as const;
+      });
     }),
   );
-  return new Set(answers.flat().map(({ outcome }) => outcome));
+  return new Map(answers.flat());
 }

@@ -39,8 +39,14 @@ export type NewRejection = Omit<NewEvent, "event"> & {
   readonly rejection: Pick<LoggedRejection, "livemode" | "meter" | "code" | "message">;
 };
 
+/**
+ * A request of many entries, by its Idempotency-Key: nothing but a row that says which body came under
+ * that key, so that another body is refused before any of it is appended.
+ */
+export type NewRequest = Omit<NewEvent, "event"> & { readonly request: true };
+
 /** What the log appends. */
-export type NewEntry = NewEvent | NewRejection;
+export type NewEntry = NewEvent | NewRejection | NewRequest;
 
 /** Who asks whether an event was accepted: the parts of a NewEvent that tell. */
 export type Inquiry = Pick<NewEvent, "key" | "id" | "keyDigest" | "reportDigest">;
@@ -255,7 +261,7 @@ export class EventLog extends DurableObject<Env> {
       if ("event" in entry) {
         const logged: LoggedEvent = { ...entry.event, id, identifier, timestamp, received: now };
         events.push(JSON.stringify(logged));
-      } else {
+      } else if ("rejection" in entry) {
         const logged: LoggedRejection = { ...entry.rejection, id, identifier, received: now };
         rejections.push(JSON.stringify(logged));
       }

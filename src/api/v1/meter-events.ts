@@ -29,7 +29,9 @@ const EventObject = z
 const KnownEventObject = EventObject.extend({
   id: z.string().openapi({ description: "Its place among the events of its customer and meter." }),
   meter: z.string(),
-  aggregated: z.boolean().openapi({ description: "Whether the summaries count it." }),
+  aggregated: z
+    .boolean()
+    .openapi({ description: "Whether it has reached the summaries, which count it unless it is cancelled." }),
   cancelled_at: z.int().nullable(),
 }).openapi("KnownMeterEvent");
 

@@ -97,7 +97,7 @@ const time = z
     "it must be an RFC 3339 timestamp or a Unix timestamp in seconds.",
   )
   .transform((given) => (UNIX_SECONDS.test(given) ? Number(given) * SECOND_MS : Date.parse(given)))
-  .transform((ms) => Math.min(ms, LAST_TIME))
+  .transform((ms) => Math.max(0, Math.min(ms, LAST_TIME)))
   .optional()
   .openapi({ type: "string", format: "date-time" });
 
