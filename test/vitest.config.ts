@@ -33,6 +33,7 @@ export default defineConfig({
           name: "worker",
           include: ["test/worker/**/*.test.ts"],
           setupFiles: ["test/worker/setup.ts"],
+          testTimeout: 30_000,
         },
       },
       // A really running server, from outside, with the official SDK.

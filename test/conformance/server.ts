@@ -1,3 +1,6 @@
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { parseEnv } from "node:util";
 import type { TestProject } from "vitest/node";
 import { newStateDir, removeStateDir, startServer } from "../support/node/server.ts";
 
@@ -5,6 +8,8 @@ declare module "vitest" {
   interface ProvidedContext {
     /** Where the server under test listens. */
     url: string;
+    /** What it signs stream sessions with. */
+    sessionSecret: string;
   }
 }
 
@@ -13,6 +18,8 @@ export default async function setup({ provide }: TestProject): Promise<() => Pro
   const stateDir = await newStateDir();
   const server = await startServer(stateDir);
   provide("url", server.url);
+  const secrets = parseEnv(await readFile(path.join(stateDir, "secrets.env"), "utf8"));
+  provide("sessionSecret", secrets.SESSION_SECRET ?? "");
   return async () => {
     await server.stop();
     await removeStateDir(stateDir);

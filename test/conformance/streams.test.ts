@@ -1,6 +1,7 @@
 import Stripe from "stripe";
-import { describe, expect, it } from "vitest";
+import { describe, expect, inject, it } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
+import { issueSession } from "../../src/api/session-tokens.ts";
 import { createMeter, liveStripe, minute, plain, raw, refusal, stripe, stripeClient, unique } from "./client.ts";
 
 const STREAM = "/v2/billing/meter_event_stream";
@@ -80,8 +81,11 @@ describe("C8 streams", () => {
 
   it("C8.5 do not open other doors: a token is no API key", async () => {
     const streams = await streaming();
-    for (const forbidden of [streams.billing.meters.list(), streams.v2.billing.meterEventSession.create()]) {
-      expect(await refusal(forbidden)).toBeInstanceOf(Stripe.errors.StripeAuthenticationError);
+    for (const forbidden of [
+      () => streams.billing.meters.list(),
+      () => streams.v2.billing.meterEventSession.create(),
+    ]) {
+      expect(await refusal(forbidden())).toBeInstanceOf(Stripe.errors.StripeAuthenticationError);
     }
   });
 
@@ -148,4 +152,62 @@ describe("C8 streams", () => {
     await streams.v2.billing.meterEventStream.create({ events: [event] });
     await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
   });
+
+  it("C8.12 tell a client when to renew its token: TemporarySessionExpiredError", async () => {
+    const meter = await createMeter();
+    // A session that was opened 16 minutes ago.
+    const opened = await issueSession(
+      { id: "key_test_local", livemode: false },
+      inject("sessionSecret"),
+      Date.now() - 16 * 60_000,
+    );
+    if (!opened.ok) throw new Error(opened.error.reason);
+    let streams = stripeClient(opened.value.token);
+    let renewals = 0;
+    const send = async (
+      events: Parameters<typeof streams.v2.billing.meterEventStream.create>[0]["events"],
+    ): Promise<void> => {
+      try {
+        await streams.v2.billing.meterEventStream.create({ events });
+      } catch (error) {
+        if (!(error instanceof Stripe.errors.TemporarySessionExpiredError)) throw error;
+        renewals++;
+        streams = await streaming();
+        await send(events);
+      }
+    };
+    for (let i = 0; i < 3; i++) await send([{ event_name: meter.event_name, payload }]);
+    expect(renewals).toBe(1);
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("75");
+  });
+
+  it("C8.13 report what they refuse: an event of v2, with counts by code and samples", async () => {
+    const meter = await createMeter();
+    const streams = await streaming();
+    const bad = { event_name: meter.event_name, payload: { ...payload, value: "0" }, identifier: unique("bad") };
+    const lost = { event_name: meter.event_name, payload: { value: "1" } };
+    expect(await streams.v2.billing.meterEventStream.create({ events: [bad, lost, bad] })).toEqual({});
+    const reports = async () => (await stripe.v2.core.events.list({ object_id: meter.id })).data;
+    await expect.poll(async () => (await reports()).length, { timeout: 40_000, interval: 500 }).toBe(1);
+    const report = await stripe.v2.core.events.retrieve((await reports())[0]?.id ?? "");
+    expect(report).toMatchObject({
+      object: "v2.core.event",
+      type: "v1.billing.meter.error_report_triggered",
+      related_object: { id: meter.id, type: "billing.meter", url: `/v1/billing/meters/${meter.id}` },
+      data: {
+        developer_message_summary: "There are 2 invalid events",
+        reason: {
+          error_count: 2,
+          error_types: expect.arrayContaining([
+            expect.objectContaining({
+              code: "meter_event_invalid_value",
+              error_count: 1,
+              sample_errors: [{ error_message: expect.any(String), request: { identifier: bad.identifier } }],
+            }),
+            expect.objectContaining({ code: "meter_event_no_customer_defined", error_count: 1 }),
+          ]),
+        },
+      },
+    });
+  }, 60_000);
 });
