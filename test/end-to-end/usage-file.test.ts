@@ -6,7 +6,7 @@ import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import fc from "fast-check";
 import Stripe from "stripe";
-import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, it, onTestFinished } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { newStateDir, type RunningServer, removeStateDir, startServer } from "../support/node/server.ts";
 
@@ -116,24 +116,30 @@ describe("a usage file of 8,819 rows over 50 customers", () => {
 });
 
 describe("npm start", () => {
-  it("says in one line that its port is in use, and ends with a failure", async () => {
+  /** A server of a test's own; it ends with the test, also when that fails. */
+  async function aServer(): Promise<RunningServer> {
     const stateDir = await newStateDir();
+    onTestFinished(() => removeStateDir(stateDir));
     const server = await startServer(stateDir);
+    onTestFinished(() => server.stop().then(() => undefined));
+    return server;
+  }
+
+  it("says in one line that its port is in use, and ends with a failure", async () => {
+    const server = await aServer();
+    const stateDir = await newStateDir();
+    onTestFinished(() => removeStateDir(stateDir));
     const second = await startServer(stateDir, server.port).catch((error: unknown) => String(error));
     expect(second).toMatch(/ended with 1:[\s\S]*edgemeter: port \d+ is in use/);
     expect(await server.stop()).toBe(0);
-    await removeStateDir(stateDir);
   }, 60_000);
 
   it("prints the address, the keys and a call to try, and nothing else", async () => {
-    const stateDir = await newStateDir();
-    const server = await startServer(stateDir);
+    const server = await aServer();
     for (const text of [server.url, LOCAL_KEYS.test, LOCAL_KEYS.live, "curl "]) expect(server.output()).toContain(text);
     // npm may have a word on the configuration of whoever runs it.
     expect(server.output().replaceAll(/^npm warn.*$/gm, "")).not.toMatch(
       /warn|error|offline|update available| at .*:\d+:\d+/i,
     );
-    await server.stop();
-    await removeStateDir(stateDir);
   }, 60_000);
 });
