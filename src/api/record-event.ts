@@ -1,5 +1,5 @@
 import type { RecordOutcome } from "../durable-objects/customer-meter.ts";
-import type { AppendOutcome, NewEvent } from "../durable-objects/event-log.ts";
+import type { AppendOutcome, NewEvent } from "../durable-objects/log-entries.ts";
 import { customerMeter, eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { admit, type EventReport, type Refusal, reportDigest } from "../metering/events.ts";

@@ -1,4 +1,4 @@
-import type { AppendOutcome, NewEntry, NewRejection, NewRequest } from "../durable-objects/event-log.ts";
+import type { AppendOutcome, NewEntry, NewRejection, NewRequest } from "../durable-objects/log-entries.ts";
 import { eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { admit, type EventReport, type Refusal, reportDigest } from "../metering/events.ts";

@@ -1,7 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { type Env, settingsOf } from "../env.ts";
-import type { AppendOutcome, NewEvent } from "./event-log.ts";
 import { Lock } from "./lock.ts";
+import type { AppendOutcome, NewEvent } from "./log-entries.ts";
 import { eventLog } from "./stubs.ts";
 
 /** What became of a write; `busy` when another one to this customer and meter was under way. */

@@ -1,4 +1,4 @@
-import type { AppendOutcome, CancelOutcome, NewCancellation, NewEvent } from "../../src/durable-objects/event-log.ts";
+import type { AppendOutcome, CancelOutcome, NewCancellation, NewEvent } from "../../src/durable-objects/log-entries.ts";
 import type { LoggedEvent } from "../../src/metering/groups.ts";
 import { DAY_MS } from "../../src/metering/windows.ts";
 

@@ -1,7 +1,8 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { EventLog, NewCancellation, NewEvent } from "../../src/durable-objects/event-log.ts";
+import type { EventLog } from "../../src/durable-objects/event-log.ts";
+import type { NewCancellation, NewEvent } from "../../src/durable-objects/log-entries.ts";
 import { decodeMessage, type Group } from "../../src/metering/groups.ts";
 import { HOUR_MS } from "../../src/metering/windows.ts";
 import { unique } from "../support/builders.ts";

@@ -1,7 +1,8 @@
 import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
-import type { EventLog, NewEvent } from "../../src/durable-objects/event-log.ts";
+import type { EventLog } from "../../src/durable-objects/event-log.ts";
+import type { NewEvent } from "../../src/durable-objects/log-entries.ts";
 import { uniqueKey } from "../../src/metering/identifiers.ts";
 import { unique } from "../support/builders.ts";
 
