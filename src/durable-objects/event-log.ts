@@ -258,7 +258,7 @@ export class EventLog extends DurableObject<Env> {
   }
 
   #backlogWaits(): boolean {
-    return this.#delivery.hasRoom() && !this.#store.unconfirmedAfter(this.#delivery.lastSent).next().done;
+    return this.#delivery.hasRoom() && this.#store.hasUnconfirmedAfter(this.#delivery.lastSent);
   }
 
   /** Sends after a short while, so that a message carries many groups. */

@@ -18,6 +18,9 @@ const SLICE_MS = 12 * HOUR_MS;
 
 const IDS_PER_MS = 1_000;
 
+/** Unconfirmed groups that are read at a time; each may have the size of a message. */
+const GROUPS_PER_READ = 20;
+
 /** What the log remembers of an accepted event. Times in ms. */
 export type Accepted = {
   readonly eventId: string;
@@ -182,12 +185,21 @@ export class LogStore {
   *unconfirmedAfter(id: number): Generator<StoredGroup> {
     for (const slice of this.#slices) {
       if (slice < sliceOf(id / IDS_PER_MS)) continue;
-      let group = this.#nextUnconfirmed(slice, id);
-      while (group !== undefined) {
-        yield group;
-        group = this.#nextUnconfirmed(slice, group.id);
+      for (let last = id; ; ) {
+        const groups = this.#unconfirmed(slice, last, GROUPS_PER_READ);
+        yield* groups;
+        const end = groups.at(-1);
+        if (end === undefined || groups.length < GROUPS_PER_READ) break;
+        last = end.id;
       }
     }
+  }
+
+  /** Whether there is an unconfirmed group after `id`. */
+  hasUnconfirmedAfter(id: number): boolean {
+    return this.#slices.some(
+      (slice) => slice >= sliceOf(id / IDS_PER_MS) && this.#unconfirmed(slice, id, 1).length > 0,
+    );
   }
 
   /** A group, unless its slice was dropped. */
@@ -202,7 +214,7 @@ export class LogStore {
     for (const slice of [...this.#slices]) {
       const end = slice * HOUR_MS + SLICE_MS;
       if (end > now - UNIQUENESS_MS) return;
-      if (this.#nextUnconfirmed(slice, 0) !== undefined) continue;
+      if (this.#unconfirmed(slice, 0, 1).length > 0) continue;
       for (const table of ["identifiers", "groups", "confirmed"]) this.#sql.exec(`DROP TABLE ${table}_${slice}`);
       this.#slices = this.#slices.filter((other) => other !== slice);
     }
@@ -213,16 +225,17 @@ export class LogStore {
     return this.#sql.databaseSize;
   }
 
-  /** The next unconfirmed group of a slice. Read to its end at once: a table cannot be dropped under an open cursor. */
-  #nextUnconfirmed(slice: number, afterId: number): StoredGroup | undefined {
+  /** The next unconfirmed groups of a slice. Read to the end at once: a table cannot be dropped under an open cursor. */
+  #unconfirmed(slice: number, afterId: number, limit: number): StoredGroup[] {
     return this.#sql
       .exec<StoredGroup>(
         `SELECT id, kind, entries FROM groups_${slice} AS g
          WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = g.id)
-         ORDER BY id LIMIT 1`,
+         ORDER BY id LIMIT ?`,
         afterId,
+        limit,
       )
-      .toArray()[0];
+      .toArray();
   }
 
   #newest(): { id: number; confirmed_through: number } | undefined {
