@@ -3,6 +3,7 @@ import type { MeteringError } from "../metering/errors.ts";
 import { isStorable, readPayload } from "../metering/events.ts";
 import { LIMITS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
+import { SECOND_MS } from "../metering/windows.ts";
 import { MISSING, requiredError } from "./input.ts";
 
 /** Text of 1 to `max` characters that every store keeps as it is. */
@@ -31,6 +32,9 @@ export const unixSeconds = z
   .regex(INTEGER, "it must be a Unix timestamp in seconds.")
   .transform(Number)
   .openapi({ type: "integer", example: 1711656000 });
+
+/** A time in ms as v1 answers it: whole seconds. */
+export const toUnix = (ms: number): number => Math.floor(ms / SECOND_MS);
 
 /** How many objects a page holds. */
 export const pageLimit = z

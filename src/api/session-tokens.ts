@@ -4,6 +4,7 @@ import { sign, verify } from "hono/jwt";
 import { z } from "zod";
 import { SESSION_MS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
+import { SECOND_MS } from "../metering/windows.ts";
 import type { ApiKey } from "../storage/keys.ts";
 import type { ApiError } from "./errors.ts";
 
@@ -14,8 +15,6 @@ const ALGORITHM = "HS256";
 
 /** A shorter secret could be guessed from any token (characters). */
 const SECRET_LENGTH = 32;
-
-const SECOND_MS = 1_000;
 
 const Claims = z.object({
   /** The API key's id. */

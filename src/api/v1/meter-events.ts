@@ -10,7 +10,7 @@ import { err, ok } from "../../metering/result.ts";
 import { SECOND_MS } from "../../metering/windows.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
 import { defineEndpoint } from "../endpoint.ts";
-import { choice, cursorOf, eventName, optional, paging, payload, text, unixSeconds } from "../fields.ts";
+import { choice, cursorOf, eventName, optional, paging, payload, text, toUnix, unixSeconds } from "../fields.ts";
 import { recordEvent } from "../record-event.ts";
 import { requireMeter } from "./meters.ts";
 
@@ -34,8 +34,6 @@ const KnownEventObject = EventObject.extend({
     .openapi({ description: "Whether it has reached the summaries, which count it unless it is cancelled." }),
   cancelled_at: z.int().nullable(),
 }).openapi("KnownMeterEvent");
-
-const unix = (ms: number): number => Math.floor(ms / SECOND_MS);
 
 const tag = "Meter events";
 
@@ -67,12 +65,12 @@ const createEndpoint = defineEndpoint({
     if (!recorded.ok) return recorded;
     const event: z.output<typeof EventObject> = {
       object: "billing.meter_event",
-      created: unix(recorded.value.received),
+      created: toUnix(recorded.value.received),
       event_name,
       identifier: recorded.value.identifier,
       livemode: call.key.livemode,
       payload,
-      timestamp: unix(recorded.value.timestamp),
+      timestamp: toUnix(recorded.value.timestamp),
     };
     return ok(JSON.stringify(event));
   },
@@ -99,14 +97,14 @@ function toWire(meter: Meter, event: StoredEvent, aggregated: boolean): z.output
     id: placeId(meter, event),
     object: "billing.meter_event",
     aggregated,
-    cancelled_at: event.cancelled === undefined ? null : unix(event.cancelled),
-    created: unix(event.received),
+    cancelled_at: event.cancelled === undefined ? null : toUnix(event.cancelled),
+    created: toUnix(event.received),
     event_name: meter.eventName,
     identifier: event.identifier,
     livemode: meter.livemode,
     meter: meter.id,
     payload: payloadOf(event, meter),
-    timestamp: unix(event.timestamp),
+    timestamp: toUnix(event.timestamp),
   };
 }
 

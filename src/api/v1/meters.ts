@@ -10,7 +10,6 @@ import {
   rename,
 } from "../../metering/meters.ts";
 import { err, ok, type Result } from "../../metering/result.ts";
-import { SECOND_MS } from "../../metering/windows.ts";
 import {
   findMeter,
   forgetMeter,
@@ -23,7 +22,7 @@ import {
 import { type Change, commitOnce } from "../commit-once.ts";
 import { type Answer, type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { choice, cursorOf, eventName, optional, paging, text } from "../fields.ts";
+import { choice, cursorOf, eventName, optional, paging, text, toUnix } from "../fields.ts";
 import { requiredError } from "../input.ts";
 
 const MeterObject = z
@@ -44,12 +43,10 @@ const MeterObject = z
   })
   .openapi("Meter");
 
-const unix = (ms: number): number => Math.floor(ms / SECOND_MS);
-
 const toWire = (meter: Meter): z.output<typeof MeterObject> => ({
   id: meter.id,
   object: "billing.meter",
-  created: unix(meter.created),
+  created: toUnix(meter.created),
   customer_mapping: { event_payload_key: meter.customerKey, type: "by_id" },
   default_aggregation: { formula: meter.formula },
   display_name: meter.displayName,
@@ -57,8 +54,8 @@ const toWire = (meter: Meter): z.output<typeof MeterObject> => ({
   event_time_window: meter.eventTimeWindow,
   livemode: meter.livemode,
   status: meter.status,
-  status_transitions: { deactivated_at: meter.deactivatedAt === null ? null : unix(meter.deactivatedAt) },
-  updated: unix(meter.updated),
+  status_transitions: { deactivated_at: meter.deactivatedAt === null ? null : toUnix(meter.deactivatedAt) },
+  updated: toUnix(meter.updated),
   value_settings: { event_payload_key: meter.valueKey },
 });
 
