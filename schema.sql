@@ -1,14 +1,16 @@
 -- The whole D1 schema. Every statement can run again on a database that has it already.
 
--- API keys. Written by whoever hands out keys, read (and cached) by every request.
--- A key itself is never stored, only its SHA-256 in hex; its mode is in its prefix.
+-- API keys. Written by `npm run keys`, read (and cached) by every request.
+-- A key itself is never stored, only its SHA-256 in hex; its mode is in its prefix, and whether it is
+-- restricted. A row that says otherwise than the prefix is no key.
 CREATE TABLE IF NOT EXISTS api_keys (
   hash TEXT PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,
   name TEXT NOT NULL,
   livemode INTEGER NOT NULL,
   created INTEGER NOT NULL, -- ms
-  revoked_at INTEGER -- ms; NULL while the key works
+  revoked_at INTEGER, -- ms; NULL while the key works
+  permission TEXT -- 'ingest', 'read', or NULL: everything
 ) WITHOUT ROWID;
 
 -- Meters. Written by /v1/billing/meters, read (and cached) by every event. Never deleted.
@@ -105,6 +107,27 @@ CREATE TABLE IF NOT EXISTS rejections (
 -- Reports are listed, counted and deleted by this index alone. It is a second row to pay for per
 -- rejected event, which is rare beside accepted ones.
 CREATE INDEX IF NOT EXISTS rejections_by_report ON rejections (report, meter, code, received);
+
+-- Entries of the log that this database refuses for their data. Parked by the aggregator, listed and
+-- redriven by /v1/edgemeter/dead_letters, which deletes what went through. Empty unless something is wrong.
+CREATE TABLE IF NOT EXISTS dead_letters (
+  id TEXT PRIMARY KEY, -- of the entry's group, shard and place: sorts by receipt, and is parked once
+  livemode INTEGER NOT NULL,
+  kind TEXT NOT NULL, -- 'events', 'cancellations', 'rejections'
+  entry TEXT NOT NULL, -- JSON, as the log carried it
+  reason TEXT NOT NULL, -- what was said when it was refused
+  parked INTEGER NOT NULL -- ms
+) WITHOUT ROWID;
+
+-- How far the auditor has come. One row for each log's shard, and one for the summaries. Written by the
+-- scheduled handler, read by it and by /v1/edgemeter/pipeline.
+CREATE TABLE IF NOT EXISTS audits (
+  name TEXT PRIMARY KEY, -- 'log-0', 'log-1', …, 'summaries'
+  position TEXT NOT NULL, -- where it goes on, as JSON
+  checked INTEGER NOT NULL, -- events or summaries, ever
+  repaired INTEGER NOT NULL, -- of these
+  updated INTEGER NOT NULL -- ms
+) WITHOUT ROWID;
 
 -- What a deployment may not change while there is data, recorded by the first isolate that starts.
 -- Read once by every isolate.

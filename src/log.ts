@@ -5,3 +5,8 @@ export function logError(message: string, error: unknown, fields: Fields = {}): 
   const text = error instanceof Error ? error.message : String(error);
   console.error(JSON.stringify({ level: "error", message, error: text, ...fields }));
 }
+
+/** Says that something was not as it should be, and was put right. As careful as `logError`. */
+export function logWarning(message: string, fields: Fields = {}): void {
+  console.warn(JSON.stringify({ level: "warning", message, ...fields }));
+}

@@ -1,4 +1,4 @@
-import { type Group, type GroupKind, packByBytes } from "../metering/groups.ts";
+import { GROUP_KINDS, type Group, type GroupKind, packByBytes } from "../metering/groups.ts";
 import { KEEPS_SURVIVORS } from "../metering/meters.ts";
 import { INSERT_REJECTIONS } from "./error-report-statements.ts";
 import { withReports } from "./error-reports.ts";
@@ -37,13 +37,21 @@ const STATEMENTS: Record<GroupKind, readonly { readonly sql: string; readonly su
  * that are new. Throws when D1 did not say that the transaction succeeded; it may have.
  */
 export async function applyGroups(db: D1Database, groups: readonly Group[], now: number): Promise<void> {
-  const once = withoutRepeats(groups);
-  const statements = (["events", "cancellations", "rejections"] as const).flatMap((kind) => {
-    const ofKind = once.filter((group) => group.kind === kind).map((group) => group.entries);
-    const entries = kind === "rejections" ? ofKind.map((group) => withReports(group, now)) : ofKind;
-    return packByBytes(entries, STATEMENT_BYTES).flatMap((packed) => statementsFor(db, kind, `[${packed}]`));
-  });
+  const statements = applyStatements(db, withoutRepeats(groups), now);
   if (statements.length > 0) await db.batch(statements);
+}
+
+/** The statements that store entries, each once; for one transaction, in this order. */
+export function applyStatements(
+  db: D1Database,
+  groups: readonly Pick<Group, "kind" | "entries">[],
+  now: number,
+): D1PreparedStatement[] {
+  return GROUP_KINDS.flatMap((kind) => {
+    const ofKind = groups.filter((group) => group.kind === kind).map((group) => group.entries);
+    const entries = kind === "rejections" ? ofKind.map((group) => withReports(group, now)) : ofKind;
+    return packByBytes(entries, STATEMENT_BYTES).flatMap((packed) => statementsFor(db, kind, `[${packed.entries}]`));
+  });
 }
 
 function statementsFor(db: D1Database, kind: GroupKind, entries: string): D1PreparedStatement[] {
@@ -57,3 +65,12 @@ function statementsFor(db: D1Database, kind: GroupKind, entries: string): D1Prep
 const withoutRepeats = (groups: readonly Group[]): Group[] => [
   ...new Map(groups.map((group) => [`${group.shard}:${group.id}`, group])).values(),
 ];
+
+/**
+ * What SQLite says of data that it will never take. Everything else is a failure of the moment, or of
+ * the deployment (a missing table), and parks nothing.
+ */
+const ABOUT_DATA = /constraint failed|malformed JSON|integer overflow|string or blob too big|datatype mismatch/i;
+
+/** Whether D1 refused what it was given, rather than failed: trying the same again would end the same. */
+export const isAboutData = (error: unknown): boolean => error instanceof Error && ABOUT_DATA.test(error.message);

@@ -3,7 +3,8 @@ import type { Env } from "../env.ts";
 import { logError } from "../log.ts";
 import { decodeMessage, type Group } from "../metering/groups.ts";
 import { eventsDatabase } from "../storage/databases.ts";
-import { applyGroups } from "./apply-groups.ts";
+import { applyGroups, isAboutData } from "./apply-groups.ts";
+import { applyOrPark } from "./poison.ts";
 
 /** Events (UTF-16 units of their JSON) that one D1 transaction takes, so that it stays well under its 30 seconds. */
 const TRANSACTION_CHARACTERS = 2_000_000;
@@ -19,15 +20,21 @@ export async function consume(batch: MessageBatch, env: Env): Promise<void> {
 }
 
 async function applyAndConfirm(groups: readonly Group[], env: Env): Promise<void> {
+  const db = eventsDatabase(env);
+  const now = Date.now();
   try {
-    await applyGroups(eventsDatabase(env), groups, Date.now());
+    await applyGroups(db, groups, now);
   } catch (error) {
+    const [first] = groups;
     if (groups.length > 1 && isAboutData(error)) {
       // One group's data must not hold up the others.
       for (const group of groups) await applyAndConfirm([group], env);
       return;
     }
-    const first = groups[0];
+    if (first !== undefined && isAboutData(error) && (await wasAppliedInPart(db, first, now))) {
+      await confirm(groups, env);
+      return;
+    }
     logError("groups were not applied; their logs will send them again", error, {
       groups: groups.length,
       first: `${first?.shard}:${first?.id}`,
@@ -37,9 +44,18 @@ async function applyAndConfirm(groups: readonly Group[], env: Env): Promise<void
   await confirm(groups, env);
 }
 
-/** Whether D1 refused what it was given, rather than failed: trying the same again would end the same. */
-const isAboutData = (error: unknown): boolean =>
-  /constraint|malformed JSON|overflow|too big|datatype mismatch/i.test(error instanceof Error ? error.message : "");
+/** Stores what D1 takes of a group and parks the rest; whether nothing is left to do. */
+async function wasAppliedInPart(db: D1Database, group: Group, now: number): Promise<boolean> {
+  const where = { shard: group.shard, group: group.id };
+  try {
+    const parked = await applyOrPark(db, group, now);
+    for (const { id, reason } of parked) logError("an entry was parked as a dead letter", reason, { ...where, id });
+    return true;
+  } catch (error) {
+    logError("a group that D1 refuses was not taken apart; its log will send it again", error, where);
+    return false;
+  }
+}
 
 /** The groups of a message; none when it cannot be read, which only a log that runs other code can cause. */
 function readMessage({ id, body }: Message): Group[] {

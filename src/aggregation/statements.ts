@@ -40,10 +40,10 @@ export const ADD_TO_HOURLY_SUMMARIES = `
     sum_low = sum_low + excluded.sum_low`;
 
 /** The length of a surviving event's window (ms), by its meter's aggregation. */
-const WINDOW_LENGTH = "IIF(aggregation = 'last_received_of_day', 86400000, 3600000)";
+export const WINDOW_LENGTH = "IIF(aggregation = 'last_received_of_day', 86400000, 3600000)";
 
 /** What a window keeps the greatest of, before receipt order. */
-const RANK = "IIF(aggregation = 'latest_of_hour', timestamp, received)";
+export const RANK = "IIF(aggregation = 'latest_of_hour', timestamp, received)";
 
 /** A window keeps the event with the greatest (rank, received, id), whatever the order of arrival. */
 export const KEEP_WINDOW_SURVIVORS = `

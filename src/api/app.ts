@@ -4,6 +4,7 @@ import type { Env } from "../env.ts";
 import { logError } from "../log.ts";
 import { newId } from "../metering/identifiers.ts";
 import { LIMITS } from "../metering/limits.ts";
+import { permits } from "../storage/keys.ts";
 import { authenticate, authenticateSession } from "./auth.ts";
 import { API_INFO, docsPage, SECURITY, SESSION_SECURITY } from "./docs.ts";
 import type { Endpoint } from "./endpoint.ts";
@@ -24,6 +25,8 @@ export function createApp(): OpenAPIHono<App> {
   app.openAPIRegistry.registerComponent("securitySchemes", "session", SESSION_SECURITY);
   app.get("/openapi.json", (c) => c.json(app.getOpenAPI31Document(API_INFO)));
   app.get("/docs", (c) => c.html(docsPage(app.getOpenAPI31Document(API_INFO))));
+  // Whether this Worker answers at all; how the rest is doing is /v1/edgemeter/pipeline's to say.
+  app.get("/health", (c) => c.json({ status: "ok" }));
   app.notFound((c) => errorResponse(doorOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
   app.onError((error, c) => {
     logError("a request could not be finished", error, { path: c.req.path, request: c.get("requestId") });
@@ -33,7 +36,7 @@ export function createApp(): OpenAPIHono<App> {
 }
 
 /** One call, from the key to the answer. */
-async function serve({ door, limited, auth, call }: Endpoint, c: Context<App>): Promise<Response> {
+async function serve({ door, limited, auth, needs, call }: Endpoint, c: Context<App>): Promise<Response> {
   const { env, executionCtx: execution } = c;
   const now = Date.now();
   const authorization = c.req.header("authorization");
@@ -41,6 +44,7 @@ async function serve({ door, limited, auth, call }: Endpoint, c: Context<App>): 
     ? authenticateSession(authorization, env, execution, now)
     : authenticate(authorization, env.DB, execution));
   if (!key.ok) return errorResponse(door, key.error);
+  if (!permits(key.value, needs)) return errorResponse(door, { reason: "permission_denied", needs });
   if (limited && key.value.livemode && !(await env.SYNC_EVENTS_LIMIT.limit({ key: key.value.id })).success) {
     return errorResponse(door, { reason: "rate_limited" });
   }

@@ -33,7 +33,13 @@ async function readText(request: Request, limit: number): Promise<Result<string,
   // A body with a length has no more bytes than that; one without is counted as it comes.
   const length = request.headers.get("content-length");
   if (Number(length ?? 0) > limit) return err({ reason: "body_too_large", limit });
-  const bytes = length === null ? await readBytes(request.body, limit) : await request.arrayBuffer();
+  let bytes: Uint8Array | ArrayBuffer | undefined;
+  try {
+    bytes = length === null ? await readBytes(request.body, limit) : await request.arrayBuffer();
+  } catch {
+    // Its sender went away: no failure of ours, whoever may still hear of it.
+    return err({ reason: "malformed_body", message: "The request body broke off before its end." });
+  }
   if (bytes === undefined) return err({ reason: "body_too_large", limit });
   try {
     return ok(new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(bytes));

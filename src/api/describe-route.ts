@@ -1,4 +1,5 @@
 import { createRoute, type RouteConfig, z } from "@hono/zod-openapi";
+import type { Permission } from "../storage/keys.ts";
 import type { Definition, Shape } from "./endpoint.ts";
 
 /** The part of the OpenAPI document that an endpoint's definition makes. */
@@ -12,8 +13,9 @@ export function describeRoute(
     tag,
     response,
     auth,
+    needs,
     errors = [],
-  }: Omit<Definition<Shape, Shape>, "handle">,
+  }: Omit<Definition<Shape, Shape>, "handle" | "needs"> & { readonly needs: Permission },
   fields: z.ZodObject,
   params: z.ZodObject,
 ): RouteConfig {
@@ -28,16 +30,13 @@ export function describeRoute(
     summary,
     tags: [tag],
     ...(auth === "session" ? { security: [{ session: [] }] } : {}),
-    ...(description === undefined && errors.length === 0
-      ? {}
-      : {
-          description: [
-            description,
-            errors.length > 0 ? `Error codes: ${errors.map((code) => `\`${code}\``).join(", ")}.` : "",
-          ]
-            .filter(Boolean)
-            .join("\n\n"),
-        }),
+    description: [
+      description,
+      auth === "session" ? "" : RESTRICTED[needs],
+      errors.length > 0 ? `Error codes: ${errors.map((code) => `\`${code}\``).join(", ")}.` : "",
+    ]
+      .filter(Boolean)
+      .join("\n\n"),
     request: {
       ...(Object.keys(params.shape).length > 0 ? { params } : {}),
       ...(method === "get" ? { query: fields } : { body: { content: { [contentType]: { schema: fields } } } }),
@@ -49,6 +48,13 @@ export function describeRoute(
     },
   } as Parameters<typeof createRoute>[0]);
 }
+
+/** What restricted keys are told, by what a call needs. */
+const RESTRICTED: Readonly<Record<Permission, string>> = {
+  all: "Not for restricted keys.",
+  ingest: "A restricted key needs the permission `ingest`.",
+  read: "A restricted key needs the permission `read`.",
+};
 
 const V1_ERROR = z
   .object({

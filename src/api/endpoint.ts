@@ -1,7 +1,7 @@
 import { type RouteConfig, z } from "@hono/zod-openapi";
 import type { Env, Execution } from "../env.ts";
 import type { Result } from "../metering/result.ts";
-import type { ApiKey } from "../storage/keys.ts";
+import type { ApiKey, Permission } from "../storage/keys.ts";
 import { parseForm, readBody } from "./body.ts";
 import { describeRoute } from "./describe-route.ts";
 import type { ApiError, Door } from "./errors.ts";
@@ -48,6 +48,8 @@ export type Definition<Params extends Shape, Fields extends Shape> = {
   readonly limited?: boolean;
   /** Who may call: holders of an API key, unless given, or of a session's token. */
   readonly auth?: "key" | "session";
+  /** What the caller's key must be allowed to. Unless given: to read (GET), or everything (POST). */
+  readonly needs?: Permission;
   /** What a body may have (bytes); LIMITS.bodyBytes unless given. */
   readonly bodyBytes?: number;
   readonly handle: (call: Call<InputOf<Params, Fields>>) => Promise<Answer>;
@@ -55,6 +57,7 @@ export type Definition<Params extends Shape, Fields extends Shape> = {
 
 /** An endpoint as the app mounts it: its description, and what it does with a request. */
 export type Endpoint = Pick<Definition<Shape, Shape>, "door" | "method" | "path" | "limited" | "auth"> & {
+  readonly needs: Permission;
   readonly route: RouteConfig;
   readonly call: (
     request: Request,
@@ -73,6 +76,7 @@ export function defineEndpoint<Fields extends Shape, Params extends Shape = Reco
   definition: Definition<Params, Fields>,
 ): Endpoint {
   const { door, method, path, bodyBytes, handle } = definition;
+  const needs = definition.needs ?? (method === "get" ? "read" : "all");
   const fields = z.strictObject({ ...definition.fields, ...(door === "v1" ? { expand: EXPAND } : {}) });
   const params = z.strictObject(definition.params ?? ({} as Params));
   return {
@@ -81,7 +85,8 @@ export function defineEndpoint<Fields extends Shape, Params extends Shape = Reco
     path,
     limited: definition.limited ?? false,
     auth: definition.auth ?? "key",
-    route: describeRoute(definition, fields, params),
+    needs,
+    route: describeRoute({ ...definition, needs }, fields, params),
     call: async (request, rawParams, context) => {
       const raw =
         method === "get" ? parseForm(new URL(request.url).search.slice(1)) : await readBody(request, door, bodyBytes);

@@ -1,4 +1,8 @@
 import type { Endpoint } from "./endpoint.ts";
+import { auditEndpoints } from "./operations/audit.ts";
+import { deadLetterEndpoints } from "./operations/dead-letters.ts";
+import { pipelineEndpoints } from "./operations/pipeline.ts";
+import { resendEndpoints } from "./operations/resend.ts";
 import { eventSummaryEndpoints } from "./v1/event-summaries.ts";
 import { adjustmentEndpoints as v1AdjustmentEndpoints } from "./v1/meter-event-adjustments.ts";
 import { meterEventEndpoints as v1MeterEventEndpoints } from "./v1/meter-events.ts";
@@ -20,4 +24,8 @@ export const ENDPOINTS: readonly Endpoint[] = [
   ...v1AdjustmentEndpoints,
   ...meterEndpoints,
   ...eventSummaryEndpoints,
+  ...pipelineEndpoints,
+  ...deadLetterEndpoints,
+  ...auditEndpoints,
+  ...resendEndpoints,
 ];

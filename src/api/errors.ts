@@ -1,4 +1,5 @@
 import type { MeteringError } from "../metering/errors.ts";
+import type { Permission } from "../storage/keys.ts";
 
 /** The two doors: Stripe's v1 API (forms, unix seconds) and v2 API (JSON, RFC 3339). */
 export type Door = "v1" | "v2";
@@ -12,7 +13,14 @@ export type RequestError =
   | { readonly reason: "session_expired" }
   /** The deployment has no secret to sign and check tokens with. */
   | { readonly reason: "sessions_not_configured" }
+  /** A restricted key, which may not do what the call needs. */
+  | { readonly reason: "permission_denied"; readonly needs: Permission }
+  /** A test key, for what concerns the data of both modes. */
+  | { readonly reason: "live_key_required" }
   | { readonly reason: "rate_limited" }
+  | { readonly reason: "no_such_dead_letter"; readonly id: string }
+  /** What D1 says of a dead letter's data still. */
+  | { readonly reason: "still_refused"; readonly id: string; readonly cause: string }
   | { readonly reason: "unknown_url"; readonly method: string; readonly path: string }
   | { readonly reason: "method_not_allowed"; readonly method: string; readonly path: string; readonly allowed: string }
   | { readonly reason: "body_too_large"; readonly limit: number }
@@ -29,7 +37,7 @@ export type ApiError = MeteringError | RequestError;
 
 /** What either door says of an error. */
 type WireError = {
-  readonly status: 400 | 401 | 404 | 405 | 409 | 413 | 415 | 429 | 503;
+  readonly status: 400 | 401 | 403 | 404 | 405 | 409 | 413 | 415 | 429 | 503;
   readonly message: string;
   readonly param?: string | undefined;
   /** v1: `error.type`, `invalid_request_error` unless given. */
@@ -231,6 +239,34 @@ function describe(error: ApiError): WireError {
         // Only its operator can change that.
         retry: false,
       };
+    case "permission_denied":
+      return {
+        status: 403,
+        message: `The restricted API key provided may not make this call, which needs ${permissionName(error.needs)}.`,
+        v2Code: "forbidden",
+      };
+    case "live_key_required":
+      return {
+        status: 403,
+        message: "This concerns the data of both modes, so it needs a live key (sk_live_…).",
+        v2Code: "forbidden",
+      };
+    case "no_such_dead_letter":
+      return {
+        status: 404,
+        message: `No such dead letter: '${error.id}'`,
+        param: "id",
+        v1Code: "resource_missing",
+        v2Code: "not_found",
+      };
+    case "still_refused":
+      return {
+        status: 400,
+        message: `The database still refuses the dead letter '${error.id}': ${error.cause}`,
+        param: "id",
+        v1Code: "still_refused",
+        v2Code: "still_refused",
+      };
     case "rate_limited":
       return {
         status: 429,
@@ -300,6 +336,17 @@ export const messageOf = (error: ApiError): string => describe(error).message;
 
 /** Whether a value fails for its length alone, which Stripe tells apart. */
 export const hasTooManyDigits = (value: string): boolean => /^[0-9]{16,}$/.test(value);
+
+function permissionName(permission: Permission): string {
+  switch (permission) {
+    case "all":
+      return "an unrestricted key (sk_…)";
+    case "ingest":
+      return "the permission 'ingest'";
+    case "read":
+      return "the permission 'read'";
+  }
+}
 
 const noActiveMeter = (eventName: string): string => `No active meter found for event name "${eventName}".`;
 

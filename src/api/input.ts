@@ -14,12 +14,14 @@ export function check<T>(schema: z.ZodType<T>, raw: unknown): Result<T, Metering
 function toError(issue: z.core.$ZodIssue): MeteringError {
   // A rule of the domain that ran inside a schema has named its error itself.
   if (issue.code === "custom" && issue.params?.error) return issue.params.error as MeteringError;
+  // The last choice is what the parameter should have been; the others are ways to leave it out.
+  const choice = issue.code === "invalid_union" ? issue.errors.at(-1)?.[0] : undefined;
+  if (choice !== undefined) return toError({ ...choice, path: [...issue.path, ...choice.path] });
   if (issue.code === "unrecognized_keys")
     return { reason: "unknown_parameter", param: paramOf([...issue.path, issue.keys[0] ?? ""]) };
   const param = paramOf(issue.path);
   if (issue.message === MISSING) return { reason: "missing_parameter", param };
-  const message = issue.code === "custom" ? issue.message : `Invalid ${param}: ${issue.message}`;
-  return { reason: "invalid_field", message, param };
+  return { reason: "invalid_field", message: `Invalid ${param}: ${issue.message}`, param };
 }
 
 /** The message of an issue about a parameter that is not there. */

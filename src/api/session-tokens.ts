@@ -29,9 +29,9 @@ const Claims = z.object({
 /** A session as its caller learns of it. Times in ms, on whole seconds as the token has them. */
 export type Session = { readonly token: string; readonly created: number; readonly expires: number };
 
-/** A new session of an API key. Yields `sessions_not_configured` where the deployment has no secret. */
+/** A new session of an API key that may ingest. Yields `sessions_not_configured` where the deployment has no secret. */
 export async function issueSession(
-  { id, livemode }: ApiKey,
+  { id, livemode }: Pick<ApiKey, "id" | "livemode">,
   secret: string | undefined,
   now: number,
 ): Promise<Result<Session, ApiError>> {
@@ -43,7 +43,8 @@ export async function issueSession(
 }
 
 /**
- * The API key that a token stands for; whether that still works is not the token's to say. Yields
+ * The API key that a token stands for, as far as a session goes: it may ingest. Whether the key still
+ * works is not the token's to say. Yields
  * `session_expired` only for a token that was genuine, else `invalid_session`.
  */
 export async function readToken(
@@ -56,7 +57,7 @@ export async function readToken(
   const claims = await verifiedClaims(token.slice(PREFIX.length), secret);
   if (claims === undefined) return err({ reason: "invalid_session" });
   if (now >= claims.exp * SECOND_MS) return err({ reason: "session_expired" });
-  return ok({ id: claims.sub, livemode: claims.livemode });
+  return ok({ id: claims.sub, livemode: claims.livemode, permission: "ingest" });
 }
 
 /** What a token says; nothing when it was not signed here. The expiry is the caller's: `verify` would look at it before the signature. */

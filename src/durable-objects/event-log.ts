@@ -3,34 +3,24 @@ import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../log.ts";
 import {
   cutIntoGroups,
-  encodeMessage,
-  type Group,
   type GroupKind,
-  HEADER_BYTES,
   type LoggedCancellation,
   type LoggedEvent,
   type LoggedRejection,
-  MESSAGE_BYTES,
 } from "../metering/groups.ts";
 import { UNIQUENESS_MS } from "../metering/limits.ts";
-import { withTimeout } from "../timeout.ts";
-import { Delivery } from "./delivery.ts";
 import type {
   AppendOutcome,
   CancelOutcome,
   Inquiry,
+  LogStatus,
   NewCancellation,
   NewEntry,
   RetrievedEvent,
 } from "./log-entries.ts";
-import { LogStore } from "./log-store.ts";
+import { LogStore, type StoredGroup } from "./log-store.ts";
+import { Sender } from "./sender.ts";
 import { shardNumber } from "./stubs.ts";
-
-/** Messages that one sendBatch takes: the queue allows 256 KB. */
-const MESSAGES_PER_SEND = 2;
-
-/** How long a send to the queue may take (ms); what it carried is due again anyway. */
-const SEND_TIMEOUT_MS = 30_000;
 
 /** How long after an append the alarm checks that the events were delivered (ms). */
 const ALARM_DELAY_MS = 2_000;
@@ -48,19 +38,17 @@ type Waiting = {
  */
 export class EventLog extends DurableObject<Env> {
   readonly #store: LogStore;
-  readonly #delivery: Delivery;
+  readonly #sender: Sender;
   readonly #shard: number;
   #waiting: Waiting[] = [];
   #committing = false;
-  #sendTimer: ReturnType<typeof setTimeout> | undefined;
-  #sending = false;
   #alarmIsSet = true;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#shard = shardNumber(ctx.id);
     this.#store = new LogStore(ctx.storage.sql);
-    this.#delivery = new Delivery(this.#store.confirmedThrough(), settingsOf(env).RESEND_AFTER_MS);
+    this.#sender = new Sender(env, this.#shard, this.#store);
     void ctx.blockConcurrencyWhile(async () => {
       this.#alarmIsSet = (await ctx.storage.getAlarm()) !== null;
     });
@@ -93,14 +81,9 @@ export class EventLog extends DurableObject<Env> {
    * stays taken.
    */
   cancel(request: NewCancellation): CancelOutcome {
-    try {
-      const outcome = this.ctx.storage.transactionSync(() => this.#commitCancellation(request));
-      if (outcome.outcome === "cancelled") this.#sendSoon();
-      return outcome;
-    } catch (error) {
-      this.#forgetRolledBack();
-      throw error;
-    }
+    const outcome = this.#transact(() => this.#commitCancellation(request));
+    if (outcome.outcome === "cancelled") this.#sender.sendSoon();
+    return outcome;
   }
 
   /** An event by its unique key, while the log remembers it. */
@@ -114,9 +97,45 @@ export class EventLog extends DurableObject<Env> {
   /** Notes that D1 has these groups. */
   confirm(ids: readonly number[]): void {
     const now = Date.now();
-    this.ctx.storage.transactionSync(() => this.#store.confirm(ids));
-    for (const id of ids) this.#delivery.confirm(id, now);
-    if (this.#backlogWaits()) this.#sendSoon();
+    this.#transact(() => this.#store.confirm(ids, now));
+    this.#sender.confirm(ids, now);
+  }
+
+  /** Some groups that D1 is said to have, after `id` and received before a time (ms), in their order: for the auditor. */
+  confirmedAfter(id: number, before: number): StoredGroup[] {
+    return this.#store.confirmedAfter(id, before);
+  }
+
+  /** Sends these groups again: D1 turned out not to have them. Durable when it answers. */
+  sendAgain(ids: readonly number[]): void {
+    if (ids.length > 0) this.#takeBack(() => this.#store.unconfirm(ids));
+  }
+
+  /** Sends every group received since a time (ms) again, as far as the log goes back; gives how many that adds. */
+  sendAllSince(time: number): number {
+    return this.#takeBack(() => this.#store.unconfirmSince(time));
+  }
+
+  #takeBack<T>(unconfirm: () => T): T {
+    const result = this.#transact(() => {
+      const unconfirmed = unconfirm();
+      this.#armAlarm(Date.now() + ALARM_DELAY_MS);
+      return unconfirmed;
+    });
+    this.#sender.restart();
+    this.#sender.sendSoon();
+    return result;
+  }
+
+  /** How this shard is doing, for its operator. */
+  status(): LogStatus {
+    return {
+      ...this.#store.waiting(),
+      inFlight: this.#sender.inFlight,
+      resent: this.#sender.resent,
+      lastConfirmed: this.#store.lastConfirmed(),
+      bytes: this.#store.size,
+    };
   }
 
   /** Sends what is unconfirmed; called each minute for every shard, in case an alarm was lost. */
@@ -126,18 +145,20 @@ export class EventLog extends DurableObject<Env> {
 
   override async alarm(): Promise<void> {
     this.#alarmIsSet = false;
+    let due: number | undefined = 0;
     // A throw would end the alarm after six retries, so nothing here may throw before it is set again.
     try {
       this.#dropExpired();
-      await this.#send();
+      await this.#sender.send();
+      due = this.#sender.nextDue();
     } catch (error) {
       logError("an alarm's work failed and will be tried again", error, { shard: this.#shard });
     }
-    if (this.#delivery.inFlight > 0 || this.#backlogWaits()) {
-      const now = Date.now();
+    const now = Date.now();
+    if (due !== undefined) {
       // No later than this, since a confirmation may make a group due before it was.
       const latest = now + settingsOf(this.env).RESEND_AFTER_MS;
-      this.#armAlarm(Math.min(latest, Math.max(this.#delivery.nextDue() ?? 0, now + ALARM_DELAY_MS)));
+      this.#armAlarm(Math.min(latest, Math.max(due, now + ALARM_DELAY_MS)));
     }
   }
 
@@ -163,7 +184,7 @@ export class EventLog extends DurableObject<Env> {
           resolve(outcomes.slice(from, from + entries.length));
           from += entries.length;
         }
-        this.#sendSoon();
+        this.#sender.sendSoon();
         // The answers leave once this is on disk (output gate); meanwhile the next group gathers.
         await this.ctx.storage.sync();
         // A clock that went back in between must not stretch the wait.
@@ -173,6 +194,15 @@ export class EventLog extends DurableObject<Env> {
         for (const { reject } of calls) reject(error);
         this.#forgetRolledBack();
       }
+    }
+  }
+
+  #transact<T>(work: () => T): T {
+    try {
+      return this.ctx.storage.transactionSync(work);
+    } catch (error) {
+      this.#forgetRolledBack();
+      throw error;
     }
   }
 
@@ -211,7 +241,7 @@ export class EventLog extends DurableObject<Env> {
 
   /** Puts entries into groups that will be sent; within the transaction of whatever they came from. */
   #appendGroups(kind: GroupKind, entries: readonly string[], now: number): void {
-    for (const group of cutIntoGroups(entries)) this.#store.append(kind, group, now, this.#delivery.confirmedThrough);
+    for (const group of cutIntoGroups(entries)) this.#store.append(kind, group, now, this.#sender.confirmedThrough);
     if (entries.length > 0 && !this.#alarmIsSet) this.#armAlarm(Date.now() + ALARM_DELAY_MS);
   }
 
@@ -255,66 +285,6 @@ export class EventLog extends DurableObject<Env> {
     const sameReport = holder.reportDigest === reportDigest;
     if (keyDigest === "" || holder.keyDigest !== keyDigest) return { outcome: "duplicate", sameReport };
     return sameReport ? { outcome: "accepted", received, timestamp } : { outcome: "key_reused" };
-  }
-
-  #backlogWaits(): boolean {
-    return this.#delivery.hasRoom() && this.#store.hasUnconfirmedAfter(this.#delivery.lastSent);
-  }
-
-  /** Sends after a short while, so that a message carries many groups. */
-  #sendSoon(): void {
-    if (this.#sendTimer !== undefined || this.#sending) return;
-    this.#sendTimer = setTimeout(() => {
-      this.#sendTimer = undefined;
-      this.#send().catch((error: unknown) =>
-        logError("groups were not sent; the alarm will", error, { shard: this.#shard }),
-      );
-    }, settingsOf(this.env).SEND_DELAY_MS);
-  }
-
-  /** Sends the groups that are due again, then new ones while the window has room. */
-  async #send(): Promise<void> {
-    if (this.#sending) return;
-    this.#sending = true;
-    try {
-      for (;;) {
-        const messages = this.#nextMessages(Date.now());
-        if (messages.length === 0) return;
-        const bodies = messages.map((groups) => ({ body: encodeMessage(groups), contentType: "text" as const }));
-        await withTimeout(this.env.EVENT_QUEUE.sendBatch(bodies), SEND_TIMEOUT_MS);
-      }
-    } finally {
-      this.#sending = false;
-    }
-  }
-
-  /** The next groups to send, packed into messages. */
-  #nextMessages(now: number): Group[][] {
-    const messages: Group[][] = [];
-    let bytes = MESSAGE_BYTES;
-    for (const group of this.#nextGroups(now)) {
-      const size = Buffer.byteLength(group.entries) + HEADER_BYTES;
-      if (bytes + size > MESSAGE_BYTES) {
-        if (messages.length === MESSAGES_PER_SEND) break;
-        messages.push([]);
-        bytes = 0;
-      }
-      messages.at(-1)?.push({ shard: this.#shard, ...group });
-      this.#delivery.send(group.id, group.entries.length, now);
-      bytes += size;
-    }
-    return messages;
-  }
-
-  *#nextGroups(now: number): Generator<Omit<Group, "shard">> {
-    for (const id of this.#delivery.due(now)) {
-      const group = this.#store.read(id);
-      if (group !== undefined) yield group;
-    }
-    for (const group of this.#store.unconfirmedAfter(this.#delivery.lastSent)) {
-      if (!this.#delivery.hasRoom()) return;
-      yield group;
-    }
   }
 
   #armAlarm(at: number): void {

@@ -71,3 +71,19 @@ export type RetrievedEvent = {
   readonly aggregated: boolean;
   readonly cancelled: number | undefined;
 };
+
+/** How a shard is doing. Times in ms. */
+export type LogStatus = {
+  /** Entries that D1 has not confirmed: events, cancellations, rejections. */
+  readonly entries: number;
+  /** When the first of them was received. */
+  readonly oldest: number | undefined;
+  /** Groups on their way to the aggregator. */
+  readonly inFlight: number;
+  /** Groups that were sent once more, since this log was last started. */
+  readonly resent: number;
+  /** When the aggregator last confirmed a group, as far as the log goes back. */
+  readonly lastConfirmed: number | undefined;
+  /** Storage in use. */
+  readonly bytes: number;
+};

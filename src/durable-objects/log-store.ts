@@ -1,4 +1,4 @@
-import type { Group, GroupKind, LoggedEvent } from "../metering/groups.ts";
+import type { Group, GroupKind, LoggedEvent, PackedEntries } from "../metering/groups.ts";
 import { UNIQUENESS_MS } from "../metering/limits.ts";
 import { floorTo, HOUR_MS } from "../metering/windows.ts";
 
@@ -7,9 +7,9 @@ import { floorTo, HOUR_MS } from "../metering/windows.ts";
  * is free, deleting its rows is not. For the slice that starts at S (hours since 1970):
  *
  * - `identifiers_S`: who holds an identifier, and whether it was cancelled. One small row per event.
- * - `groups_S`: the entries of a commit, once, as the queue carries them. One row per group.
- * - `confirmed_S`: the groups that D1 has. A table of its own, since marking a group's row would
- *   write its whole body again.
+ * - `groups_S`: the entries of a commit, once, as the queue carries them, and how many they are. One row per group.
+ * - `confirmed_S`: the groups that D1 has, and when it said so (ms). A table of its own, since marking
+ *   a group's row would write its whole body again.
  *
  * A group's id is the time it was received (ms) times 1,000 and a little more: it grows, is never
  * used again, and names its slice.
@@ -18,7 +18,7 @@ const SLICE_MS = 12 * HOUR_MS;
 
 const IDS_PER_MS = 1_000;
 
-/** Unconfirmed groups that are read at a time; each may have the size of a message. */
+/** Groups that are read at a time; each may have the size of a message. */
 const GROUPS_PER_READ = 20;
 
 /** What the log remembers of an accepted event. Times in ms. */
@@ -46,7 +46,7 @@ type HolderRow = {
   cancelled: string | null;
 };
 
-type StoredGroup = Omit<Group, "shard">;
+export type StoredGroup = Omit<Group, "shard">;
 
 export class LogStore {
   readonly #sql: SqlStorage;
@@ -156,12 +156,14 @@ export class LogStore {
    * Appends a group. One row. `confirmedThrough` is written along for free: a restarted log looks
    * for unconfirmed groups from there on.
    */
-  append(kind: GroupKind, entries: string, received: number, confirmedThrough: number): void {
+  append(kind: GroupKind, { entries, count }: PackedEntries, received: number, confirmedThrough: number): void {
     const id = Math.max(received * IDS_PER_MS, this.#lastGroupId + 1);
     this.#sql.exec(
-      `INSERT INTO groups_${this.#openSlice(id / IDS_PER_MS)} (id, kind, confirmed_through, entries) VALUES (?, ?, ?, ?)`,
+      `INSERT INTO groups_${this.#openSlice(id / IDS_PER_MS)} (id, kind, entry_count, confirmed_through, entries)
+       VALUES (?, ?, ?, ?, ?)`,
       id,
       kind,
+      count,
       confirmedThrough,
       entries,
     );
@@ -169,11 +171,44 @@ export class LogStore {
   }
 
   /** Marks groups as stored in D1; one row for each that was not yet. Groups of a dropped slice are ignored. */
-  confirm(ids: readonly number[]): void {
+  confirm(ids: readonly number[], now: number): void {
     for (const id of ids) {
       const slice = sliceOf(id / IDS_PER_MS);
-      if (this.#slices.includes(slice)) this.#sql.exec(`INSERT OR IGNORE INTO confirmed_${slice} (id) VALUES (?)`, id);
+      if (this.#slices.includes(slice)) {
+        this.#sql.exec(`INSERT OR IGNORE INTO confirmed_${slice} (id, at) VALUES (?, ?)`, id, now);
+      }
     }
+  }
+
+  /** Takes confirmations back: D1 turned out not to have these groups. */
+  unconfirm(ids: readonly number[]): void {
+    for (const id of ids) {
+      const slice = sliceOf(id / IDS_PER_MS);
+      if (this.#slices.includes(slice)) this.#sql.exec(`DELETE FROM confirmed_${slice} WHERE id = ?`, id);
+    }
+    this.#lookAgainFrom(Math.min(...ids));
+  }
+
+  /** Takes back the confirmation of every group received since a time (ms); gives how many were confirmed. */
+  unconfirmSince(time: number): number {
+    const first = time * IDS_PER_MS;
+    let groups = 0;
+    for (const slice of this.#slices) {
+      groups += this.#sql.exec(`DELETE FROM confirmed_${slice} WHERE id >= ? RETURNING id`, first).toArray().length;
+    }
+    this.#lookAgainFrom(first);
+    return groups;
+  }
+
+  /** Has a restarted log look for unconfirmed groups from this one on. */
+  #lookAgainFrom(id: number): void {
+    const newest = this.#newest();
+    if (newest === undefined) return;
+    this.#sql.exec(
+      `UPDATE groups_${sliceOf(newest.id / IDS_PER_MS)} SET confirmed_through = MIN(confirmed_through, ?) WHERE id = ?`,
+      id - 1,
+      newest.id,
+    );
   }
 
   /** Every group up to this id was confirmed when the newest group was appended. */
@@ -200,6 +235,55 @@ export class LogStore {
     return this.#slices.some(
       (slice) => slice >= sliceOf(id / IDS_PER_MS) && this.#unconfirmed(slice, id, 1).length > 0,
     );
+  }
+
+  /** How many entries are unconfirmed, and when the first of them was received (ms). */
+  waiting(): { entries: number; oldest: number | undefined } {
+    const after = this.confirmedThrough();
+    let entries = 0;
+    let first: number | undefined;
+    for (const slice of this.#slices) {
+      if (slice < sliceOf(after / IDS_PER_MS)) continue;
+      const row = this.#sql
+        .exec<{ entries: number | null; first: number | null }>(
+          `SELECT SUM(entry_count) AS entries, MIN(id) AS first FROM groups_${slice} AS g
+           WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = g.id)`,
+          after,
+        )
+        .one();
+      entries += row.entries ?? 0;
+      first ??= row.first ?? undefined;
+    }
+    return { entries, oldest: first === undefined ? undefined : Math.floor(first / IDS_PER_MS) };
+  }
+
+  /** When D1 was last heard to have a group: the newest of those it has (ms). */
+  lastConfirmed(): number | undefined {
+    for (const slice of this.#slices.toReversed()) {
+      const [row] = this.#sql
+        .exec<{ at: number }>(`SELECT at FROM confirmed_${slice} ORDER BY id DESC LIMIT 1`)
+        .toArray();
+      if (row !== undefined) return row.at;
+    }
+    return undefined;
+  }
+
+  /** The next groups that D1 has confirmed, after `id` and received before a time (ms), oldest first. */
+  confirmedAfter(id: number, before: number): StoredGroup[] {
+    for (const slice of this.#slices) {
+      if (slice < sliceOf(id / IDS_PER_MS)) continue;
+      const groups = this.#sql
+        .exec<StoredGroup>(
+          `SELECT g.id, g.kind, g.entries FROM confirmed_${slice} AS c JOIN groups_${slice} AS g USING (id)
+           WHERE c.id > ? AND c.id < ? ORDER BY c.id LIMIT ?`,
+          id,
+          before * IDS_PER_MS,
+          GROUPS_PER_READ,
+        )
+        .toArray();
+      if (groups.length > 0) return groups;
+    }
+    return [];
   }
 
   /** A group, unless its slice was dropped. */
@@ -261,9 +345,10 @@ export class LogStore {
         cancelled TEXT -- JSON of Cancelled
       ) WITHOUT ROWID;
       CREATE TABLE groups_${slice} (
-        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, confirmed_through INTEGER NOT NULL, entries TEXT NOT NULL
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, entry_count INTEGER NOT NULL, confirmed_through INTEGER NOT NULL,
+        entries TEXT NOT NULL
       );
-      CREATE TABLE confirmed_${slice} (id INTEGER PRIMARY KEY);
+      CREATE TABLE confirmed_${slice} (id INTEGER PRIMARY KEY, at INTEGER NOT NULL);
     `);
     this.#slices.push(slice);
     this.#slices.sort((a, b) => a - b);

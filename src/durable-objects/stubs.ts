@@ -20,6 +20,10 @@ const SHARD = "shard-";
 export const eventLog = (env: Env, shard: number): DurableObjectStub<EventLog> =>
   env.EVENT_LOG.getByName(SHARD + shard, placement(env));
 
+/** The shards of the log, by their numbers. */
+export const allShards = (env: Env): number[] =>
+  Array.from({ length: settingsOf(env).EVENT_LOG_SHARDS }, (_, shard) => shard);
+
 /** Which shard a log is, from inside it. Throws for an object that was not made through `eventLog`. */
 export function shardNumber(id: DurableObjectId): number {
   const shard = Number(id.name?.startsWith(SHARD) ? id.name.slice(SHARD.length) : Number.NaN);

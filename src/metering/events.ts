@@ -64,16 +64,15 @@ export function readPayload(raw: unknown): Result<Payload, MeteringError> {
   const payload: Record<string, string> = {};
   let characters = 0;
   for (const [key, value] of entries) {
+    if (key === "" || key.length > LIMITS.payloadKeyLength) {
+      return invalid(`A payload key must have 1 to ${LIMITS.payloadKeyLength} characters.`, "payload");
+    }
     // Such a number has lost digits before it came here: two customers could become one.
     if (typeof value === "number" && Math.abs(value) > Number.MAX_SAFE_INTEGER) {
       return err({ reason: "payload_invalid_value", key, value: String(value) });
     }
     const text = typeof value === "number" ? String(value) : value;
-    if (typeof text !== "string")
-      return invalid("payload must be a flat map of strings.", `payload[${key.slice(0, 100)}]`);
-    if (key === "" || key.length > LIMITS.payloadKeyLength) {
-      return invalid(`A payload key must have 1 to ${LIMITS.payloadKeyLength} characters.`, "payload");
-    }
+    if (typeof text !== "string") return invalid("payload must be a flat map of strings.", `payload[${key}]`);
     if (text.length > LIMITS.payloadValueLength) {
       return invalid(`A payload value can have at most ${LIMITS.payloadValueLength} characters.`, `payload[${key}]`);
     }

@@ -32,8 +32,10 @@ export type LoggedRejection = {
   readonly received: number;
 };
 
-/** What a group holds; each kind has its own statements in D1. */
-export type GroupKind = "events" | "cancellations" | "rejections";
+/** What a group holds; each kind has its own statements in D1, which run in this order. */
+export const GROUP_KINDS = ["events", "cancellations", "rejections"] as const;
+
+export type GroupKind = (typeof GROUP_KINDS)[number];
 
 /** Entries of one kind that one shard committed together. Cut once, never again; the id is never used for another. */
 export type Group = {
@@ -50,34 +52,35 @@ export const MESSAGE_BYTES = 120_000;
 /** Room for one group's header line in a message (bytes). */
 export const HEADER_BYTES = 96;
 
+/** Entries joined by commas, and how many they are. */
+export type PackedEntries = { readonly entries: string; readonly count: number };
+
 /** Cuts entries (each as JSON, shorter than a message) into groups that each fit one message. */
-export const cutIntoGroups = (entries: readonly string[]): string[] =>
+export const cutIntoGroups = (entries: readonly string[]): PackedEntries[] =>
   packByBytes(entries, MESSAGE_BYTES - HEADER_BYTES);
 
 /** Joins texts by commas, in their order, into as few as fit `limit` bytes each; one that is longer stands alone. */
-export function packByBytes(texts: readonly string[], limit: number): string[] {
-  const packed: string[] = [];
+export function packByBytes(texts: readonly string[], limit: number): PackedEntries[] {
+  const packed: PackedEntries[] = [];
   let current: string[] = [];
   let bytes = 0;
   for (const text of texts) {
     const size = Buffer.byteLength(text) + 1;
     if (bytes + size > limit && current.length > 0) {
-      packed.push(current.join(","));
+      packed.push({ entries: current.join(","), count: current.length });
       current = [];
       bytes = 0;
     }
     current.push(text);
     bytes += size;
   }
-  if (current.length > 0) packed.push(current.join(","));
+  if (current.length > 0) packed.push({ entries: current.join(","), count: current.length });
   return packed;
 }
 
 /** A queue message: for each group a header line and a line of entries. JSON has no raw line breaks. */
 export const encodeMessage = (groups: readonly Group[]): string =>
   groups.map(({ shard, id, kind, entries }) => `${JSON.stringify({ shard, id, kind })}\n${entries}`).join("\n");
-
-const KINDS: readonly unknown[] = ["events", "cancellations", "rejections"] satisfies GroupKind[];
 
 /** Throws on anything that `encodeMessage` did not write. */
 export function decodeMessage(text: string): Group[] {
@@ -86,10 +89,12 @@ export function decodeMessage(text: string): Group[] {
   for (let i = 0; i < lines.length; i += 2) {
     const { shard, id, kind }: Record<string, unknown> = JSON.parse(lines[i] ?? "");
     const entries = lines[i + 1];
-    if (!Number.isSafeInteger(shard) || !Number.isSafeInteger(id) || !KINDS.includes(kind) || !entries) {
+    if (!Number.isSafeInteger(shard) || !Number.isSafeInteger(id) || !isGroupKind(kind) || !entries) {
       throw new Error("a message that is not groups of a log");
     }
-    groups.push({ shard: Number(shard), id: Number(id), kind: kind as GroupKind, entries });
+    groups.push({ shard: Number(shard), id: Number(id), kind, entries });
   }
   return groups;
 }
+
+const isGroupKind = (kind: unknown): kind is GroupKind => GROUP_KINDS.some((known) => known === kind);

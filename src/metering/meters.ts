@@ -38,6 +38,11 @@ export type NewMeter = Pick<Meter, "displayName" | "eventName" | "formula" | "ev
   readonly valueKey?: string | undefined;
 };
 
+const TEST_PREFIX = "mtr_test_";
+
+/** The mode of a meter, by its id. */
+export const isLiveMeter = (id: string): boolean => !id.startsWith(TEST_PREFIX);
+
 /**
  * A new active meter, created `now` (ms); the payload keys default to Stripe's `stripe_customer_id`
  * and `value`. One key cannot hold both customer and value.
@@ -50,7 +55,7 @@ export function createMeter(input: NewMeter, livemode: boolean, now: number): Re
     return err({ reason: "invalid_field", message, param: "value_settings[event_payload_key]" });
   }
   return ok({
-    id: timeOrderedId(livemode ? "mtr_" : "mtr_test_", now),
+    id: timeOrderedId(livemode ? "mtr_" : TEST_PREFIX, now),
     livemode,
     eventName: input.eventName,
     displayName: input.displayName,

@@ -3,20 +3,26 @@ import { withTimeout } from "../timeout.ts";
 import { hashOf } from "./key-hash.ts";
 import { PositiveCache } from "./positive-cache.ts";
 
+/**
+ * What an API key may do: everything (`sk_…`), or as a restricted key (`rk_…`) only report and cancel
+ * events, or only read.
+ */
+export type Permission = "all" | "ingest" | "read";
+
 /** Who calls: an API key, known by its id. The key itself is not kept. */
-export type ApiKey = { readonly id: string; readonly livemode: boolean };
+export type ApiKey = { readonly id: string; readonly livemode: boolean; readonly permission: Permission };
 
-type KeyRow = { hash: string; id: string; livemode: number };
+type KeyRow = { hash: string; id: string; livemode: number; permission: string | null };
 
-/** Secret keys of either mode. What does not look like one never reaches the database. */
-const SECRET = /^sk_(test|live)_[A-Za-z0-9_]{8,200}$/;
+/** Keys of either kind and mode. What does not look like one never reaches the database. */
+const SECRET = /^[rs]k_(test|live)_[A-Za-z0-9_]{8,200}$/;
 
 const VALID_KEYS = `
-  SELECT hash, id, livemode FROM api_keys
+  SELECT hash, id, livemode, permission FROM api_keys
   WHERE hash IN (SELECT value FROM json_each(?1)) AND revoked_at IS NULL`;
 
 const VALID_IDS = `
-  SELECT id, livemode FROM api_keys
+  SELECT id, livemode, permission FROM api_keys
   WHERE id IN (SELECT value FROM json_each(?1)) AND revoked_at IS NULL`;
 
 const cache = new PositiveCache<ApiKey>();
@@ -38,25 +44,45 @@ async function loadKeys(db: D1Database, secrets: readonly string[]): Promise<Map
     .bind(JSON.stringify([...byHash.keys()]))
     .all<KeyRow>();
   const found = new Map<string, ApiKey>();
-  for (const { hash, id, livemode } of results) {
-    const secret = byHash.get(hash);
-    // The prefix decides the mode; a row that says otherwise is not this key.
-    if (secret?.startsWith(livemode ? "sk_live_" : "sk_test_")) found.set(secret, { id, livemode: livemode === 1 });
+  for (const row of results) {
+    const secret = byHash.get(row.hash);
+    const key = toKey(row);
+    // The prefix decides the mode and whether it is restricted; a row that says otherwise is not this key.
+    if (key !== undefined && secret?.startsWith(prefixOf(key))) found.set(secret, key);
   }
   return found;
 }
 
+/** The key of a row; nothing for a permission that this version does not know. */
+function toKey({ id, livemode, permission }: Omit<KeyRow, "hash">): ApiKey | undefined {
+  if (permission !== null && permission !== "ingest" && permission !== "read") return undefined;
+  return { id, livemode: livemode === 1, permission: permission ?? "all" };
+}
+
+/** What a key's secret begins with. */
+export const prefixOf = ({ livemode, permission }: Omit<ApiKey, "id">): string =>
+  `${permission === "all" ? "sk" : "rk"}_${livemode ? "live" : "test"}_`;
+
+/** Whether a key may make a call that needs `needed`. */
+export const permits = ({ permission }: Pick<ApiKey, "permission">, needed: Permission): boolean =>
+  permission === "all" || permission === needed;
+
 /**
- * Whether the database says that an API key does not work any more, or is of another mode. When the
- * database cannot answer, nothing is known against the key.
+ * Whether the database says that the API key behind a session does not work any more, is of another
+ * mode, or may not do what the session does. When the database cannot answer, nothing is known against
+ * the key.
  */
-export async function isKnownRevoked(db: D1Database, { id, livemode }: ApiKey, execution: Execution): Promise<boolean> {
+export async function isKnownRevoked(
+  db: D1Database,
+  { id, livemode, permission }: ApiKey,
+  execution: Execution,
+): Promise<boolean> {
   try {
     const found = await withTimeout(
       cacheById.get(id, (ids) => loadKeysById(db, ids), execution),
       PATIENCE_MS,
     );
-    return found?.livemode !== livemode;
+    return found === undefined || found.livemode !== livemode || !permits(found, permission);
   } catch {
     return false;
   }
@@ -64,5 +90,6 @@ export async function isKnownRevoked(db: D1Database, { id, livemode }: ApiKey, e
 
 async function loadKeysById(db: D1Database, ids: readonly string[]): Promise<Map<string, ApiKey>> {
   const { results } = await db.prepare(VALID_IDS).bind(JSON.stringify(ids)).all<Omit<KeyRow, "hash">>();
-  return new Map(results.map(({ id, livemode }) => [id, { id, livemode: livemode === 1 }]));
+  const keys = results.map(toKey).filter((key) => key !== undefined);
+  return new Map(keys.map((key) => [key.id, key]));
 }

@@ -1,5 +1,5 @@
 import type { Execution } from "../env.ts";
-import type { EventTimeWindow, Formula, Meter } from "../metering/meters.ts";
+import { type Aggregation, aggregationOf, type EventTimeWindow, type Formula, type Meter } from "../metering/meters.ts";
 import { PositiveCache } from "./positive-cache.ts";
 
 type MeterRow = {
@@ -37,6 +37,8 @@ const ANY_METER_BY_NAME =
   "SELECT * FROM meters WHERE livemode = ?1 AND event_name = ?2 ORDER BY status = 'active' DESC LIMIT 1";
 
 const METER_IDS_BY_NAME = "SELECT id FROM meters WHERE livemode = ?1 AND event_name = ?2";
+
+const METER_KINDS = "SELECT id, formula, event_time_window FROM meters WHERE id IN (SELECT value FROM json_each(?1))";
 
 const LIST_BEFORE = `
   SELECT * FROM meters
@@ -87,6 +89,20 @@ export async function meterIdsOf(db: D1Database, livemode: boolean, eventName: s
     .bind(livemode ? 1 : 0, eventName)
     .all<{ id: string }>();
   return results.map(({ id }) => id);
+}
+
+/** How the meters of these ids add up; without those that do not exist. */
+export async function aggregationsOf(db: D1Database, ids: readonly string[]): Promise<Map<string, Aggregation>> {
+  const { results } = await db
+    .prepare(METER_KINDS)
+    .bind(JSON.stringify(ids))
+    .all<Pick<MeterRow, "id" | "formula" | "event_time_window">>();
+  return new Map(
+    results.map(({ id, formula, event_time_window }) => [
+      id,
+      aggregationOf({ formula, eventTimeWindow: event_time_window }),
+    ]),
+  );
 }
 
 /** Whether another active meter has this one's event name now; asks the database, not the cache. */

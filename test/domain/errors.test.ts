@@ -130,6 +130,26 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
     [503, "false", "api_error"],
     [503, "false", undefined, "sessions_not_configured"],
   ],
+  permission_denied: [
+    { reason: "permission_denied", needs: "all" },
+    [403, null, "invalid_request_error"],
+    [403, null, undefined, "forbidden"],
+  ],
+  live_key_required: [
+    { reason: "live_key_required" },
+    [403, null, "invalid_request_error"],
+    [403, null, undefined, "forbidden"],
+  ],
+  no_such_dead_letter: [
+    { reason: "no_such_dead_letter", id: "dl_1" },
+    [404, null, "invalid_request_error", "resource_missing"],
+    [404, null, undefined, "not_found"],
+  ],
+  still_refused: [
+    { reason: "still_refused", id: "dl_1", cause: "NOT NULL constraint failed" },
+    [400, null, "invalid_request_error", "still_refused"],
+    [400, null, undefined, "still_refused"],
+  ],
   rate_limited: [
     { reason: "rate_limited" },
     [429, null, "invalid_request_error", "rate_limit"],

@@ -26,7 +26,7 @@ describe("events cut into groups", () => {
         const cut = shapes.map(({ length, unit }, i) =>
           JSON.stringify({ i, text: unit.repeat(length / Buffer.byteLength(unit)) }),
         );
-        const groups = cutIntoGroups(cut);
+        const groups = cutIntoGroups(cut).map(({ entries }) => entries);
         expect(groups.flatMap((group) => JSON.parse(`[${group}]`))).toEqual(cut.map((event) => JSON.parse(event)));
         for (const group of groups) {
           const message = encodeMessage([
@@ -53,7 +53,10 @@ describe("events cut into groups", () => {
 
   test("are counted in bytes, not in characters", () => {
     const wide = JSON.stringify("€".repeat(25_000));
-    expect(cutIntoGroups([wide, wide])).toEqual([wide, wide]);
+    expect(cutIntoGroups([wide, wide])).toEqual([
+      { entries: wide, count: 1 },
+      { entries: wide, count: 1 },
+    ]);
   });
 
   test("that are none make no group", () => {

@@ -2,6 +2,7 @@ import { createExecutionContext, createMessageBatch, getQueueResult, waitOnExecu
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
+import { allShards, eventLog } from "../../src/durable-objects/stubs.ts";
 import worker from "../../src/index.ts";
 import { encodeMessage } from "../../src/metering/groups.ts";
 import { hashOf } from "../../src/storage/key-hash.ts";
@@ -78,7 +79,7 @@ describe("an event's whole way", () => {
     for (const failures of [1, 2, 3]) {
       await eventually(() => expect(calls).toHaveBeenCalledTimes(failures));
       vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 60_000 * failures });
-      await worker.scheduled({} as ScheduledController, env);
+      await Promise.all(allShards(env).map((shard) => eventLog(env, shard).nudge()));
     }
     expect(await storedEvents(meter.id)).toBe(1);
     expect(await total(meter.id)).toBe("25");

@@ -6,6 +6,9 @@ import type { NewEvent } from "../../src/durable-objects/log-entries.ts";
 import { uniqueKey } from "../../src/metering/identifiers.ts";
 import { unique } from "../support/builders.ts";
 
+/** A time of the tests (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */
+export const FUTURE = Date.UTC(2040, 5, 15, 3);
+
 /** An event on its way into the log: 25 for a customer, in test mode, with an identifier of its own. */
 export function aNewEvent(
   changes: Partial<NewEvent> & { customer?: string; timestamp?: number; value?: number; meter?: string } = {},
@@ -84,3 +87,7 @@ export async function storedEvents(meter: string): Promise<number> {
     0
   );
 }
+
+/** Messages as the queue hands them to the aggregator. */
+export const aBatch = (bodies: readonly string[]): MessageBatch =>
+  ({ messages: bodies.map((body, i) => ({ id: `message ${i}`, body })), ackAll: () => {} }) as unknown as MessageBatch;

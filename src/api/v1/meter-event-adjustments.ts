@@ -22,6 +22,7 @@ const createAdjustment = defineEndpoint({
   tag: "Adjustments",
   summary: "Cancel an event",
   description: "As its v2 twin, without an id.",
+  needs: "ingest",
   fields: adjustmentFields,
   response: Adjustment,
   handle: async (call) => {

@@ -52,6 +52,7 @@ const createEndpoint = defineEndpoint({
     timestamp: optional(unixSeconds),
   },
   response: EventObject,
+  needs: "ingest",
   limited: true,
   handle: async (call) => {
     const { event_name, payload, identifier, timestamp } = call.input;

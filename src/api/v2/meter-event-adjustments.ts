@@ -34,6 +34,7 @@ const createAdjustment = defineEndpoint({
   summary: "Cancel an event",
   description: "Within 24 hours of its receipt. Its identifier stays taken. Summaries follow within seconds.",
   errors: ["invalid_cancel_configuration", "idempotency_error", "invalid_fields"],
+  needs: "ingest",
   fields: adjustmentFields,
   response: Adjustment,
   handle: async (call) => {

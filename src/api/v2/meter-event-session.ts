@@ -23,6 +23,7 @@ const createSession = defineEndpoint({
   summary: "Open a session for streaming events",
   description: "Its token lasts 15 minutes and is good for `POST /v2/billing/meter_event_stream` alone.",
   errors: ["sessions_not_configured"],
+  needs: "ingest",
   fields: {},
   response: MeterEventSession,
   // An Idempotency-Key changes nothing here: to answer a retry with the first token, that would have to

@@ -11,6 +11,7 @@ const streamEvents = defineEndpoint({
   method: "post",
   path: "/v2/billing/meter_event_stream",
   auth: "session",
+  needs: "ingest",
   tag: "Meter event streams",
   summary: "Report many events",
   description:

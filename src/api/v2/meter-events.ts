@@ -70,6 +70,7 @@ const createMeterEvent = defineEndpoint({
   ],
   fields: eventFields,
   response: MeterEvent,
+  needs: "ingest",
   limited: true,
   handle: async (call) => {
     const { event_name, payload, identifier, timestamp } = call.input;

@@ -1,0 +1,77 @@
+import { z } from "@hono/zod-openapi";
+import { type DeadLetter, listDeadLetters, redrive } from "../../aggregation/dead-letters.ts";
+import { GROUP_KINDS } from "../../metering/groups.ts";
+import { err, ok } from "../../metering/result.ts";
+import { eventsDatabase } from "../../storage/databases.ts";
+import { defineEndpoint } from "../endpoint.ts";
+import { cursorOf, paging, text, toUnix } from "../fields.ts";
+import { OPERATIONS } from "./operations.ts";
+
+const PATH = "/v1/edgemeter/dead_letters";
+
+const DeadLetterObject = z
+  .object({
+    id: z.string(),
+    object: z.literal("edgemeter.dead_letter"),
+    kind: z.enum(GROUP_KINDS),
+    entry: z.string().openapi({ description: "As the log carried it: JSON, or what should have been." }),
+    reason: z.string(),
+    parked: z.int(),
+    livemode: z.boolean(),
+  })
+  .openapi("DeadLetter");
+
+const toWire = (letter: DeadLetter, livemode: boolean): z.output<typeof DeadLetterObject> => ({
+  id: letter.id,
+  object: "edgemeter.dead_letter",
+  kind: letter.kind,
+  entry: letter.entry,
+  reason: letter.reason,
+  parked: toUnix(letter.parked),
+  livemode,
+});
+
+const listEndpoint = defineEndpoint({
+  door: "v1",
+  method: "get",
+  path: PATH,
+  tag: OPERATIONS,
+  summary: "List dead letters",
+  description:
+    "Entries of the log that D1 refuses for their data, newest first. They count nowhere until they are redriven. A cursor need not exist any more.",
+  fields: paging,
+  response: z.object({
+    object: z.literal("list"),
+    data: z.array(DeadLetterObject),
+    has_more: z.boolean(),
+    url: z.string(),
+  }),
+  handle: async ({ input, env, key }) => {
+    const cursor = cursorOf(input);
+    if (!cursor.ok) return cursor;
+    const { letters, hasMore } = await listDeadLetters(eventsDatabase(env), key.livemode, cursor.value, input.limit);
+    const data = letters.map((letter) => toWire(letter, key.livemode));
+    return ok(JSON.stringify({ object: "list", data, has_more: hasMore, url: PATH }));
+  },
+});
+
+const redriveEndpoint = defineEndpoint({
+  door: "v1",
+  method: "post",
+  path: `${PATH}/{id}/redrive`,
+  tag: OPERATIONS,
+  summary: "Put a dead letter back on its way",
+  description: "Stores its entry as the aggregator would have, and removes it; once, also when it is called again.",
+  errors: ["resource_missing"],
+  params: { id: text(100) },
+  fields: {},
+  response: DeadLetterObject,
+  handle: async ({ input, env, key, now }) => {
+    const redriven = await redrive(eventsDatabase(env), key.livemode, input.id, now);
+    return redriven.ok
+      ? ok(JSON.stringify(toWire(redriven.value, key.livemode)))
+      : err({ ...redriven.error, id: input.id });
+  },
+});
+
+export const deadLetterEndpoints = [listEndpoint, redriveEndpoint];

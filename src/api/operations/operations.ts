@@ -1,0 +1,10 @@
+import { err, ok, type Result } from "../../metering/result.ts";
+import type { Call } from "../endpoint.ts";
+import type { ApiError } from "../errors.ts";
+
+/** What these calls stand under in the API's description; Stripe has none of them. */
+export const OPERATIONS = "Operations";
+
+/** Refuses test keys: what concerns the data of both modes takes a live key. Yields `live_key_required`. */
+export const requireLiveKey = ({ key }: Call<unknown>): Result<void, ApiError> =>
+  key.livemode ? ok(undefined) : err({ reason: "live_key_required" });

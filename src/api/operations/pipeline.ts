@@ -1,0 +1,100 @@
+import { z } from "@hono/zod-openapi";
+import { countDeadLetters } from "../../aggregation/dead-letters.ts";
+import { listAudits } from "../../auditing/progress.ts";
+import type { LogStatus } from "../../durable-objects/log-entries.ts";
+import { allShards, eventLog } from "../../durable-objects/stubs.ts";
+import type { Env } from "../../env.ts";
+import { logError } from "../../log.ts";
+import { ok } from "../../metering/result.ts";
+import { SECOND_MS } from "../../metering/windows.ts";
+import { eventsDatabase } from "../../storage/databases.ts";
+import { withTimeout } from "../../timeout.ts";
+import { defineEndpoint } from "../endpoint.ts";
+import { toUnix } from "../fields.ts";
+import { OPERATIONS } from "./operations.ts";
+
+/** How long a part of the pipeline is waited for (ms) before it counts as not reachable. */
+const PATIENCE_MS = 3_000;
+
+const ShardStatus = z.object({
+  shard: z.int(),
+  reachable: z.boolean(),
+  events_waiting: z.int().nullable().openapi({ description: "Events, cancellations and rejections not in D1 yet." }),
+  oldest_wait_seconds: z.int().nullable(),
+  groups_in_flight: z.int().nullable(),
+  groups_resent: z.int().nullable().openapi({ description: "Since the shard was last started." }),
+  last_confirmed: z.int().nullable(),
+  storage_bytes: z.int().nullable(),
+});
+
+const Pipeline = z
+  .object({
+    object: z.literal("edgemeter.pipeline"),
+    events_waiting: z.int().openapi({ description: "Of all shards that are reachable." }),
+    shards: z.array(ShardStatus),
+    aggregator: z.object({ last_success: z.int().nullable() }),
+    dead_letters: z.int().nullable().openapi({ description: "null while D1 does not answer." }),
+    audits: z
+      .array(z.object({ name: z.string(), checked: z.int(), repaired: z.int(), updated: z.int() }))
+      .nullable()
+      .openapi({
+        description: "What the scheduled audit has checked and repaired ever; null while D1 does not answer.",
+      }),
+  })
+  .openapi("Pipeline");
+
+const retrievePipeline = defineEndpoint({
+  door: "v1",
+  method: "get",
+  path: "/v1/edgemeter/pipeline",
+  tag: OPERATIONS,
+  summary: "How the deployment is doing",
+  description:
+    "Numbers about the whole deployment, of both modes together. Answers also while D1 is down, if the key is known.",
+  fields: {},
+  response: Pipeline,
+  handle: async ({ env, now }) => {
+    const db = eventsDatabase(env);
+    const [statuses, deadLetters, audits] = await Promise.all([
+      Promise.all(allShards(env).map((shard) => statusOf(env, shard))),
+      orNull(countDeadLetters(db)),
+      orNull(listAudits(db)),
+    ]);
+    const confirmed = statuses.flatMap((status) => status?.lastConfirmed ?? []);
+    const pipeline: z.output<typeof Pipeline> = {
+      object: "edgemeter.pipeline",
+      events_waiting: statuses.reduce((sum, status) => sum + (status?.entries ?? 0), 0),
+      shards: statuses.map((status, shard) => toWire(shard, status, now)),
+      aggregator: { last_success: confirmed.length === 0 ? null : toUnix(Math.max(...confirmed)) },
+      dead_letters: deadLetters,
+      audits: audits?.map((audit) => ({ ...audit, updated: toUnix(audit.updated) })) ?? null,
+    };
+    return ok(JSON.stringify(pipeline));
+  },
+});
+
+const statusOf = (env: Env, shard: number): Promise<LogStatus | null> =>
+  orNull(eventLog(env, shard).status(), { shard });
+
+const toWire = (shard: number, status: LogStatus | null, now: number): z.output<typeof ShardStatus> => ({
+  shard,
+  reachable: status !== null,
+  events_waiting: status?.entries ?? null,
+  oldest_wait_seconds: status?.oldest === undefined ? null : Math.max(0, Math.round((now - status.oldest) / SECOND_MS)),
+  groups_in_flight: status?.inFlight ?? null,
+  groups_resent: status?.resent ?? null,
+  last_confirmed: status?.lastConfirmed === undefined ? null : toUnix(status.lastConfirmed),
+  storage_bytes: status?.bytes ?? null,
+});
+
+/** What a part of the pipeline says; null when it does not answer, so that the rest can be seen. */
+async function orNull<T>(answer: Promise<T>, fields: { shard?: number } = {}): Promise<T | null> {
+  try {
+    return await withTimeout(answer, PATIENCE_MS);
+  } catch (error) {
+    logError("a part of the pipeline did not answer", error, fields);
+    return null;
+  }
+}
+
+export const pipelineEndpoints = [retrievePipeline];

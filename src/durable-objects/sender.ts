@@ -1,0 +1,126 @@
+import { type Env, settingsOf } from "../env.ts";
+import { logError } from "../log.ts";
+import { encodeMessage, type Group, HEADER_BYTES, MESSAGE_BYTES } from "../metering/groups.ts";
+import { withTimeout } from "../timeout.ts";
+import { Delivery } from "./delivery.ts";
+import type { LogStore, StoredGroup } from "./log-store.ts";
+
+/** Messages that one sendBatch takes: the queue allows 256 KB. */
+const MESSAGES_PER_SEND = 2;
+
+/** How long a send to the queue may take (ms); what it carried is due again anyway. */
+const SEND_TIMEOUT_MS = 30_000;
+
+/** Sends a log's groups to the aggregator, in messages of many, again and again until D1 has confirmed them. */
+export class Sender {
+  readonly #env: Env;
+  readonly #shard: number;
+  readonly #store: LogStore;
+  #delivery: Delivery;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #sending = false;
+  #resent = 0;
+
+  constructor(env: Env, shard: number, store: LogStore) {
+    this.#env = env;
+    this.#shard = shard;
+    this.#store = store;
+    this.#delivery = this.#newDelivery();
+  }
+
+  /** Every group up to this id is confirmed. */
+  get confirmedThrough(): number {
+    return this.#delivery.confirmedThrough;
+  }
+
+  /** Groups that are on their way. */
+  get inFlight(): number {
+    return this.#delivery.inFlight;
+  }
+
+  /** Groups that were sent a second time or more since this log was started. */
+  get resent(): number {
+    return this.#resent;
+  }
+
+  /** When there is something to send next (ms; 0 is at once); nothing when all is confirmed. */
+  nextDue(): number | undefined {
+    return this.#backlogWaits() ? 0 : this.#delivery.nextDue();
+  }
+
+  /** Begins anew at what the store says is confirmed, after it took confirmations back. */
+  restart(): void {
+    this.#delivery = this.#newDelivery();
+  }
+
+  /** Forgets groups that D1 has; what they kept waiting follows. */
+  confirm(ids: readonly number[], now: number): void {
+    for (const id of ids) this.#delivery.confirm(id, now);
+    if (this.#backlogWaits()) this.sendSoon();
+  }
+
+  /** Sends after a short while, so that a message carries many groups. */
+  sendSoon(): void {
+    if (this.#timer !== undefined || this.#sending) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.send().catch((error: unknown) =>
+        logError("groups were not sent; the alarm will", error, { shard: this.#shard }),
+      );
+    }, settingsOf(this.#env).SEND_DELAY_MS);
+  }
+
+  /** Sends the groups that are due again, then new ones while the window has room. */
+  async send(): Promise<void> {
+    if (this.#sending) return;
+    this.#sending = true;
+    try {
+      for (;;) {
+        const messages = this.#nextMessages(Date.now());
+        if (messages.length === 0) return;
+        const bodies = messages.map((groups) => ({ body: encodeMessage(groups), contentType: "text" as const }));
+        await withTimeout(this.#env.EVENT_QUEUE.sendBatch(bodies), SEND_TIMEOUT_MS);
+      }
+    } finally {
+      this.#sending = false;
+    }
+  }
+
+  /** The next groups to send, packed into messages. */
+  #nextMessages(now: number): Group[][] {
+    const messages: Group[][] = [];
+    let bytes = MESSAGE_BYTES;
+    for (const { group, again } of this.#nextGroups(now)) {
+      const size = Buffer.byteLength(group.entries) + HEADER_BYTES;
+      if (bytes + size > MESSAGE_BYTES) {
+        if (messages.length === MESSAGES_PER_SEND) break;
+        messages.push([]);
+        bytes = 0;
+      }
+      messages.at(-1)?.push({ shard: this.#shard, ...group });
+      this.#delivery.send(group.id, group.entries.length, now);
+      if (again) this.#resent++;
+      bytes += size;
+    }
+    return messages;
+  }
+
+  *#nextGroups(now: number): Generator<{ group: StoredGroup; again: boolean }> {
+    for (const id of this.#delivery.due(now)) {
+      const group = this.#store.read(id);
+      if (group !== undefined) yield { group, again: true };
+    }
+    for (const group of this.#store.unconfirmedAfter(this.#delivery.lastSent)) {
+      if (!this.#delivery.hasRoom()) return;
+      yield { group, again: false };
+    }
+  }
+
+  #backlogWaits(): boolean {
+    return this.#delivery.hasRoom() && this.#store.hasUnconfirmedAfter(this.#delivery.lastSent);
+  }
+
+  #newDelivery(): Delivery {
+    return new Delivery(this.#store.confirmedThrough(), settingsOf(this.#env).RESEND_AFTER_MS);
+  }
+}
