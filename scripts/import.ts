@@ -1,5 +1,5 @@
 // `npm run import`: replays a CSV file of usage into a meter. See --help.
-import { ImportError } from "./import/import-error.ts";
+import { CommandError } from "./command-error.ts";
 import { parseOptions } from "./import/options.ts";
 import { newTally, summaryLine } from "./import/report.ts";
 import { runImport } from "./import/run.ts";
@@ -32,7 +32,7 @@ try {
   printSummary();
   process.exitCode = tally.rejected > 0 ? 1 : 0;
 } catch (error) {
-  if (!(error instanceof ImportError)) throw error;
+  if (!(error instanceof CommandError)) throw error;
   if (!interrupted) console.error(`import: ${error.message}`);
   if (interrupted || tally.accepted + tally.duplicate + tally.rejected > 0) printSummary();
   process.exitCode = 2;

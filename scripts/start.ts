@@ -1,47 +1,21 @@
 // `npm start`: a local edgemeter on workerd, with its data on disk. PORT and STATE_DIR are honoured.
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
+import { hashOf } from "../src/storage/key-hash.ts";
 import { LOCAL_KEYS, SEED_LOCAL_KEYS } from "./local-keys.ts";
+import { exitOf, root, runWrangler, stateDir, wrangler } from "./wrangler.ts";
 
-const root = path.join(import.meta.dirname, "..");
 const port = Number(process.env.PORT ?? 8787);
-const stateDir = path.resolve(process.env.STATE_DIR ?? path.join(root, ".edgemeter"));
 const address = `http://127.0.0.1:${port}`;
-
-const WRANGLER_ENV = {
-  ...process.env,
-  // Nothing of a local server needs the network.
-  WRANGLER_SEND_METRICS: "false",
-  WRANGLER_SEND_ERROR_REPORTS: "false",
-  WRANGLER_LOG_PATH: path.join(stateDir, "logs"),
-  WRANGLER_HIDE_BANNER: "true",
-  CLOUDFLARE_CF_FETCH_ENABLED: "false",
-  // Traces of every request and a page to browse them would take most of the time of a request.
-  X_LOCAL_OBSERVABILITY: "false",
-  X_LOCAL_EXPLORER: "false",
-};
 
 /** Ends the program with one line, when it cannot start. */
 function fail(message: string): never {
   console.error(`edgemeter: ${message}`);
   process.exit(1);
 }
-
-function wrangler(args: readonly string[], stdio: "inherit" | "pipe"): ChildProcess {
-  // Not its launcher in bin/, which would stand between a signal and the process that it is for.
-  const cli = path.join(root, "node_modules/wrangler/wrangler-dist/cli.js");
-  return spawn(process.execPath, ["--no-warnings", cli, ...args], {
-    cwd: root,
-    env: WRANGLER_ENV,
-    stdio: ["ignore", stdio, stdio],
-  });
-}
-
-const exitOf = (child: ChildProcess): Promise<number | null> =>
-  new Promise((resolve) => (child.exitCode === null ? child.on("exit", resolve) : resolve(child.exitCode)));
 
 async function portIsFree(): Promise<boolean> {
   const server = createServer();
@@ -54,15 +28,32 @@ async function portIsFree(): Promise<boolean> {
 /** Brings the local database to the schema, and puts the local keys in. */
 async function prepareDatabase(): Promise<void> {
   await mkdir(stateDir, { recursive: true });
+  const sql = (await readFile(path.join(root, "schema.sql"), "utf8")) + SEED_LOCAL_KEYS;
+  const prepared = await preparedMark(sql);
+  if (await prepared.isThere()) return;
   const script = path.join(stateDir, "prepare.sql");
-  await writeFile(script, (await readFile(path.join(root, "schema.sql"), "utf8")) + SEED_LOCAL_KEYS);
-  const child = wrangler(
-    ["d1", "execute", "edgemeter", "--local", "--yes", "--persist-to", stateDir, "--file", script],
-    "pipe",
-  );
-  let output = "";
-  for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk: Buffer) => (output += chunk));
-  if ((await exitOf(child)) !== 0) fail(`the local database could not be prepared.\n${output}`);
+  await writeFile(script, sql);
+  const execute = ["d1", "execute", "edgemeter", "--local", "--yes", "--persist-to", stateDir, "--file", script];
+  const { ok, stdout, stderr } = await runWrangler(execute);
+  if (!ok) fail(`the local database could not be prepared.\n${stdout}${stderr}`);
+  await prepared.leave();
+}
+
+/**
+ * A restart need not prepare a database again, which takes as long as starting the server. The mark
+ * lies in the databases' own folder, so that it goes when they go, and says what they were prepared
+ * with: the SQL, and what decides which database that was.
+ */
+async function preparedMark(sql: string): Promise<{ isThere(): Promise<boolean>; leave(): Promise<void> }> {
+  const file = path.join(stateDir, "v3/d1/prepared");
+  const config = ["wrangler.toml", "node_modules/wrangler/package.json"];
+  const parts = await Promise.all(config.map((name) => readFile(path.join(root, name), "utf8")));
+  const mark = hashOf(JSON.stringify([sql, ...parts]));
+  return {
+    isThere: async () => (await readFile(file, "utf8").catch(() => "")) === mark,
+    // Without the folder there is no mark: then the next start prepares it again.
+    leave: () => writeFile(file, mark).catch(() => {}),
+  };
 }
 
 /** The file with the secret that signs the tokens of streams, made once, so that they outlive a restart. */

@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { z } from "zod";
+import { CommandError } from "../command-error.ts";
+import { type Answer, errorOf, isExpired, type Server, send } from "../http.ts";
 import type { ImportedEvent } from "./events.ts";
-import { type Answer, errorOf, isExpired, type Server, send } from "./http.ts";
-import { ImportError } from "./import-error.ts";
 import type { Meter } from "./meters.ts";
 
 /** What became of an event at the server. */
@@ -22,7 +22,7 @@ const toWire = ({ identifier, customer, value, timestamp }: ImportedEvent, meter
   timestamp: new Date(timestamp).toISOString(),
 });
 
-/** A sender of events to a meter. It throws an `ImportError` when an event got no answer within `patience` ms. */
+/** A sender of events to a meter. It throws an `CommandError` when an event got no answer within `patience` ms. */
 export function eventSender(
   server: Server,
   meter: Meter,
@@ -54,7 +54,7 @@ export const BATCH_SIZE = 100;
 /**
  * A sender of up to BATCH_SIZE events at a time over a stream session, which it renews as needed.
  * A stream does not say which events it knew already, and reports refused ones later: `accepted`
- * means taken. It throws an `ImportError` when a batch got no answer within `patience` ms.
+ * means taken. It throws an `CommandError` when a batch got no answer within `patience` ms.
  */
 export function batchSender(
   server: Server,
@@ -104,7 +104,7 @@ async function openSession(server: Server, patience: number): Promise<string> {
     patience,
   );
   const session = Session.safeParse(answer.body);
-  if (!session.success) throw new ImportError(`no stream session: ${errorOf(answer).message}`);
+  if (!session.success) throw new CommandError(`no stream session: ${errorOf(answer).message}`);
   return session.data.authentication_token;
 }
 

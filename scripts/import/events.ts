@@ -1,6 +1,6 @@
 import { digest } from "../../src/metering/identifiers.ts";
 import { err, ok, type Result } from "../../src/metering/result.ts";
-import { ImportError } from "./import-error.ts";
+import { CommandError } from "../command-error.ts";
 import type { Row } from "./rows.ts";
 import { parseTimestamp } from "./timestamps.ts";
 
@@ -34,7 +34,7 @@ export type ImportedEvent = {
 export const identifierOf = ({ source, eventName, valueColumn }: Mapping, { number, fields }: Row): string =>
   `imp_${digest(source, eventName, valueColumn, String(number), ...fields)}`;
 
-/** A mapper from the rows of these columns to events; `shift` in ms. Throws an `ImportError` for a column that is not there. */
+/** A mapper from the rows of these columns to events; `shift` in ms. Throws an `CommandError` for a column that is not there. */
 export function eventMapper(
   mapping: Mapping,
   columns: readonly string[],
@@ -62,11 +62,11 @@ export function eventMapper(
   };
 }
 
-/** Where a column is. Throws an `ImportError` that names the columns there are. */
+/** Where a column is. Throws an `CommandError` that names the columns there are. */
 export function columnIndex(columns: readonly string[], name: string): number {
   const index = columns.indexOf(name);
   if (index >= 0) return index;
-  throw new ImportError(`there is no column '${name}'. The columns are: ${columns.join(", ")}`);
+  throw new CommandError(`there is no column '${name}'. The columns are: ${columns.join(", ")}`);
 }
 
 function customerFinder(choice: CustomerChoice, columns: readonly string[]): (row: Row) => string {

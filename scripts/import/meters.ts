@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { Formula } from "../../src/metering/meters.ts";
-import { errorOf, type Server, send } from "./http.ts";
-import { ImportError } from "./import-error.ts";
+import { CommandError } from "../command-error.ts";
+import { errorOf, type Server, send } from "../http.ts";
 
 /** The meter that the events are for. */
 export type Meter = {
@@ -35,19 +35,19 @@ const PATIENCE_MS = 3_000;
 
 /**
  * The active meter of an event name, created with `formula` if given and there is none. Throws an
- * `ImportError` when it cannot be had.
+ * `CommandError` when it cannot be had.
  */
 export async function requireMeter(server: Server, eventName: string, formula: Formula | undefined): Promise<Meter> {
   const found = await findMeter(server, eventName);
   if (found !== undefined) return found;
   if (formula === undefined) {
-    throw new ImportError(
+    throw new CommandError(
       `there is no active meter for event name '${eventName}'. Create it first, or add --create-meter sum.`,
     );
   }
   await createMeter(server, eventName, formula);
   const created = await findMeter(server, eventName);
-  if (created === undefined) throw new ImportError(`the meter for event name '${eventName}' was not to be found.`);
+  if (created === undefined) throw new CommandError(`the meter for event name '${eventName}' was not to be found.`);
   return created;
 }
 
@@ -56,9 +56,10 @@ async function findMeter(server: Server, eventName: string): Promise<Meter | und
   for (;;) {
     const path = `/v1/billing/meters?status=active&limit=100${after}`;
     const answer = await send(server, { method: "GET", path }, PATIENCE_MS);
-    if (!answer.ok) throw new ImportError(`the meters cannot be listed: ${errorOf(answer).message}`);
+    if (!answer.ok) throw new CommandError(`the meters cannot be listed: ${errorOf(answer).message}`);
     const page = MeterList.safeParse(answer.body);
-    if (!page.success) throw new ImportError(`${server.url} did not answer with a list of meters. Is it an edgemeter?`);
+    if (!page.success)
+      throw new CommandError(`${server.url} did not answer with a list of meters. Is it an edgemeter?`);
     const { data, has_more } = page.data;
     const found = data.find((meter) => meter.eventName === eventName);
     const last = data.at(-1);
@@ -80,6 +81,6 @@ async function createMeter(server: Server, eventName: string, formula: Formula):
   if (answer.ok) return;
   const { message } = errorOf(answer);
   if (!message.startsWith("An active meter already exists")) {
-    throw new ImportError(`the meter cannot be created: ${message}`);
+    throw new CommandError(`the meter cannot be created: ${message}`);
   }
 }

@@ -2,6 +2,7 @@ import path from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { FORMULAS, type Formula } from "../../src/metering/meters.ts";
 import { LOCAL_KEYS } from "../local-keys.ts";
+import { keyOption, urlOption } from "../server-options.ts";
 import type { CustomerChoice, Mapping } from "./events.ts";
 
 /** What an import was asked to do. */
@@ -72,8 +73,8 @@ export function parseOptions(argv: readonly string[]): ImportOptions {
         .argParser(positiveInteger)
         .conflicts(["customerColumn", "customer"]),
     )
-    .addOption(new Option("--url <url>", "server").default("http://127.0.0.1:8787").argParser(serverUrl))
-    .addOption(new Option("--key <key>", "API key").env("EDGEMETER_API_KEY").default(LOCAL_KEYS.test).argParser(apiKey))
+    .addOption(urlOption())
+    .addOption(keyOption(LOCAL_KEYS.test))
     .option("--shift-to-now", "move all timestamps by the same time, so that the newest is now")
     .addOption(new Option("--concurrency <n>", "requests at a time").default(32).argParser(positiveInteger))
     .option("--stream", "send 100 events a request over a stream session; then duplicates count as accepted")
@@ -113,17 +114,4 @@ function customerChoice({ customerColumn, customer, spreadCustomers }: Partial<P
 function positiveInteger(text: string): number {
   if (!/^[1-9]\d{0,8}$/.test(text)) throw new InvalidArgumentError("It must be a positive integer.");
   return Number(text);
-}
-
-function serverUrl(text: string): string {
-  const url = URL.parse(text);
-  if (url === null || !/^https?:$/.test(url.protocol)) {
-    throw new InvalidArgumentError("It must be a URL like http://127.0.0.1:8787.");
-  }
-  return url.origin + url.pathname.replace(/\/+$/, "");
-}
-
-function apiKey(text: string): string {
-  if (!/^[\x21-\x7e]+$/.test(text)) throw new InvalidArgumentError("It must be an API key like sk_test_….");
-  return text;
 }

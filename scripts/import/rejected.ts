@@ -1,7 +1,7 @@
 import { createWriteStream, type WriteStream } from "node:fs";
 import { rm } from "node:fs/promises";
 import { finished } from "node:stream/promises";
-import { ImportError } from "./import-error.ts";
+import { CommandError } from "../command-error.ts";
 import type { Row } from "./rows.ts";
 
 /** The rows that did not become events, in a file beside the input that exists only when there are any. */
@@ -24,7 +24,7 @@ export class RejectedRows {
     return new RejectedRows(file, columns);
   }
 
-  /** Writes a row as it was, then its number and why it was rejected. Throws an `ImportError` when that is not possible. */
+  /** Writes a row as it was, then its number and why it was rejected. Throws an `CommandError` when that is not possible. */
   async add({ number, fields }: Row, error: string): Promise<void> {
     if (this.#stream === undefined) {
       this.#stream = createWriteStream(this.file);
@@ -51,7 +51,7 @@ export class RejectedRows {
   }
 }
 
-const notWritable = (file: string, error: unknown): ImportError =>
-  new ImportError(`${file} cannot be written: ${error instanceof Error ? error.message : String(error)}`);
+const notWritable = (file: string, error: unknown): CommandError =>
+  new CommandError(`${file} cannot be written: ${error instanceof Error ? error.message : String(error)}`);
 
 const quote = (field: string): string => (/[",\r\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field);

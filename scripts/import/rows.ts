@@ -1,7 +1,7 @@
 import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream";
 import { CsvError, parse } from "csv-parse";
-import { ImportError } from "./import-error.ts";
+import { CommandError } from "../command-error.ts";
 
 /** A row of the file. It may have more or fewer fields than there are columns. */
 export type Row = {
@@ -20,11 +20,11 @@ export type Table = { readonly columns: readonly string[]; readonly rows: AsyncI
 /** Characters of a row at most, so that an open quote does not draw the rest of the file into memory. */
 const MAX_ROW = 128_000;
 
-/** Opens a CSV file. Its first line names the columns. Throws an `ImportError` when it has none. */
+/** Opens a CSV file. Its first line names the columns. Throws an `CommandError` when it has none. */
 export async function openTable(file: string): Promise<Table> {
   const rows = readRows(file);
   const header = await rows.next();
-  if (header.done) throw new ImportError(`${file} is empty: its first line must name the columns.`);
+  if (header.done) throw new CommandError(`${file} is empty: its first line must name the columns.`);
   return { columns: header.value.fields.map((name) => name.trim()), rows };
 }
 
@@ -55,7 +55,7 @@ async function* readRows(file: string): AsyncGenerator<Row, void, undefined> {
     const records: AsyncIterable<{ record: string[]; info: { bytes: number } }> = parser;
     for await (const { record, info } of records) yield { number: number++, fields: record, end: info.bytes };
   } catch (error) {
-    throw new ImportError(explain(error, file));
+    throw new CommandError(explain(error, file));
   }
   if (unclosed !== undefined) yield { number, fields: [], end: source.bytesRead, flaw: unclosed };
 }

@@ -1,8 +1,8 @@
 import { stat } from "node:fs/promises";
 import type { Formula } from "../../src/metering/meters.ts";
+import { CommandError } from "../command-error.ts";
 import { BATCH_SIZE, batchSender, eventSender } from "./client.ts";
 import { columnIndex, eventMapper, type ImportedEvent } from "./events.ts";
-import { ImportError } from "./import-error.ts";
 import { workInLanes } from "./lanes.ts";
 import { requireMeter } from "./meters.ts";
 import type { ImportOptions } from "./options.ts";
@@ -19,7 +19,7 @@ const STREAM_CONCURRENCY = 8;
 
 /**
  * Replays a file, counting in `tally` as it goes. Ends early once `stop` is aborted. Throws an
- * `ImportError` when it cannot go on.
+ * `CommandError` when it cannot go on.
  */
 export async function runImport(options: ImportOptions, tally: Tally, stop: AbortController): Promise<void> {
   const { file, concurrency } = options;
@@ -125,8 +125,8 @@ async function findShift(options: ImportOptions, tally: Tally, stop: AbortSignal
 
 async function sizeOf(file: string): Promise<number> {
   const stats = await stat(file).catch(() => undefined);
-  if (stats === undefined) throw new ImportError(`there is no file ${file}.`);
-  if (!stats.isFile()) throw new ImportError(`${file} is not a file.`);
+  if (stats === undefined) throw new CommandError(`there is no file ${file}.`);
+  if (!stats.isFile()) throw new CommandError(`${file} is not a file.`);
   return stats.size;
 }
 

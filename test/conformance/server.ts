@@ -8,6 +8,8 @@ declare module "vitest" {
   interface ProvidedContext {
     /** Where the server under test listens. */
     url: string;
+    /** Where it keeps its data. */
+    stateDir: string;
     /** What it signs stream sessions with. */
     sessionSecret: string;
   }
@@ -18,6 +20,7 @@ export default async function setup({ provide }: TestProject): Promise<() => Pro
   const stateDir = await newStateDir();
   const server = await startServer(stateDir);
   provide("url", server.url);
+  provide("stateDir", stateDir);
   const secrets = parseEnv(await readFile(path.join(stateDir, "secrets.env"), "utf8"));
   provide("sessionSecret", secrets.SESSION_SECRET ?? "");
   return async () => {

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -55,7 +55,19 @@ export async function startServer(stateDir: string, port?: number): Promise<Runn
     }
     child.on("exit", (code) => reject(new Error(`npm start ended with ${code}:\n${output}`)));
   });
-  const ended = new Promise<number | null>((resolve) => child.on("close", resolve));
+  const killGroup = (): void => {
+    if (child.pid !== undefined) process.kill(-child.pid, "SIGKILL");
+  };
+  // Whoever ends without stopping it leaves no server behind.
+  process.on("exit", killGroup);
+  let hasEnded = false;
+  const ended = new Promise<number | null>((resolve) =>
+    child.on("close", (code) => {
+      process.off("exit", killGroup);
+      hasEnded = true;
+      resolve(code);
+    }),
+  );
   await ready;
   return {
     port: chosen,
@@ -66,12 +78,8 @@ export async function startServer(stateDir: string, port?: number): Promise<Runn
       return ended;
     },
     kill: async () => {
-      killGroup(child);
+      if (!hasEnded) killGroup();
       await ended;
     },
   };
-}
-
-function killGroup({ pid }: ChildProcess): void {
-  if (pid !== undefined) process.kill(-pid, "SIGKILL");
 }

@@ -1,5 +1,5 @@
 import pRetry from "p-retry";
-import { ImportError } from "./import-error.ts";
+import { CommandError } from "./command-error.ts";
 
 /** A server, and how patient to be with it. */
 export type Server = {
@@ -38,7 +38,7 @@ class Transient extends Error {}
 
 /**
  * Sends a request until it is answered for good, for up to `patience` ms. Tries again after a lost
- * connection, 409, 429 and 5xx (wire contract, section 3). Throws an `ImportError` when patience
+ * connection, 409, 429 and 5xx (wire contract, section 3). Throws an `CommandError` when patience
  * ends, and for an answer that makes every other request pointless.
  */
 export async function send(server: Server, request: Request, patience: number): Promise<Answer> {
@@ -54,7 +54,7 @@ export async function send(server: Server, request: Request, patience: number): 
     });
   } catch (error) {
     if (!(error instanceof Transient)) throw error;
-    throw new ImportError(`gave up on ${server.url} after ${Math.round(patience / 1_000)} s: ${error.message}`);
+    throw new CommandError(`gave up on ${server.url} after ${Math.round(patience / 1_000)} s: ${error.message}`);
   }
 }
 
@@ -64,9 +64,9 @@ async function attempt(server: Server, request: Request): Promise<Answer> {
   const answer = { ok, status, body: parseJson(text) };
   const why = errorOf(answer).message;
   if (isExpired(answer)) return answer;
-  if (status === 401 || status === 403) throw new ImportError(`the server refused the API key: ${why}`);
+  if (status === 401 || status === 403) throw new CommandError(`the server refused the API key: ${why}`);
   if (status < 200 || (status >= 300 && status < 400)) {
-    throw new ImportError(`${server.url} answered with status ${status}. Is it an edgemeter?`);
+    throw new CommandError(`${server.url} answered with status ${status}. Is it an edgemeter?`);
   }
   const final = status === 409 && response.headers.get("stripe-should-retry") === "false";
   if (!final && (status === 409 || status === 429 || status >= 500)) throw new Transient(why);

@@ -1,0 +1,93 @@
+// `npm run keys`: makes, lists and revokes API keys. See --help.
+import { Command, InvalidArgumentError, Option } from "commander";
+import { isStorable } from "../src/metering/events.ts";
+import type { Permission } from "../src/storage/keys.ts";
+import { FRESH_MS } from "../src/storage/positive-cache.ts";
+import { CommandError } from "./command-error.ts";
+import { LOCAL, type Place, remote } from "./keys/database.ts";
+import { createKey, listKeys, revokeKey } from "./keys/keys.ts";
+import { keyTable } from "./keys/table.ts";
+
+const NAME_LENGTH = 100;
+
+const HELP = `
+The keys are those of the local server (STATE_DIR, default .edgemeter), whether it runs or not. With
+--remote they are those of the deployment on Cloudflare, which wrangler must be logged in to.
+
+A key does everything in its mode. With --permission it is restricted: 'ingest' may report and cancel
+events and open stream sessions, 'read' may make every GET.
+
+Exit code: 0 done (also when the key was revoked before), 1 not done, 2 the command line is wrong.
+
+Examples:
+  npm run keys -- create --name "Search backend" --live --permission ingest
+  npm run keys -- revoke key_…
+`;
+
+type Where = { readonly remote?: boolean; readonly env?: string };
+type Create = Where & { readonly name: string; readonly live?: boolean; readonly permission?: Permission };
+
+const program = new Command("npm run keys --")
+  .description("Makes, lists and revokes API keys.")
+  .addHelpText("after", HELP)
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "keys:")) })
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2));
+
+command("create", "makes a key, and prints it this once")
+  .requiredOption("--name <name>", "what it is for", keyName)
+  .option("--live", "for live mode instead of test mode")
+  .addOption(new Option("--permission <permission>", "restrict it to this").choices(["ingest", "read"]))
+  .action(async ({ name, live = false, permission = "all", ...where }: Create) => {
+    const { id, secret } = await createKey(await placeOf(where), { name, livemode: live, permission }, Date.now());
+    console.log(`id          ${id}`);
+    console.log(`name        ${name}`);
+    console.log(`mode        ${live ? "live" : "test"}`);
+    console.log(`permission  ${permission}`);
+    console.log(`key         ${secret}`);
+    console.error("\nThe key is not shown again: only its SHA-256 is stored.");
+  });
+
+command("list", "lists all keys").action(async (where: Where) => {
+  console.log(keyTable(await listKeys(await placeOf(where))));
+});
+
+command("revoke", "revokes a key, for ever")
+  .argument("<id>", "its id, as list shows it")
+  .action(async (id: string, where: Where) => {
+    const { revoked, before } = await revokeKey(await placeOf(where), id, Date.now());
+    const since = new Date(revoked).toISOString();
+    console.log(
+      before
+        ? `${id} was revoked before, at ${since}.`
+        : `${id} is revoked. Servers that know it stop taking it within ${FRESH_MS / 1_000} seconds.`,
+    );
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof CommandError)) throw error;
+  console.error(`keys: ${error.message}`);
+  process.exitCode = 1;
+}
+
+function command(name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .option("--remote", "of the deployment instead of the local server")
+    .option("--env <name>", "of this environment of the deployment");
+}
+
+/** Where the keys are. Ends the program when the command line does not say it well. */
+function placeOf({ remote: isRemote = false, env }: Where): Place | Promise<Place> {
+  if (isRemote) return remote(env ?? process.env.CLOUDFLARE_ENV);
+  return env === undefined ? LOCAL : program.error("error: --env is of a deployment, so it needs --remote");
+}
+
+function keyName(text: string): string {
+  if (text.trim() === "" || text.length > NAME_LENGTH || !isStorable(text) || /[\p{Cc}\p{Zl}\p{Zp}]/u.test(text)) {
+    throw new InvalidArgumentError(`It must be 1 to ${NAME_LENGTH} characters on one line.`);
+  }
+  return text;
+}

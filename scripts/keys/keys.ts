@@ -1,0 +1,80 @@
+import { randomInt } from "node:crypto";
+import { z } from "zod";
+import { hashOf } from "../../src/storage/key-hash.ts";
+import { type Permission, prefixOf } from "../../src/storage/keys.ts";
+import { CommandError } from "../command-error.ts";
+import { execute, type Place, sqlText } from "./database.ts";
+
+/** What a new key is to be. */
+export type NewKey = { readonly name: string; readonly livemode: boolean; readonly permission: Permission };
+
+/** A key as it is stored, also by others than this tool. Times in ms. */
+export type StoredKey = {
+  readonly id: string;
+  readonly name: string;
+  readonly livemode: boolean;
+  readonly permission: string;
+  readonly created: number;
+  readonly revoked: number | undefined;
+};
+
+/** 44 characters of 62 are 262 bits: more than the hash of them has. */
+const SECRET_LENGTH = 44;
+const ID_LENGTH = 20;
+
+const ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+const randomText = (length: number): string =>
+  Array.from({ length }, () => ALPHABET.charAt(randomInt(ALPHABET.length))).join("");
+
+/** Makes a key, created `now` (ms). The secret is in the answer alone: what is stored and run has its hash. */
+export async function createKey(place: Place, key: NewKey, now: number): Promise<{ id: string; secret: string }> {
+  const id = `key_${randomText(ID_LENGTH)}`;
+  const secret = prefixOf(key) + randomText(SECRET_LENGTH);
+  const permission = key.permission === "all" ? "NULL" : sqlText(key.permission);
+  await execute(place, [
+    `INSERT INTO api_keys (hash, id, name, livemode, created, permission)
+     VALUES (${sqlText(hashOf(secret))}, ${sqlText(id)}, ${sqlText(key.name)}, ${key.livemode ? 1 : 0}, ${now}, ${permission})`,
+  ]);
+  return { id, secret };
+}
+
+const Row = z
+  .object({
+    id: z.string(),
+    name: z.string(),
+    livemode: z.number(),
+    permission: z.string().nullable(),
+    created: z.number(),
+    revoked_at: z.number().nullable(),
+  })
+  .transform(
+    ({ livemode, permission, revoked_at, ...key }): StoredKey => ({
+      ...key,
+      livemode: livemode === 1,
+      permission: permission ?? "all",
+      revoked: revoked_at ?? undefined,
+    }),
+  );
+
+/** Every key, the oldest first. */
+export async function listKeys(place: Place): Promise<StoredKey[]> {
+  const [rows = []] = await execute(place, [
+    "SELECT id, name, livemode, permission, created, revoked_at FROM api_keys ORDER BY created, id",
+  ]);
+  return rows.map((row) => Row.parse(row));
+}
+
+/**
+ * Revokes a key, `now` (ms), and says since when it is: earlier, when it was revoked before. Throws a
+ * CommandError when there is none.
+ */
+export async function revokeKey(place: Place, id: string, now: number): Promise<{ revoked: number; before: boolean }> {
+  const [changed = [], found = []] = await execute(place, [
+    `UPDATE api_keys SET revoked_at = ${now} WHERE id = ${sqlText(id)} AND revoked_at IS NULL RETURNING id`,
+    `SELECT revoked_at FROM api_keys WHERE id = ${sqlText(id)}`,
+  ]);
+  const [row] = found;
+  if (row === undefined) throw new CommandError(`there is no key '${id}'; npm run keys -- list shows what there is.`);
+  return { revoked: z.number().parse(row.revoked_at), before: changed.length === 0 };
+}

@@ -1,0 +1,66 @@
+import { z } from "zod";
+import type { Server } from "../http.ts";
+import { post } from "./call.ts";
+
+const counts = z.record(z.string(), z.number());
+
+const Step = z.object({
+  checked: z.number(),
+  missing: z.number(),
+  altered: z.number(),
+  days: z.number(),
+  summaries_repaired: z.number(),
+  accepted: counts,
+  stored: counts,
+  counted: z.object({ start: z.number(), end: z.number() }),
+  next: z.string().nullable(),
+});
+
+type Step = z.output<typeof Step>;
+
+/** Runs a full audit, prints what it found, and says whether nothing was wrong. */
+export async function audit(server: Server, print: (line: string) => void): Promise<boolean> {
+  const steps: Step[] = [];
+  for (let cursor: string | null = ""; cursor !== null; ) {
+    const step: Step = await post(server, "/v1/edgemeter/audit", { cursor }, Step);
+    steps.push(step);
+    cursor = step.next;
+  }
+  const total = (field: "checked" | "missing" | "altered" | "days" | "summaries_repaired") =>
+    steps.reduce((sum, step) => sum + step[field], 0);
+  const accepted = addUp(steps.map((step) => step.accepted));
+  const stored = addUp(steps.map((step) => step.stored));
+  // What is missing was found one by one, and is sent again; here only what is too much.
+  const surplus = [...stored].filter(([minute, count]) => count > (accepted.get(minute) ?? 0));
+
+  print(`event log   ${total("checked")} entries compared with D1: ${total("missing")} missing, sent again`);
+  print(`            ${total("altered")} altered, put right`);
+  print(`summaries   ${total("days")} days recomputed: ${total("summaries_repaired")} summaries differed, repaired`);
+  const { start = 0, end = 0 } = steps[0]?.counted ?? {};
+  if (end > start) {
+    print(
+      `events      received from ${time(start)} to ${time(end)}: ${sum(accepted)} in the log, ${sum(stored)} in D1`,
+    );
+  }
+  for (const [minute, count] of surplus) {
+    const more = count - (accepted.get(minute) ?? 0);
+    print(`            ${more} more in D1 than in the log, received in the minute of ${time(Number(minute))}`);
+  }
+  const differences = total("missing") + total("altered") + total("summaries_repaired") + surplus.length;
+  print(
+    differences === 0 ? "no difference" : `${differences} differences; run it again in a minute to see what is left`,
+  );
+  return differences === 0;
+}
+
+function addUp(all: readonly Readonly<Record<string, number>>[]): Map<string, number> {
+  const totals = new Map<string, number>();
+  for (const [minute, count] of all.flatMap(Object.entries<number>)) {
+    totals.set(minute, (totals.get(minute) ?? 0) + count);
+  }
+  return totals;
+}
+
+const sum = (numbers: ReadonlyMap<string, number>): number => [...numbers.values()].reduce((a, b) => a + b, 0);
+
+const time = (ms: number): string => new Date(ms).toISOString().slice(0, 16).concat("Z");

@@ -1,0 +1,104 @@
+// What only edgemeter has: how its operator sees, audits and mends it. Through the commands of the README.
+
+import { describe, expect, inject, it, vi } from "vitest";
+import { execute } from "../../scripts/keys/database.ts";
+import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
+import { type NpmRun, npmRun } from "../support/node/npm-run.ts";
+import { createMeter, raw, stripe, unique } from "./client.ts";
+
+/** A command takes seconds on a busy computer (ms). */
+const PATIENCE_MS = 120_000;
+
+const operate = (command: string, ...args: string[]): Promise<NpmRun> =>
+  npmRun(command, ["--url", inject("url"), ...args]);
+
+/** Runs SQL on the server's own D1. */
+const sql = (...statements: string[]) => execute(["--local", "--persist-to", inject("stateDir")], statements);
+
+/** A meter with one event of 25, which its summary shows; and what it shows. */
+async function aCountedEvent() {
+  const meter = await createMeter();
+  const customer = unique("cus");
+  await stripe.v2.billing.meterEvents.create({
+    event_name: meter.event_name,
+    payload: { stripe_customer_id: customer, value: "25" },
+  });
+  // Whole hours, so that it is the hours' rows that answer.
+  const end = (Math.floor(Date.now() / 3_600_000) + 2) * 3_600;
+  const total = async (): Promise<number | undefined> =>
+    (await stripe.billing.meters.listEventSummaries(meter.id, { customer, start_time: end - 10_800, end_time: end }))
+      .data[0]?.aggregated_value;
+  await vi.waitFor(async () => expect(await total()).toBe(25), { timeout: 20_000, interval: 100 });
+  return { meter, customer, total };
+}
+
+describe("E1 an operator", () => {
+  it("E1.1 learns from GET /health that the Worker answers, without a key", async () => {
+    const answer = await raw("/health", { key: null });
+    expect(answer.status).toBe(200);
+    expect(JSON.parse(answer.text)).toEqual({ status: "ok" });
+  });
+
+  it("E1.2 sees how far events have come", async () => {
+    await aCountedEvent();
+    const pipeline = JSON.parse((await raw("/v1/edgemeter/pipeline")).text);
+    expect(pipeline).toMatchObject({ object: "edgemeter.pipeline", events_waiting: expect.any(Number) });
+    expect(pipeline.shards.map(({ shard }: { shard: number }) => shard)).toEqual([0, 1, 2, 3]);
+    for (const shard of pipeline.shards) {
+      expect(shard).toMatchObject({
+        reachable: true,
+        storage_bytes: expect.any(Number),
+        groups_resent: expect.any(Number),
+      });
+    }
+    expect(Math.abs(pipeline.aggregator.last_success - Date.now() / 1_000)).toBeLessThan(300);
+  });
+
+  it("E1.3 audits: a summary that is wrong is found, repaired and reported", { timeout: PATIENCE_MS }, async () => {
+    const { meter, total } = await aCountedEvent();
+    await sql(`UPDATE hourly_summaries SET sum_low = 7 WHERE meter = '${meter.id}'`);
+    expect(await total()).toBe(7);
+    const found = await operate("audit");
+    expect(found.stdout).toMatch(/1 summaries differed/);
+    expect(found.code).toBe(1);
+    expect(await total()).toBe(25);
+    const again = await operate("audit");
+    expect(again.stdout).toMatch(/no difference/);
+    expect(again.code).toBe(0);
+  });
+
+  it("E1.4 redrives a dead letter, which then counts once", { timeout: PATIENCE_MS }, async () => {
+    const { meter, customer, total } = await aCountedEvent();
+    const now = Date.now();
+    const event = { meter: meter.id, customer, value: 17, aggregation: "additive", timestamp: now, received: now };
+    const entry = JSON.stringify({ ...event, id: unique("event"), identifier: unique("identifier") });
+    const id = `dl_${unique("test")}`;
+    await sql(`INSERT INTO dead_letters VALUES ('${id}', 0, 'events', '${entry}', 'for a test', ${now})`);
+    const letters = JSON.parse((await raw("/v1/edgemeter/dead_letters")).text);
+    expect(letters.data).toMatchObject([{ id, object: "edgemeter.dead_letter", reason: "for a test", entry }]);
+    const redriven = await operate("redrive", "--key", LOCAL_KEYS.test);
+    expect(redriven).toMatchObject({ code: 0, stdout: "1 dead letters: 1 stored, 0 left\n" });
+    expect(await total()).toBe(42);
+    expect(await operate("redrive", "--key", LOCAL_KEYS.test)).toMatchObject({ code: 0 });
+    expect(await operate("redrive", "--key", LOCAL_KEYS.test, "--id", id)).toMatchObject({ code: 1 });
+  });
+
+  it("E1.5 has the logs send again what a restored D1 has lost", { timeout: PATIENCE_MS }, async () => {
+    const { meter, total } = await aCountedEvent();
+    await sql(
+      `DELETE FROM events WHERE meter = '${meter.id}'`,
+      `DELETE FROM hourly_summaries WHERE meter = '${meter.id}'`,
+    );
+    expect(await total()).toBeUndefined();
+    const resent = await operate("resend");
+    expect(resent.stdout).toMatch(/[1-9]\d* commits received since .* are on their way again/);
+    expect(resent.code).toBe(0);
+    await vi.waitFor(async () => expect(await total()).toBe(25), { timeout: 20_000, interval: 100 });
+  });
+
+  it("E1.6 is told in one line why a command was refused", { timeout: PATIENCE_MS }, async () => {
+    const refused = await operate("audit", "--key", LOCAL_KEYS.test);
+    expect(refused).toMatchObject({ code: 2, stdout: "" });
+    expect(refused.stderr).toMatch(/^audit: .*live key.*\n$/);
+  });
+});

@@ -1,0 +1,195 @@
+// `npm run keys` as a process of its own, on a folder that no server ever used, and against a Cloudflare of a few lines.
+import { once } from "node:events";
+import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { text } from "node:stream/consumers";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { keyTable } from "../../scripts/keys/table.ts";
+import { hashOf } from "../../src/storage/key-hash.ts";
+import { type KeysRun, runKeys } from "../support/node/keys-tool.ts";
+
+/** Each run of wrangler takes seconds on a busy computer (ms). */
+const PATIENCE_MS = 120_000;
+
+/** A name that would end a statement, open a comment, or be cut in two, wherever it is read as SQL. */
+const HOSTILE = `Rob'); DROP TABLE api_keys; -- " \\' /* é 🔑`;
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(path.join(tmpdir(), "edgemeter-keys-"));
+});
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+/** The cells of a table's line about a key. */
+const cellsOf = ({ stdout }: KeysRun, id: string): string[] =>
+  (stdout.split("\n").find((line) => line.startsWith(id)) ?? "").split(/ {2,}/);
+
+/** Whether any file under a folder holds a text. */
+async function isOnDisk(under: string, searched: string): Promise<boolean> {
+  const entries = await readdir(under, { recursive: true, withFileTypes: true });
+  const files = entries.filter((entry) => entry.isFile());
+  const bodies = await Promise.all(files.map(({ parentPath, name }) => readFile(path.join(parentPath, name))));
+  return bodies.some((body) => body.includes(searched));
+}
+
+describe("the keys of a local server", () => {
+  let stateDir: string;
+  let made: KeysRun;
+
+  beforeAll(async () => {
+    stateDir = path.join(folder, "state");
+    made = await runKeys(stateDir, ["create", "--name", HOSTILE]);
+  }, PATIENCE_MS);
+
+  test("can be made before a server was ever started", () => {
+    expect(made.code).toBe(0);
+    expect(made.stdout).toContain(HOSTILE);
+    expect(made.secret).toMatch(/^sk_test_[0-9A-Za-z]{44}$/);
+    expect(made.id).toMatch(/^key_[0-9A-Za-z]{20}$/);
+  });
+
+  test("are on disk as their hash alone", async () => {
+    expect(await isOnDisk(stateDir, hashOf(made.secret))).toBe(true);
+    expect(await isOnDisk(stateDir, made.secret.slice("sk_test_".length))).toBe(false);
+  });
+
+  test(
+    "are listed, and revoked once and for ever; what does not exist cannot be, whatever it is called",
+    async () => {
+      const revoked = await runKeys(stateDir, ["revoke", made.id]);
+      expect(revoked).toMatchObject({ code: 0, stdout: expect.stringContaining("is revoked") });
+      const [again, unknown] = await Promise.all([
+        runKeys(stateDir, ["revoke", made.id]),
+        runKeys(stateDir, ["revoke", "' OR 1=1 --"]),
+      ]);
+      expect(again.code).toBe(0);
+      const since = /revoked before, at (\S+)\.$/m.exec(again.stdout)?.[1] ?? "";
+      expect(unknown).toMatchObject({ code: 1, stderr: expect.stringContaining("there is no key '' OR 1=1 --'") });
+
+      const listed = await runKeys(stateDir, ["list"]);
+      expect(listed.code).toBe(0);
+      expect(listed.stdout.trim().split("\n")).toHaveLength(2);
+      const created = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+      expect(cellsOf(listed, made.id)).toEqual([made.id, HOSTILE, "test", "all", created, `${since.slice(0, 19)}Z`]);
+      for (const secret of [made.secret, hashOf(made.secret)]) expect(listed.stdout).not.toContain(secret);
+    },
+    PATIENCE_MS,
+  );
+});
+
+describe("a wrong command line", () => {
+  test.concurrent.each([
+    ["without a command", []],
+    ["with an unknown command", ["delete", "key_1"]],
+    ["without a name", ["create"]],
+    ["with an empty name", ["create", "--name", " "]],
+    ["with a name of 101 characters", ["create", "--name", "x".repeat(101)]],
+    ["with a name of two lines", ["create", "--name", "a\nb"]],
+    ["with a name that drives the terminal", ["create", "--name", "\u{1b}[2J"]],
+    ["with an unknown permission", ["create", "--name", "a", "--permission", "write"]],
+    ["without an id", ["revoke"]],
+    ["with an environment of the local server", ["list", "--env", "staging"]],
+  ])("%s is exit code 2, and touches nothing", { timeout: PATIENCE_MS }, async (_, args) => {
+    const stateDir = path.join(folder, "untouched");
+    const { code, stdout, stderr } = await runKeys(stateDir, args);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).not.toBe("");
+    await expect(readdir(stateDir)).rejects.toThrow("ENOENT");
+  });
+});
+
+describe("the keys of a deployment", () => {
+  const database = new DatabaseSync(":memory:");
+  /** What was asked of Cloudflare, bodies included. */
+  const asked: string[] = [];
+  let isAllowed = true;
+  let server: Server;
+  let env: NodeJS.ProcessEnv;
+
+  /** As much of Cloudflare's API as wrangler needs for a query. */
+  const answerTo = (url: string, body: string): object => {
+    if (!isAllowed)
+      return { success: false, errors: [{ code: 10_000, message: "Authentication error" }], result: null };
+    if (!url.endsWith("/query"))
+      return { success: true, errors: [], result: { uuid: "database-1", name: "edgemeter" } };
+    const { sql }: { sql: string } = JSON.parse(body);
+    const result = sql.split(";\n").map((statement) => ({
+      results: database.prepare(statement).all(),
+      success: true,
+      meta: { duration: 1 },
+    }));
+    return { success: true, errors: [], result };
+  };
+
+  beforeAll(async () => {
+    database.exec(await readFile(path.join(import.meta.dirname, "../../schema.sql"), "utf8"));
+    server = createServer(async (request, response) => {
+      const body = await text(request);
+      asked.push(`${request.method} ${request.url} ${body}`);
+      response.writeHead(isAllowed ? 200 : 403, { "content-type": "application/json" });
+      response.end(JSON.stringify(answerTo(request.url ?? "", body)));
+    });
+    await once(server.listen(0, "127.0.0.1"), "listening");
+    env = {
+      CLOUDFLARE_API_BASE_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}/client/v4`,
+      CLOUDFLARE_ACCOUNT_ID: "account-1",
+      CLOUDFLARE_API_TOKEN: "no-token-of-anybody",
+    };
+  });
+  afterAll(async () => {
+    server.closeAllConnections();
+    await new Promise((resolve) => server.close(resolve));
+  });
+
+  const run = (...args: string[]): Promise<KeysRun> => runKeys(path.join(folder, "remote"), [...args, "--remote"], env);
+
+  test(
+    "are made and revoked with the same words, and only the hash leaves this computer",
+    async () => {
+      const { code, id, secret, stderr } = await run("create", "--name", HOSTILE, "--live", "--permission", "read");
+      expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringContaining("not shown again") });
+      expect(secret).toMatch(/^rk_live_/);
+      const row = { id, name: HOSTILE, livemode: 1, hash: hashOf(secret), permission: "read" };
+      expect(database.prepare("SELECT * FROM api_keys").all()).toEqual([
+        { ...row, created: expect.any(Number), revoked_at: null },
+      ]);
+      expect(await run("revoke", id)).toMatchObject({ code: 0, stdout: expect.stringContaining("is revoked") });
+      expect(database.prepare("SELECT revoked_at FROM api_keys").get()?.revoked_at).toBeGreaterThan(0);
+      expect(asked.length).toBeGreaterThanOrEqual(2);
+      expect(asked.join("\n")).not.toContain(secret);
+    },
+    PATIENCE_MS,
+  );
+
+  test(
+    "are not touched when Cloudflare refuses, and its reason is shown",
+    async () => {
+      isAllowed = false;
+      const { code, stdout, stderr } = await run("create", "--name", "a");
+      expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+      expect(stderr).toContain("Authentication error");
+      expect(stderr).not.toMatch(/[sr]k_(test|live)_/);
+    },
+    PATIENCE_MS,
+  );
+
+  test("are never those of another environment: one that wrangler.toml has not is refused", async () => {
+    const before = asked.length;
+    const { code, stderr } = await run("list", "--env", "nowhere");
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining("no environment 'nowhere'") });
+    expect(asked.length).toBe(before);
+  });
+});
+
+describe("the table of keys", () => {
+  test("lets no name drive the terminal or begin a line", () => {
+    const key = { id: "key_1", livemode: false, permission: "all", created: 0, revoked: undefined };
+    const table = keyTable([{ ...key, name: "a\u{1b}[2J\r\nkey_2\u{2028}" }]);
+    expect(table.split("\n")).toHaveLength(2);
+    for (const wild of ["\u{1b}", "\r", "\u{2028}"]) expect(table).not.toContain(wild);
+  });
+});
