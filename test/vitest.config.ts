@@ -14,9 +14,15 @@ const seed = Number(process.env.SEED);
 /** Stories of the model test; `npm run soak` plays more. */
 const modelRuns = Number(process.env.SOAK_RUNS ?? 300);
 
+/** Requests of the fuzz test. */
+const fuzzRequests = Number(process.env.FUZZ_REQUESTS ?? 10_000);
+
+/** How often the crash test kills its server. */
+const crashKills = Number(process.env.CRASH_KILLS ?? 10);
+
 export default defineConfig({
   test: {
-    provide: { seed, modelRuns },
+    provide: { seed, modelRuns, fuzzRequests, crashKills },
     projects: [
       // Pure rules, on plain Node.
       { root, test: { name: "domain", include: ["test/domain/**/*.test.ts"] } },
@@ -46,6 +52,17 @@ export default defineConfig({
           // They share a server, and some look at its whole list of meters.
           fileParallelism: false,
           testTimeout: 30_000,
+        },
+      },
+      // A server that is killed under load, again and again.
+      {
+        root,
+        test: {
+          name: "crash",
+          include: ["test/crash/**/*.test.ts"],
+          fileParallelism: false,
+          // Most of it are starts of the server: some seconds each, more on a busy machine.
+          testTimeout: 120_000 + crashKills * 20_000,
         },
       },
       // Slow: whole imports of real usage, with a kill in between. `npm run test:end-to-end`.

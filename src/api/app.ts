@@ -23,8 +23,11 @@ export function createApp(): OpenAPIHono<App> {
   }
   app.openAPIRegistry.registerComponent("securitySchemes", "key", SECURITY);
   app.openAPIRegistry.registerComponent("securitySchemes", "session", SESSION_SECURITY);
-  app.get("/openapi.json", (c) => c.json(app.getOpenAPI31Document(API_INFO)));
-  app.get("/docs", (c) => c.html(docsPage(app.getOpenAPI31Document(API_INFO))));
+  // Built when first asked for, not at the start of every isolate.
+  const description = once(() => app.getOpenAPI31Document(API_INFO));
+  const page = once(() => docsPage(description()));
+  app.get("/openapi.json", (c) => c.json(description()));
+  app.get("/docs", (c) => c.html(page()));
   // Whether this Worker answers at all; how the rest is doing is /v1/edgemeter/pipeline's to say.
   app.get("/health", (c) => c.json({ status: "ok" }));
   app.notFound((c) => errorResponse(doorOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
@@ -88,3 +91,12 @@ function noSuchRoute(method: string, path: string): ApiError {
 }
 
 const pattern = (path: string): RegExp => new RegExp(`^${path.replaceAll(/\{\w+\}/g, "[^/]+")}$`);
+
+/** A value that is made when it is first needed. */
+function once<T>(make: () => T): () => T {
+  let made: { readonly value: T } | undefined;
+  return () => {
+    made ??= { value: make() };
+    return made.value;
+  };
+}

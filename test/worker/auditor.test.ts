@@ -339,7 +339,14 @@ describe("the operator's calls", () => {
   });
 
   it("refuse a cursor that is none", async () => {
-    for (const cursor of ["x", "e30", Buffer.from('{"received":{},"at":{}}').toString("base64url")]) {
+    const received = { start: 0, end: FUTURE };
+    const ofNoShard = JSON.stringify({ received, at: { shard: 123_456, after: 0 } });
+    for (const cursor of [
+      "x",
+      "e30",
+      Buffer.from(ofNoShard).toString("base64url"),
+      Buffer.from('{"received":{},"at":{}}').toString("base64url"),
+    ]) {
       expect(await post("/v1/edgemeter/audit", `cursor=${cursor}`)).toMatchObject({
         status: 400,
         body: { error: { param: "cursor" } },

@@ -79,9 +79,13 @@ async function positionOf({
 }: Call<{ cursor?: string | undefined }>): Promise<Result<Position, ApiError>> {
   if (input.cursor === undefined) return ok({ received: await countedRange(env, now), at: { shard: 0, after: 0 } });
   const decoded = Position.safeParse(parse(Buffer.from(input.cursor, "base64url").toString()));
-  if (decoded.success) return ok(decoded.data);
+  if (decoded.success && isKnown(decoded.data, env)) return ok(decoded.data);
   return err({ reason: "invalid_field", message: "Invalid cursor: it is not one of an audit.", param: "cursor" });
 }
+
+/** Whether it stands where an audit comes by: to ask for another shard would make one. */
+const isKnown = ({ at }: Position, env: Env): boolean =>
+  !("shard" in at) || at.shard < settingsOf(env).EVENT_LOG_SHARDS;
 
 /** The minutes whose events must all be in D1 by now, as far as every log goes back. */
 async function countedRange(env: Env, now: number): Promise<TimeRange> {
