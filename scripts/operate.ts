@@ -18,11 +18,11 @@ const program = new Command("npm run").addHelpText("after", HELP).exitOverride((
   process.exit(exitCode === 0 ? 0 : 2);
 });
 
-command("audit", "compares the event log with D1, and every summary with its events; repairs what differs").action(
-  async (options: Options) => {
-    if (!(await audit(serverOf(options), console.log))) process.exitCode = 1;
-  },
-);
+command("audit", "compares the event log with D1, and every summary with its events; repairs what differs")
+  .option("--trust-events", "repair also old summaries that say more than their events")
+  .action(async (options: Options & { trustEvents?: boolean }) => {
+    if (!(await audit(serverOf(options), options, console.log))) process.exitCode = 1;
+  });
 
 command("redrive", "puts the dead letters of the key's mode back on their way")
   .option("--id <id>", "this one only")

@@ -10,6 +10,9 @@ const Step = z.object({
   altered: z.number(),
   days: z.number(),
   summaries_repaired: z.number(),
+  summaries_suspect: z.number(),
+  days_failed: z.number(),
+  waiting: z.number(),
   accepted: counts,
   stored: counts,
   counted: z.object({ start: z.number(), end: z.number() }),
@@ -19,14 +22,18 @@ const Step = z.object({
 type Step = z.output<typeof Step>;
 
 /** Runs a full audit, prints what it found, and says whether nothing was wrong. */
-export async function audit(server: Server, print: (line: string) => void): Promise<boolean> {
+export async function audit(
+  server: Server,
+  { trustEvents = false }: { readonly trustEvents?: boolean },
+  print: (line: string) => void,
+): Promise<boolean> {
   const steps: Step[] = [];
   for (let cursor: string | null = ""; cursor !== null; ) {
-    const step: Step = await post(server, "/v1/edgemeter/audit", { cursor }, Step);
+    const step: Step = await post(server, "/v1/edgemeter/audit", { cursor, trust_events: String(trustEvents) }, Step);
     steps.push(step);
     cursor = step.next;
   }
-  const total = (field: "checked" | "missing" | "altered" | "days" | "summaries_repaired") =>
+  const total = (field: { [K in keyof Step]: Step[K] extends number ? K : never }[keyof Step]): number =>
     steps.reduce((sum, step) => sum + step[field], 0);
   const accepted = addUp(steps.map((step) => step.accepted));
   const stored = addUp(steps.map((step) => step.stored));
@@ -36,6 +43,15 @@ export async function audit(server: Server, print: (line: string) => void): Prom
   print(`event log   ${total("checked")} entries compared with D1: ${total("missing")} missing, sent again`);
   print(`            ${total("altered")} altered, put right`);
   print(`summaries   ${total("days")} days recomputed: ${total("summaries_repaired")} summaries differed, repaired`);
+  if (total("summaries_suspect") > 0) {
+    print(
+      `            ${total("summaries_suspect")} say more than their events, from before the log's reach: left as they are`,
+    );
+    print("            (--trust-events recomputes them, if no events were lost)");
+  }
+  if (total("days_failed") > 0) print(`            ${total("days_failed")} days could not be recomputed`);
+  if (total("waiting") > 0)
+    print(`waiting     ${total("waiting")} entries were not compared: they wait for the aggregator`);
   const { start = 0, end = 0 } = steps[0]?.counted ?? {};
   if (end > start) {
     print(
@@ -46,7 +62,13 @@ export async function audit(server: Server, print: (line: string) => void): Prom
     const more = count - (accepted.get(minute) ?? 0);
     print(`            ${more} more in D1 than in the log, received in the minute of ${time(Number(minute))}`);
   }
-  const differences = total("missing") + total("altered") + total("summaries_repaired") + surplus.length;
+  const differences =
+    total("missing") +
+    total("altered") +
+    total("summaries_repaired") +
+    total("summaries_suspect") +
+    total("days_failed") +
+    surplus.length;
   print(
     differences === 0 ? "no difference" : `${differences} differences; run it again in a minute to see what is left`,
   );

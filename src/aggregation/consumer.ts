@@ -28,7 +28,9 @@ async function applyAndConfirm(groups: readonly Group[], env: Env): Promise<void
     const [first] = groups;
     if (groups.length > 1 && isAboutData(error)) {
       // One group's data must not hold up the others.
-      for (const group of groups) await applyAndConfirm([group], env);
+      const middle = Math.ceil(groups.length / 2);
+      await applyAndConfirm(groups.slice(0, middle), env);
+      await applyAndConfirm(groups.slice(middle), env);
       return;
     }
     if (first !== undefined && isAboutData(error) && (await wasAppliedInPart(db, first, now))) {

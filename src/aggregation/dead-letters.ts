@@ -25,9 +25,12 @@ const PARK = `
 
 const FIND = "SELECT id, kind, entry, reason, parked FROM dead_letters WHERE id = ?1 AND livemode = ?2";
 
+const PARKED = "SELECT id FROM dead_letters WHERE id >= ?1 AND id < ?1 || '~'";
+
+// '~' sorts after every id.
 const LIST_BEFORE = `
   SELECT id, kind, entry, reason, parked FROM dead_letters
-  WHERE livemode = ?1 AND (?2 IS NULL OR id < ?2)
+  WHERE livemode = ?1 AND id < COALESCE(?2, '~')
   ORDER BY id DESC LIMIT ?3`;
 
 const LIST_AFTER = `
@@ -41,6 +44,12 @@ const REMOVE = "DELETE FROM dead_letters WHERE id = ?1";
 
 /** What the ids of a group's dead letters begin with; the entry's place in the group follows. */
 export const deadLetterPrefix = ({ shard, id }: Pick<Group, "shard" | "id">): string => `dl_${id}_${shard}_`;
+
+/** The ids of a group's dead letters. */
+export async function parkedOf(db: D1Database, group: Pick<Group, "shard" | "id">): Promise<ReadonlySet<string>> {
+  const { results } = await db.prepare(PARKED).bind(deadLetterPrefix(group)).all<{ id: string }>();
+  return new Set(results.map(({ id }) => id));
+}
 
 /** The statement that keeps an entry; once, however often it is parked. */
 export const parkStatement = (db: D1Database, { id, kind, entry, reason, parked }: DeadLetter): D1PreparedStatement =>

@@ -3,88 +3,100 @@ import type { StoredGroup } from "../durable-objects/log-store.ts";
 import { eventLog } from "../durable-objects/stubs.ts";
 import type { Env } from "../env.ts";
 import { logWarning } from "../log.ts";
-import type { LoggedEvent } from "../metering/groups.ts";
+import { GROUP_KINDS, type GroupKind, type LoggedEvent } from "../metering/groups.ts";
 import { DAY_MS, floorTo, MINUTE_MS } from "../metering/windows.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { type CountsByMinute, recompute } from "./audit-summaries.ts";
-import type { AuditedDay } from "./days.ts";
+import type { Span } from "./days.ts";
 import { CHECK, RESTORE_EVENTS } from "./log-statements.ts";
 
 export type LogAudit = {
   /** Entries compared: events, cancellations, rejections. */
   readonly checked: number;
-  /** Of these, those that D1 had not; they are on their way again. */
+  /** Of these, those that D1 had not. */
   readonly missing: number;
-  /** Events that D1 had otherwise than they were logged; they and their summaries are put right. */
+  /** Events that D1 had otherwise than they were logged; they and their summaries were put right. */
   readonly altered: number;
-  /** How many of them are events, by the minute in which they were received. */
+  /** How many entries are events, by the minute in which they were received. */
   readonly accepted: CountsByMinute;
+  /** The groups with something missing: they are to be sent again. */
+  readonly incomplete: readonly number[];
   /** The last group that was compared; nothing when there was none. */
   readonly last: number | undefined;
 };
 
-type Difference = { missing: number; altered: number };
+/** A group with its entries read; what is no object in them, or cannot be read at all, is a dead letter. */
+type ReadGroup = { readonly id: number; readonly kind: GroupKind; readonly entries: readonly unknown[] };
+
+type Difference = { place: number; missing: number; altered: number };
 
 /**
  * Compares the next groups that D1 has confirmed to a shard of the log, after a group's id and received
- * before a time (ms), entry by entry with what D1 holds; sends again what is missing.
+ * before a time (ms), entry by entry with what D1 holds, and puts right what D1 has otherwise.
  */
 export async function auditLog(env: Env, shard: number, after: number, before: number): Promise<LogAudit> {
-  const db = eventsDatabase(env);
-  const log = eventLog(env, shard);
-  const groups = (await log.confirmedAfter(after, before)).map((group) => ({ ...group, json: `[${group.entries}]` }));
-  if (groups.length === 0) return { checked: 0, missing: 0, altered: 0, accepted: {}, last: undefined };
-  const checks = await db.batch<Difference>(
-    groups.map(({ id, kind, json }) => db.prepare(CHECK[kind]).bind(json, deadLetterPrefix({ shard, id }))),
-  );
-  const differences = groups.map((group, i) => ({ ...group, ...checks[i]?.results[0] }));
-
-  for (const { json, altered = 0 } of differences) if (altered > 0) await restore(db, json);
-  const incomplete = differences.filter(({ missing = 0 }) => missing > 0).map(({ id }) => id);
-  if (incomplete.length > 0) await eventLog(env, shard).sendAgain(incomplete);
-
-  const missing = sum(differences.map((difference) => difference.missing ?? 0));
-  const altered = sum(differences.map((difference) => difference.altered ?? 0));
+  const groups = (await eventLog(env, shard).confirmedAfter(after, before)).map(readGroup);
+  const audit = { checked: 0, missing: 0, altered: 0, incomplete: [] as number[] };
+  for (const kind of GROUP_KINDS) {
+    const ofKind = groups.filter((group) => group.kind === kind);
+    audit.checked += ofKind.reduce((sum, { entries }) => sum + entries.length, 0);
+    for (const { place, missing, altered } of await check(env, shard, kind, ofKind)) {
+      const group = ofKind[place];
+      if (group === undefined) continue;
+      if (altered > 0) await restore(eventsDatabase(env), group.entries.filter(isEvent));
+      if (missing > 0) audit.incomplete.push(group.id);
+      audit.missing += missing;
+      audit.altered += altered;
+    }
+  }
+  const { missing, altered, incomplete } = audit;
   if (missing + altered > 0) {
     logWarning("the database differed from the log", { shard, missing, altered, groups: incomplete.length });
   }
-  return { ...countsOf(groups), missing, altered, last: groups.at(-1)?.id };
+  return { ...audit, accepted: countByMinute(groups), last: groups.at(-1)?.id };
 }
 
-/** Puts the events of a group back to what was logged, and recomputes the summaries of their days in the same transaction. */
-async function restore(db: D1Database, json: string): Promise<void> {
-  const events: LoggedEvent[] = JSON.parse(json);
+async function check(env: Env, shard: number, kind: GroupKind, groups: readonly ReadGroup[]): Promise<Difference[]> {
+  if (groups.length === 0) return [];
+  const listed = groups.map(({ id, entries }) => ({ prefix: deadLetterPrefix({ shard, id }), entries }));
+  const { results } = await eventsDatabase(env).prepare(CHECK[kind]).bind(JSON.stringify(listed)).all<Difference>();
+  return results;
+}
+
+/** Puts events back to what was logged, and recomputes the summaries of their days in the same transaction. */
+async function restore(db: D1Database, events: readonly LoggedEvent[]): Promise<void> {
   const days = new Map(
-    events.map(({ meter, customer, timestamp, aggregation }): [string, AuditedDay] => {
-      const day = { meter, customer, day: floorTo(timestamp, DAY_MS), aggregation };
+    events.map(({ meter, customer, timestamp, aggregation }): [string, Span] => {
+      const start = floorTo(timestamp, DAY_MS);
+      const day = { meter, customer, start, end: start + DAY_MS, aggregation };
       return [JSON.stringify(day), day];
     }),
   );
-  await db.batch([db.prepare(RESTORE_EVENTS).bind(json), ...recompute(db, [...days.values()])]);
+  // The log says what they are: their summaries follow whatever they said.
+  await db.batch([
+    db.prepare(RESTORE_EVENTS).bind(JSON.stringify(events)),
+    ...recompute(db, [...days.values()], 0).map(({ statement }) => statement),
+  ]);
 }
 
-function countsOf(groups: readonly StoredGroup[]): Pick<LogAudit, "checked" | "accepted"> {
-  let checked = 0;
-  const accepted: Record<string, number> = {};
+function countByMinute(groups: readonly ReadGroup[]): CountsByMinute {
+  const counts: Record<string, number> = {};
   for (const { kind, entries } of groups) {
-    const parsed = entriesOf(entries);
-    checked += parsed.length;
     if (kind !== "events") continue;
-    for (const { received } of parsed) {
+    for (const { received } of entries.filter(isEvent)) {
       const minute = String(floorTo(received, MINUTE_MS));
-      accepted[minute] = (accepted[minute] ?? 0) + 1;
+      counts[minute] = (counts[minute] ?? 0) + 1;
     }
   }
-  return { checked, accepted };
+  return counts;
 }
 
-/** None when they cannot be read: then they are a dead letter. */
-function entriesOf(entries: string): LoggedEvent[] {
+function readGroup({ id, kind, entries }: StoredGroup): ReadGroup {
   try {
-    return JSON.parse(`[${entries}]`);
+    return { id, kind, entries: JSON.parse(`[${entries}]`) };
   } catch {
-    return [];
+    return { id, kind, entries: [] };
   }
 }
 
-const sum = (numbers: readonly number[]): number => numbers.reduce((total, number) => total + number, 0);
+const isEvent = (entry: unknown): entry is LoggedEvent => typeof entry === "object" && entry !== null;

@@ -1,10 +1,11 @@
 import type { Env } from "../env.ts";
-import { logWarning } from "../log.ts";
+import { logError, logWarning } from "../log.ts";
+import { packByBytes } from "../metering/groups.ts";
 import { DAY_MS, type TimeRange } from "../metering/windows.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { aggregationsOf } from "../storage/meters.ts";
-import { type AuditedDay, type Day, nextDays, type Place } from "./days.ts";
-import { COUNT_BY_RECEIPT, RECOMPUTE } from "./summary-statements.ts";
+import { type Day, nextDays, type Place, type Span, spansOf } from "./days.ts";
+import { COUNT_BY_RECEIPT, FIND_SUSPECT, REPAIR } from "./summary-statements.ts";
 
 /** How many events were received in each minute (its start, ms). */
 export type CountsByMinute = Readonly<Record<string, number>>;
@@ -14,36 +15,111 @@ export type SummaryAudit = {
   readonly days: number;
   /** Summaries that said something else than their events, and now say the same. */
   readonly repaired: number;
+  /** Summaries that say more than their events, from before `lessFrom`; left as they are. */
+  readonly suspect: number;
+  /** Days that D1 could not recompute. */
+  readonly failed: number;
   readonly next: Place;
 };
 
-/**
- * Recomputes the summaries of the next days from their events, and repairs those that differ. `rows`:
- * about how many events to read; `until` (ms): only days that ended by then.
- */
+export type SummaryAuditOptions = {
+  /** About how many events to read. */
+  readonly rows: number;
+  /** Only days that ended by then (ms); all unless given. */
+  readonly until?: number;
+  /**
+   * Summaries from this time on (ms) follow their events also when that makes them say less. Before it
+   * events may have been lost which the log does not have either, so the summary may be the true one.
+   */
+  readonly lessFrom: number;
+};
+
+/** The most text one statement takes (bytes). D1 binds up to 2 MB. */
+const STATEMENT_BYTES = 500_000;
+
+type Changed = { meter: string; start: number };
+
+/** Recomputes the summaries of the next days from their events, and repairs those that differ. */
 export async function auditSummaries(
   env: Env,
   from: Place,
-  rows: number,
-  until: number = Number.POSITIVE_INFINITY,
+  { rows, until = Number.POSITIVE_INFINITY, lessFrom }: SummaryAuditOptions,
 ): Promise<SummaryAudit> {
   const db = eventsDatabase(env);
   const { days, next } = await nextDays(db, from, rows);
   const closed = days.filter(({ day }) => day + DAY_MS <= until);
-  const audited = await withAggregations(env, closed);
-  if (audited.length === 0) return { days: 0, repaired: 0, next };
-  const wrong = (await db.batch<{ meter: string; start: number }>(recompute(db, audited))).flatMap(
-    ({ results }) => results,
-  );
-  for (const { meter, start } of wrong) {
-    logWarning("a summary differed from its events, and was recomputed", { meter, start });
+  const aggregations = await aggregationsOf(env.DB, [...new Set(closed.map(({ meter }) => meter))]);
+  const spansOfDay = (day: Day): Span[] => {
+    const aggregation = aggregations.get(day.meter);
+    return aggregation === undefined ? [] : spansOf(day, aggregation);
+  };
+  const audit = { days: 0, repaired: 0, suspect: 0, failed: 0, next };
+  // A big day's hours one after the other, all other days together.
+  const together = closed.filter(({ isBig }) => !isBig);
+  const runs = [
+    together.flatMap(spansOfDay),
+    ...closed
+      .filter(({ isBig }) => isBig)
+      .flatMap(spansOfDay)
+      .map((span) => [span]),
+  ];
+  for (const spans of runs) {
+    if (spans.length === 0) continue;
+    try {
+      const { repaired, suspect } = await repair(db, spans, lessFrom);
+      audit.repaired += repaired;
+      audit.suspect += suspect;
+    } catch (error) {
+      // One day that is too much must not keep the audit from all that come after it.
+      audit.failed += spans.length;
+      logError("summaries were not recomputed", error, { spans: spans.length, first: spans[0]?.start ?? 0 });
+    }
   }
-  return { days: audited.length, repaired: wrong.length, next };
+  audit.days = closed.length - audit.failed;
+  return audit;
 }
 
-/** The statements that recompute the summaries of days; each gives a row for each summary that it changed. */
-export const recompute = (db: D1Database, days: readonly AuditedDay[]): D1PreparedStatement[] =>
-  RECOMPUTE.map((sql) => db.prepare(sql).bind(JSON.stringify(days)));
+async function repair(
+  db: D1Database,
+  spans: readonly Span[],
+  lessFrom: number,
+): Promise<{ repaired: number; suspect: number }> {
+  const statements = recompute(db, spans, lessFrom);
+  const results = await db.batch<Changed>(statements.map(({ statement }) => statement));
+  let repaired = 0;
+  let suspect = 0;
+  for (const [i, { results: changed }] of results.entries()) {
+    for (const { meter, start } of changed) {
+      if (statements[i]?.repairs)
+        logWarning("a summary differed from its events, and was recomputed", { meter, start });
+      else logWarning("a summary says more than its events, and was left as it is", { meter, start });
+    }
+    if (statements[i]?.repairs) repaired += changed.length;
+    else suspect += changed.length;
+  }
+  return { repaired, suspect };
+}
+
+/**
+ * The statements that recompute the summaries of spans; each gives a row for each summary that it changed,
+ * or found and left. See SummaryAuditOptions for `lessFrom`.
+ */
+export function recompute(
+  db: D1Database,
+  spans: readonly Span[],
+  lessFrom: number,
+): { readonly statement: D1PreparedStatement; readonly repairs: boolean }[] {
+  return packByBytes(
+    spans.map((span) => JSON.stringify(span)),
+    STATEMENT_BYTES,
+  ).flatMap(({ entries }) => {
+    const bound = (sql: string, repairs: boolean) => ({
+      statement: db.prepare(sql).bind(`[${entries}]`, lessFrom),
+      repairs,
+    });
+    return [...FIND_SUSPECT.map((sql) => bound(sql, false)), ...REPAIR.map((sql) => bound(sql, true))];
+  });
+}
 
 /** How many events are stored between two places, by the minute in which they were received. */
 export async function countStored(
@@ -57,13 +133,4 @@ export async function countStored(
     .bind(from.meter, from.customer, from.time, to.meter, to.customer, to.time, received.start, received.end)
     .all<{ minute: number; count: number }>();
   return Object.fromEntries(results.map(({ minute, count }) => [String(minute), count]));
-}
-
-async function withAggregations({ DB }: Env, days: readonly Day[]): Promise<AuditedDay[]> {
-  if (days.length === 0) return [];
-  const aggregations = await aggregationsOf(DB, [...new Set(days.map(({ meter }) => meter))]);
-  return days.flatMap((day) => {
-    const aggregation = aggregations.get(day.meter);
-    return aggregation === undefined ? [] : [{ ...day, aggregation }];
-  });
 }

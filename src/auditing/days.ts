@@ -1,11 +1,24 @@
 import type { Aggregation } from "../metering/meters.ts";
-import { DAY_MS } from "../metering/windows.ts";
+import { DAY_MS, HOUR_MS } from "../metering/windows.ts";
 import { NEXT_DAYS_BY_TABLE } from "./summary-statements.ts";
 
-/** A UTC day of a customer on a meter: what summaries are recomputed by. `day` is its start (ms). */
-export type Day = { readonly meter: string; readonly customer: string; readonly day: number };
+/** A UTC day of a customer on a meter. `day` is its start (ms). */
+export type Day = {
+  readonly meter: string;
+  readonly customer: string;
+  readonly day: number;
+  /** It has at least as many events as were read at once. */
+  readonly isBig: boolean;
+};
 
-export type AuditedDay = Day & { readonly aggregation: Aggregation };
+/** What summaries are recomputed by: whole windows of a customer on a meter, from `start` to `end` (ms, half open). */
+export type Span = {
+  readonly meter: string;
+  readonly customer: string;
+  readonly start: number;
+  readonly end: number;
+  readonly aggregation: Aggregation;
+};
 
 /** Where a walk through all days stands: in the order of the tables' keys; `time` in ms. */
 export type Place = { readonly meter: string; readonly customer: string; readonly time: number };
@@ -24,27 +37,35 @@ export async function nextDays(
   { meter, customer, time }: Place,
   rows: number,
 ): Promise<{ days: Day[]; next: Place }> {
-  const tables = await db.batch<Day & { count: number }>(
+  const tables = await db.batch<Omit<Day, "isBig"> & { count: number }>(
     NEXT_DAYS_BY_TABLE.map((sql) => db.prepare(sql).bind(meter, customer, time, rows)),
   );
-  const found = tables.map(({ results }) => results.map(({ meter, customer, day }) => ({ meter, customer, day })));
-  // A table that has more reaches only as far as the last day that was read of it.
-  const bounds = tables.flatMap(({ results }, table) => {
+  const days = new Map<string, Day>();
+  const bounds: Day[] = [];
+  for (const { results } of tables) {
+    for (const { count, ...day } of results) {
+      const name = JSON.stringify(day);
+      days.set(name, { ...day, isBig: count >= rows || (days.get(name)?.isBig ?? false) });
+    }
+    // A table that has more reaches only as far as the last day that was read of it.
+    const last = results.at(-1);
     const isFull = results.reduce((sum, { count }) => sum + count, 0) === rows;
-    const last = found[table]?.at(-1);
-    return isFull && last !== undefined ? [last] : [];
-  });
+    if (isFull && last !== undefined) bounds.push({ ...last, isBig: false });
+  }
   const [bound] = bounds.sort(byPlace);
-  const days = new Map(
-    found
-      .flat()
-      .filter((day) => bound === undefined || byPlace(day, bound) <= 0)
-      .map((day) => [JSON.stringify(day), day]),
-  );
   return {
-    days: [...days.values()].sort(byPlace),
+    days: [...days.values()].filter((day) => bound === undefined || byPlace(day, bound) <= 0).sort(byPlace),
     next: bound === undefined ? END : { meter: bound.meter, customer: bound.customer, time: bound.day + DAY_MS },
   };
+}
+
+/** A day's spans: one, or when it is big its hours, so that no statement has all of it to read. */
+export function spansOf({ meter, customer, day, isBig }: Day, aggregation: Aggregation): Span[] {
+  const length = isBig && aggregation !== "last_received_of_day" ? HOUR_MS : DAY_MS;
+  return Array.from({ length: DAY_MS / length }, (_, i) => {
+    const start = day + i * length;
+    return { meter, customer, start, end: start + length, aggregation };
+  });
 }
 
 /** SQLite's order of text is that of its UTF-8, not JavaScript's. */

@@ -1,7 +1,9 @@
 import type { GroupKind } from "../metering/groups.ts";
 
-/** The entries of ?1, a JSON array; none when it is not JSON, which its dead letter says. */
-const ENTRIES = "json_each(IIF(json_valid(?1), ?1, '[]')) AS item";
+/** The entries of ?1: a JSON array of groups, each `{"prefix", "entries"}`. What is no object was parked. */
+const ENTRIES = `
+  json_each(?1) AS listed
+  CROSS JOIN json_each(listed.value, '$.entries') AS item`;
 
 const STORED = `
   LEFT JOIN events AS stored
@@ -10,31 +12,37 @@ const STORED = `
     AND stored.timestamp = item.value ->> 'timestamp'
     AND stored.id = item.value ->> 'id'`;
 
-/** Whether an entry is a dead letter; ?2 is what the ids of its group's dead letters begin with. */
-const PARKED = "EXISTS (SELECT 1 FROM dead_letters WHERE id = ?2 || item.key)";
+const PARKED = "EXISTS (SELECT 1 FROM dead_letters WHERE id = listed.value ->> 'prefix' || item.key)";
 
-/**
- * How many entries of a group (?1) the database has not, and how many it has otherwise than they were
- * logged. One row.
- */
+/** The groups that differ: their place in ?1, how many entries the database has not, and how many otherwise. */
+const differing = (missing: string, altered: string, stored: string): string => `
+  SELECT
+    listed.key AS place,
+    COUNT(*) FILTER (WHERE (${missing}) AND NOT ${PARKED}) AS missing,
+    COUNT(*) FILTER (WHERE ${altered}) AS altered
+  FROM ${ENTRIES} ${stored}
+  WHERE item.type = 'object' AND ((${missing}) OR ${altered})
+  GROUP BY listed.key`;
+
+/** How the groups of a kind (?1) differ from what the database holds; a row for each that does. */
 export const CHECK: Record<GroupKind, string> = {
-  events: `
-    SELECT
-      COUNT(*) FILTER (WHERE stored.id IS NULL AND NOT ${PARKED}) AS missing,
-      COUNT(*) FILTER (
-        WHERE stored.value <> item.value ->> 'value'
-          OR stored.received <> item.value ->> 'received'
-          OR stored.identifier <> item.value ->> 'identifier'
-          OR stored.dimensions IS NOT item.value -> 'dimensions' AND stored.id IS NOT NULL
-      ) AS altered
-    FROM ${ENTRIES} ${STORED}`,
-  // A cancellation that is sent again cancels what is there, so one that is not cancelled counts as missing.
-  cancellations: `
-    SELECT COUNT(*) FILTER (WHERE stored.cancelled IS NULL AND NOT ${PARKED}) AS missing, 0 AS altered
-    FROM ${ENTRIES} ${STORED}`,
-  rejections: `
-    SELECT COUNT(*) FILTER (WHERE stored.id IS NULL AND NOT ${PARKED}) AS missing, 0 AS altered
-    FROM ${ENTRIES} LEFT JOIN rejections AS stored ON stored.id = item.value ->> 'id'`,
+  events: differing(
+    "stored.id IS NULL",
+    `(stored.id IS NOT NULL AND (
+      stored.value IS NOT item.value ->> 'value'
+      OR stored.received IS NOT item.value ->> 'received'
+      OR stored.identifier IS NOT item.value ->> 'identifier'
+      OR stored.dimensions IS NOT item.value -> 'dimensions'
+    ))`,
+    STORED,
+  ),
+  // A cancellation that is sent again cancels what is there, so an event that is not cancelled counts as missing.
+  cancellations: differing("stored.cancelled IS NULL", "false", STORED),
+  rejections: differing(
+    "stored.id IS NULL",
+    "false",
+    "LEFT JOIN rejections AS stored ON stored.id = item.value ->> 'id'",
+  ),
 };
 
 /** Puts stored events back to what was logged of them (?1); their summaries are to be recomputed after it. */

@@ -1,6 +1,7 @@
 import { allShards, eventLog } from "../durable-objects/stubs.ts";
-import type { Env } from "../env.ts";
+import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../log.ts";
+import { UNIQUENESS_MS } from "../metering/limits.ts";
 import { MINUTE_MS } from "../metering/windows.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { auditLog } from "./audit-log.ts";
@@ -11,8 +12,12 @@ import { readProgress, saveProgress } from "./progress.ts";
 /** How old a group is before it is compared (ms): by then nothing about it is under way. */
 export const SETTLED_MS = 2 * MINUTE_MS;
 
-/** How long a shard's share of a run may take (ms). What is left comes with the next run. */
+/** From when on the log remembers what it accepted (ms), so that it can say which of two is wrong. */
+export const logReach = (now: number): number => now - UNIQUENESS_MS;
+
+/** How long the shards' share of a run may take (ms), and how many times D1 is asked. What is left comes with the next run. */
 const RUN_MS = 20_000;
+const RUN_PAGES = 150;
 
 /** Rows of events whose days' summaries are recomputed in a run. */
 const SAMPLE_ROWS = 5_000;
@@ -23,37 +28,50 @@ const SAMPLE_ROWS = 5_000;
  * at in turn. Repairs what differs, and says so in the log. `now` in ms.
  */
 export async function auditSome(env: Env, now: number): Promise<void> {
-  await Promise.all([
-    ...allShards(env).map((shard) =>
-      auditShard(env, shard, now).catch((error: unknown) => logError("a shard was not audited", error, { shard })),
-    ),
-    auditSample(env, now).catch((error: unknown) => logError("summaries were not audited", error)),
-  ]);
+  await auditSample(env, now).catch((error: unknown) => logError("summaries were not audited", error));
+  // One after the other: each holds some megabytes of events.
+  for (const shard of allShards(env)) {
+    await auditShard(env, shard, now).catch((error: unknown) => logError("a shard was not audited", error, { shard }));
+  }
 }
 
 async function auditShard(env: Env, shard: number, now: number): Promise<void> {
   const db = eventsDatabase(env);
+  const shards = settingsOf(env).EVENT_LOG_SHARDS;
   const name = `log-${shard}`;
   const from = (await readProgress<number>(db, name)) ?? 0;
   // What is not confirmed yet must be compared later, so it is not passed by.
-  const before = Math.min(now - SETTLED_MS, (await eventLog(env, shard).status()).oldest ?? Number.POSITIVE_INFINITY);
+  const oldest = (await eventLog(env, shard).oldestWaiting()) ?? Number.POSITIVE_INFINITY;
+  const before = Math.min(now - SETTLED_MS, oldest);
+  const deadline = performance.now() + RUN_MS / shards;
+  const incomplete: number[] = [];
   let last = from;
   let checked = 0;
   let repaired = 0;
-  while (Date.now() < now + RUN_MS) {
-    const page = await auditLog(env, shard, last, before);
-    if (page.last === undefined) break;
-    last = page.last;
-    checked += page.checked;
-    repaired += page.missing + page.altered;
+  try {
+    for (let page = 0; page < Math.ceil(RUN_PAGES / shards) && performance.now() < deadline; page++) {
+      const audit = await auditLog(env, shard, last, before);
+      if (audit.last === undefined) break;
+      last = audit.last;
+      checked += audit.checked;
+      repaired += audit.missing + audit.altered;
+      incomplete.push(...audit.incomplete);
+    }
+  } finally {
+    // Also when a later page failed: what was found is not looked for again.
+    if (incomplete.length > 0) await eventLog(env, shard).sendAgain(incomplete);
+    if (last !== from) await saveProgress(db, { name, position: last, checked, repaired, now });
   }
-  if (last !== from) await saveProgress(db, { name, position: last, checked, repaired, now });
 }
 
 async function auditSample(env: Env, now: number): Promise<void> {
   const db = eventsDatabase(env);
   const from = (await readProgress<Place>(db, "summaries")) ?? BEGINNING;
-  const { days, repaired, next } = await auditSummaries(env, from, SAMPLE_ROWS, now);
+  const { days, repaired, next } = await auditSummaries(env, from, {
+    rows: SAMPLE_ROWS,
+    until: now,
+    lessFrom: logReach(now),
+  });
   const position = next === END ? BEGINNING : next;
   if (days > 0 || from !== BEGINNING) {
     await saveProgress(db, { name: "summaries", position, checked: days, repaired, now });

@@ -1,59 +1,54 @@
 import { RANK, WINDOW_LENGTH } from "../aggregation/statements.ts";
 import { LIMB } from "../metering/values.ts";
 
-/** The UTC days of customers on meters to look at: ?1, a JSON array of AuditedDay. */
-const DAYS = `
-  days AS (
+/** What to look at: ?1, a JSON array of Span. */
+const SPANS = `
+  spans AS (
     SELECT
       item.value ->> 'meter' AS meter,
       item.value ->> 'customer' AS customer,
-      item.value ->> 'day' AS day,
+      item.value ->> 'start' AS span_start,
+      item.value ->> 'end' AS span_end,
       item.value ->> 'aggregation' AS aggregation
     FROM json_each(?1) AS item
   )`;
 
-/** What counts on these days. CROSS JOIN keeps the order: for each day, its events. */
+/** What counts in them. CROSS JOIN keeps the order: for each span, its events. */
 const COUNTED = `
-  days CROSS JOIN events USING (meter, customer)
-  WHERE timestamp >= day AND timestamp < day + 86400000 AND cancelled IS NULL`;
+  spans CROSS JOIN events USING (meter, customer)
+  WHERE timestamp >= span_start AND timestamp < span_end AND cancelled IS NULL`;
 
-/**
- * Recompute the summaries of days from their events; each gives a row for every summary that it had
- * to change. Each compares and repairs in one statement, so nothing can come in between.
- */
-export const RECOMPUTE = [
-  // Hours that are wrong or missing.
-  `WITH ${DAYS}
-  INSERT INTO hourly_summaries (meter, customer, hour, count, sum_high, sum_low)
-  SELECT meter, customer, timestamp - timestamp % 3600000, COUNT(*), SUM(value / ${LIMB}), SUM(value % ${LIMB})
-  FROM ${COUNTED} AND aggregation = 'additive'
-  GROUP BY 1, 2, 3
-  ON CONFLICT (meter, customer, hour) DO UPDATE SET
-    count = excluded.count,
-    sum_high = excluded.sum_high,
-    sum_low = excluded.sum_low
-  WHERE (hourly_summaries.count, hourly_summaries.sum_high, hourly_summaries.sum_low)
-    IS NOT (excluded.count, excluded.sum_high, excluded.sum_low)
-  RETURNING meter, hour AS start`,
+/** Whether a summary may be made to say less; ?2 is since when (ms). Before, lost events are as likely as a wrong summary. */
+const MAY_SAY_LESS = (start: string): string => `${start} >= ?2`;
 
-  // Hours that say something though nothing counts.
-  `WITH ${DAYS}
-  DELETE FROM hourly_summaries
-  WHERE (meter, customer, hour) IN (
-    SELECT meter, customer, hour
-    FROM days CROSS JOIN hourly_summaries AS hours USING (meter, customer)
-    WHERE hour >= day AND hour < day + 86400000
-      AND (count <> 0 OR sum_high <> 0 OR sum_low <> 0)
-      AND NOT EXISTS (
-        SELECT 1 FROM events
-        WHERE events.meter = hours.meter AND events.customer = hours.customer
-          AND timestamp >= hour AND timestamp < hour + 3600000 AND cancelled IS NULL
-      )
-  )
-  RETURNING meter, hour AS start`,
+/** Whether the event of a survivor is stored, counting or not. */
+const HAS_ITS_EVENT = (survivor: string): string => `EXISTS (
+  SELECT 1 FROM events
+  WHERE events.meter = ${survivor}.meter AND events.customer = ${survivor}.customer
+    AND events.timestamp = ${survivor}.timestamp AND events.id = ${survivor}.id
+)`;
 
-  // Windows whose survivor is wrong or missing.
-  `WITH ${DAYS},
+const HOURS = `
+  truth AS (
+    SELECT
+      meter, customer, timestamp - timestamp % 3600000 AS hour,
+      COUNT(*) AS count, SUM(value / ${LIMB}) AS sum_high, SUM(value % ${LIMB}) AS sum_low
+    FROM ${COUNTED} AND aggregation = 'additive'
+    GROUP BY 1, 2, 3
+  )`;
+
+/** Hours that say something though nothing counts. */
+const EMPTY_HOURS = `
+  spans CROSS JOIN hourly_summaries AS hours USING (meter, customer)
+  WHERE aggregation = 'additive' AND hour >= span_start AND hour < span_end
+    AND (count <> 0 OR sum_high <> 0 OR sum_low <> 0)
+    AND NOT EXISTS (
+      SELECT 1 FROM events
+      WHERE events.meter = hours.meter AND events.customer = hours.customer
+        AND timestamp >= hour AND timestamp < hour + 3600000 AND cancelled IS NULL
+    )`;
+
+const SURVIVORS = `
   ordered AS (
     SELECT
       meter, customer, timestamp - timestamp % ${WINDOW_LENGTH} AS window_start, ${RANK} AS rank,
@@ -63,34 +58,92 @@ export const RECOMPUTE = [
         ORDER BY ${RANK} DESC, received DESC, id DESC
       ) AS place
     FROM ${COUNTED} AND aggregation <> 'additive'
+  ),
+  truth AS (SELECT * FROM ordered WHERE place = 1)`;
+
+/** Windows with a survivor though nothing counts. */
+const EMPTY_WINDOWS = `
+  spans CROSS JOIN window_survivors AS windows USING (meter, customer)
+  WHERE aggregation <> 'additive' AND window_start >= span_start AND window_start < span_end
+    AND NOT EXISTS (
+      SELECT 1 FROM events
+      WHERE events.meter = windows.meter AND events.customer = windows.customer
+        AND events.timestamp >= window_start AND events.timestamp < window_start + ${WINDOW_LENGTH}
+        AND cancelled IS NULL
+    )`;
+
+/**
+ * Find the summaries that say more than their events, so long ago that the log cannot tell which of the
+ * two is wrong. A row for each; they are left as they are.
+ */
+export const FIND_SUSPECT = [
+  `WITH ${SPANS}, ${HOURS}
+  SELECT hours.meter, hours.hour AS start
+  FROM hourly_summaries AS hours JOIN truth USING (meter, customer, hour)
+  WHERE hours.count > truth.count AND NOT ${MAY_SAY_LESS("hour")}
+  UNION ALL
+  SELECT meter, hour FROM ${EMPTY_HOURS} AND NOT ${MAY_SAY_LESS("hour")}`,
+
+  `WITH ${SPANS}, ${SURVIVORS}
+  SELECT windows.meter, windows.window_start AS start
+  FROM window_survivors AS windows JOIN truth USING (meter, customer, window_start)
+  WHERE windows.id <> truth.id AND NOT ${MAY_SAY_LESS("window_start")} AND NOT ${HAS_ITS_EVENT("windows")}
+  UNION ALL
+  SELECT meter, window_start FROM ${EMPTY_WINDOWS}
+    AND NOT ${MAY_SAY_LESS("window_start")} AND NOT ${HAS_ITS_EVENT("windows")}`,
+] as const;
+
+/**
+ * Recompute summaries from their events; each gives a row for every summary that it had to change.
+ * Each compares and repairs in one statement, so nothing can come in between.
+ */
+export const REPAIR = [
+  // Hours that are wrong or missing.
+  `WITH ${SPANS}, ${HOURS}
+  INSERT INTO hourly_summaries (meter, customer, hour, count, sum_high, sum_low)
+  SELECT meter, customer, hour, count, sum_high, sum_low
+  FROM truth
+  WHERE true
+  ON CONFLICT (meter, customer, hour) DO UPDATE SET
+    count = excluded.count,
+    sum_high = excluded.sum_high,
+    sum_low = excluded.sum_low
+  WHERE (hourly_summaries.count, hourly_summaries.sum_high, hourly_summaries.sum_low)
+      IS NOT (excluded.count, excluded.sum_high, excluded.sum_low)
+    AND (${MAY_SAY_LESS("hourly_summaries.hour")} OR hourly_summaries.count <= excluded.count)
+  RETURNING meter, hour AS start`,
+
+  `WITH ${SPANS}
+  DELETE FROM hourly_summaries
+  WHERE (meter, customer, hour) IN (
+    SELECT meter, customer, hour FROM ${EMPTY_HOURS} AND ${MAY_SAY_LESS("hour")}
   )
+  RETURNING meter, hour AS start`,
+
+  // Windows whose survivor is wrong or missing.
+  `WITH ${SPANS}, ${SURVIVORS}
   INSERT INTO window_survivors (meter, customer, window_start, rank, timestamp, received, id, value)
   SELECT meter, customer, window_start, rank, timestamp, received, id, value
-  FROM ordered
-  WHERE place = 1
+  FROM truth
+  WHERE true
   ON CONFLICT (meter, customer, window_start) DO UPDATE SET
     rank = excluded.rank,
     timestamp = excluded.timestamp,
     received = excluded.received,
     id = excluded.id,
     value = excluded.value
-  WHERE (window_survivors.rank, window_survivors.timestamp, window_survivors.received, window_survivors.id, window_survivors.value)
-    IS NOT (excluded.rank, excluded.timestamp, excluded.received, excluded.id, excluded.value)
+  WHERE (
+      window_survivors.rank, window_survivors.timestamp, window_survivors.received, window_survivors.id,
+      window_survivors.value
+    ) IS NOT (excluded.rank, excluded.timestamp, excluded.received, excluded.id, excluded.value)
+    AND (${MAY_SAY_LESS("window_survivors.window_start")} OR ${HAS_ITS_EVENT("window_survivors")})
   RETURNING meter, window_start AS start`,
 
-  // Windows with a survivor though nothing counts.
-  `WITH ${DAYS}
+  `WITH ${SPANS}
   DELETE FROM window_survivors
   WHERE (meter, customer, window_start) IN (
     SELECT meter, customer, window_start
-    FROM days CROSS JOIN window_survivors AS windows USING (meter, customer)
-    WHERE window_start >= day AND window_start < day + 86400000
-      AND NOT EXISTS (
-        SELECT 1 FROM events
-        WHERE events.meter = windows.meter AND events.customer = windows.customer
-          AND events.timestamp >= window_start AND events.timestamp < window_start + ${WINDOW_LENGTH}
-          AND cancelled IS NULL
-      )
+    FROM ${EMPTY_WINDOWS} AND (${MAY_SAY_LESS("window_start")} OR ${HAS_ITS_EVENT("windows")})
   )
   RETURNING meter, window_start AS start`,
 ] as const;

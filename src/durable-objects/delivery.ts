@@ -41,6 +41,11 @@ export class Delivery {
     return this.#lastSent;
   }
 
+  /** Notes that every group up to this id was sent or is confirmed. */
+  caughtUp(id: number): void {
+    this.#lastSent = Math.max(this.#lastSent, id);
+  }
+
   /** Every group up to this id is confirmed. Groups are first sent in order, so the oldest on its way comes first. */
   get confirmedThrough(): number {
     const [oldest] = this.#sent.keys();

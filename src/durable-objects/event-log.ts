@@ -25,6 +25,10 @@ import { shardNumber } from "./stubs.ts";
 /** How long after an append the alarm checks that the events were delivered (ms). */
 const ALARM_DELAY_MS = 2_000;
 
+/** What the auditor gets at a time: bytes, since D1 binds up to 2 MB, and groups. */
+const AUDITED_BYTES = 1_200_000;
+const AUDITED_GROUPS = 1_000;
+
 type Waiting = {
   readonly entries: readonly NewEntry[];
   readonly resolve: (outcomes: AppendOutcome[]) => void;
@@ -101,9 +105,24 @@ export class EventLog extends DurableObject<Env> {
     this.#sender.confirm(ids, now);
   }
 
-  /** Some groups that D1 is said to have, after `id` and received before a time (ms), in their order: for the auditor. */
+  /**
+   * The next groups that D1 is said to have, after `id` and received before a time (ms), in their order and
+   * about as many as one statement takes: for the auditor.
+   */
   confirmedAfter(id: number, before: number): StoredGroup[] {
-    return this.#store.confirmedAfter(id, before);
+    const groups: StoredGroup[] = [];
+    let bytes = 0;
+    for (const group of this.#store.confirmedAfter(id, before)) {
+      groups.push(group);
+      bytes += Buffer.byteLength(group.entries);
+      if (bytes >= AUDITED_BYTES || groups.length >= AUDITED_GROUPS) break;
+    }
+    return groups;
+  }
+
+  /** When the first group was received (ms) that D1 has not confirmed; nothing when it has all. */
+  oldestWaiting(): number | undefined {
+    return this.#store.oldestAfter(this.#confirmedThrough());
   }
 
   /** Sends these groups again: D1 turned out not to have them. Durable when it answers. */
@@ -130,12 +149,17 @@ export class EventLog extends DurableObject<Env> {
   /** How this shard is doing, for its operator. */
   status(): LogStatus {
     return {
-      ...this.#store.waiting(),
+      ...this.#store.waitingAfter(this.#confirmedThrough()),
       inFlight: this.#sender.inFlight,
       resent: this.#sender.resent,
       lastConfirmed: this.#store.lastConfirmed(),
       bytes: this.#store.size,
     };
+  }
+
+  /** Every group up to this id is confirmed, as far as disk or memory knows. */
+  #confirmedThrough(): number {
+    return Math.max(this.#store.confirmedThrough(), this.#sender.confirmedThrough);
   }
 
   /** Sends what is unconfirmed; called each minute for every shard, in case an alarm was lost. */

@@ -71,7 +71,7 @@ export class LogStore {
 
   /** The time of a commit (ms): the clock's, or later when the clock went back. */
   receiptTime(now: number): number {
-    return Math.max(now, Math.floor(this.#lastGroupId / IDS_PER_MS));
+    return Math.max(now, receivedAt(this.#lastGroupId));
   }
 
   /** Who held a unique key last, as far as the slices remember; after 24 hours it is free again. */
@@ -194,7 +194,9 @@ export class LogStore {
     const first = time * IDS_PER_MS;
     let groups = 0;
     for (const slice of this.#slices) {
-      groups += this.#sql.exec(`DELETE FROM confirmed_${slice} WHERE id >= ? RETURNING id`, first).toArray().length;
+      const range = `FROM confirmed_${slice} WHERE id >= ?`;
+      groups += Number(this.#sql.exec(`SELECT COUNT(*) AS n ${range}`, first).one().n);
+      this.#sql.exec(`DELETE ${range}`, first);
     }
     this.#lookAgainFrom(first);
     return groups;
@@ -237,24 +239,29 @@ export class LogStore {
     );
   }
 
-  /** How many entries are unconfirmed, and when the first of them was received (ms). */
-  waiting(): { entries: number; oldest: number | undefined } {
-    const after = this.confirmedThrough();
+  /** How many entries after a group are unconfirmed, and when the first of them was received (ms). */
+  waitingAfter(id: number): { entries: number; oldest: number | undefined } {
     let entries = 0;
     let first: number | undefined;
     for (const slice of this.#slices) {
-      if (slice < sliceOf(after / IDS_PER_MS)) continue;
+      if (slice < sliceOf(id / IDS_PER_MS)) continue;
       const row = this.#sql
         .exec<{ entries: number | null; first: number | null }>(
           `SELECT SUM(entry_count) AS entries, MIN(id) AS first FROM groups_${slice} AS g
            WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = g.id)`,
-          after,
+          id,
         )
         .one();
       entries += row.entries ?? 0;
       first ??= row.first ?? undefined;
     }
-    return { entries, oldest: first === undefined ? undefined : Math.floor(first / IDS_PER_MS) };
+    return { entries, oldest: first === undefined ? undefined : receivedAt(first) };
+  }
+
+  /** When the first unconfirmed group after `id` was received (ms). */
+  oldestAfter(id: number): number | undefined {
+    const [first] = this.unconfirmedAfter(id);
+    return first === undefined ? undefined : receivedAt(first.id);
   }
 
   /** When D1 was last heard to have a group: the newest of those it has (ms). */
@@ -268,22 +275,31 @@ export class LogStore {
     return undefined;
   }
 
-  /** The next groups that D1 has confirmed, after `id` and received before a time (ms), oldest first. */
-  confirmedAfter(id: number, before: number): StoredGroup[] {
+  /** The groups that D1 has confirmed, after `id` and received before a time (ms), oldest first, read as far as they are taken. */
+  *confirmedAfter(id: number, before: number): Generator<StoredGroup> {
     for (const slice of this.#slices) {
       if (slice < sliceOf(id / IDS_PER_MS)) continue;
-      const groups = this.#sql
-        .exec<StoredGroup>(
-          `SELECT g.id, g.kind, g.entries FROM confirmed_${slice} AS c JOIN groups_${slice} AS g USING (id)
-           WHERE c.id > ? AND c.id < ? ORDER BY c.id LIMIT ?`,
-          id,
-          before * IDS_PER_MS,
-          GROUPS_PER_READ,
-        )
-        .toArray();
-      if (groups.length > 0) return groups;
+      for (let last = id; ; ) {
+        const groups = this.#sql
+          .exec<StoredGroup>(
+            `SELECT g.id, g.kind, g.entries FROM confirmed_${slice} AS c JOIN groups_${slice} AS g USING (id)
+             WHERE c.id > ? AND c.id < ? ORDER BY c.id LIMIT ?`,
+            last,
+            before * IDS_PER_MS,
+            GROUPS_PER_READ,
+          )
+          .toArray();
+        yield* groups;
+        const end = groups.at(-1);
+        if (end === undefined || groups.length < GROUPS_PER_READ) break;
+        last = end.id;
+      }
     }
-    return [];
+  }
+
+  /** The newest group's id. */
+  get lastGroupId(): number {
+    return this.#lastGroupId;
   }
 
   /** A group, unless its slice was dropped. */
@@ -358,3 +374,6 @@ export class LogStore {
 
 /** The slice that holds a time (ms), named by its first hour since 1970. */
 const sliceOf = (time: number): number => floorTo(Math.floor(time), SLICE_MS) / HOUR_MS;
+
+/** When a group was received (ms), by its id. */
+const receivedAt = (id: number): number => Math.floor(id / IDS_PER_MS);

@@ -114,6 +114,8 @@ export class Sender {
       if (!this.#delivery.hasRoom()) return;
       yield { group, again: false };
     }
+    // So that confirmed groups are not looked through once more.
+    this.#delivery.caughtUp(this.#store.lastGroupId);
   }
 
   #backlogWaits(): boolean {

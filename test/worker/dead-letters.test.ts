@@ -107,6 +107,64 @@ describe("a group that D1 refuses", () => {
   });
 });
 
+describe("many groups or entries that D1 refuses", () => {
+  it("a bad group among hundreds costs some twenty transactions, not one for each", async () => {
+    const { shard } = aShard();
+    const meter = unique("mtr_test_poison");
+    const groups = Array.from({ length: 300 }, () => aGroup(shard, [aLoggedEvent({ meter })]));
+    groups.splice(123, 0, aGroup(shard, [aPoisonEvent({ meter })]));
+    const batch = vi.spyOn(env.DB, "batch");
+    await deliver(...groups);
+    expect(batch.mock.calls.length).toBeLessThan(30);
+    expect(await storedEvents(meter)).toBe(300);
+    expect(await lettersOf(meter)).toHaveLength(1);
+  });
+
+  it("what was parked is not tried again, so that any number of attempts add up", async () => {
+    const { shard } = aShard();
+    const meter = unique("mtr_test_poison");
+    const entries = Array.from({ length: 301 }, (_, i) =>
+      i === 0 ? aLoggedEvent({ meter }) : aPoisonEvent({ meter, identifier: undefined as never }),
+    );
+    const group = aGroup(shard, entries);
+    const batch = env.DB.batch.bind(env.DB);
+    let attempts = 0;
+    for (let parked = 0; parked < 300; attempts++) {
+      let calls = 0;
+      // As Cloudflare ends a Worker that asks D1 too often.
+      const limit = vi.spyOn(env.DB, "batch").mockImplementation((statements) => {
+        if (++calls > 200) throw new Error("too many API requests by single worker invocation");
+        return batch(statements);
+      });
+      await deliver(group);
+      limit.mockRestore();
+      const before = parked;
+      const counted = env.DB.prepare("SELECT COUNT(*) AS n FROM dead_letters WHERE entry LIKE ?");
+      parked = (await counted.bind(`%${meter}%`).first<number>("n")) ?? 0;
+      expect(parked).toBeGreaterThan(before);
+    }
+    expect(attempts).toBeGreaterThan(1);
+    expect(await storedEvents(meter)).toBe(1);
+  });
+
+  it("when D1 takes none of many, its schema is wrong: nothing is parked, and all count once it is right", async () => {
+    const { shard } = aShard();
+    const meter = unique("mtr_test_schema");
+    const group = aGroup(
+      shard,
+      Array.from({ length: 20 }, () => aLoggedEvent({ meter })),
+    );
+    const batch = vi
+      .spyOn(env.DB, "batch")
+      .mockRejectedValue(new Error("D1_ERROR: NOT NULL constraint failed: events.new_column: SQLITE_CONSTRAINT"));
+    await deliver(group);
+    batch.mockRestore();
+    expect(await lettersOf(meter)).toEqual([]);
+    await deliver(group);
+    expect(await storedEvents(meter)).toBe(20);
+  });
+});
+
 describe("a failure that is not about the data", () => {
   it.each([
     "D1_ERROR: Network connection lost.",

@@ -2,7 +2,7 @@ import { z } from "@hono/zod-openapi";
 import { auditLog } from "../../auditing/audit-log.ts";
 import { auditSummaries, countStored } from "../../auditing/audit-summaries.ts";
 import { BEGINNING, END } from "../../auditing/days.ts";
-import { SETTLED_MS } from "../../auditing/scheduled.ts";
+import { logReach, SETTLED_MS } from "../../auditing/scheduled.ts";
 import { allShards, eventLog } from "../../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../../env.ts";
 import { UNIQUENESS_MS } from "../../metering/limits.ts";
@@ -11,7 +11,7 @@ import { floorTo, MINUTE_MS, type TimeRange } from "../../metering/windows.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { optional } from "../fields.ts";
+import { choice, optional } from "../fields.ts";
 import { OPERATIONS, requireLiveKey } from "./operations.ts";
 
 /** Rows of events whose days' summaries are recomputed in one step. */
@@ -38,6 +38,11 @@ const AuditStep = z
     altered: z.int().openapi({ description: "Events that D1 had otherwise than logged; put right." }),
     days: z.int().openapi({ description: "Days of a customer on a meter whose summaries were recomputed." }),
     summaries_repaired: z.int(),
+    summaries_suspect: z.int().openapi({
+      description: "Summaries from before the log's reach that say more than their events; left as they are.",
+    }),
+    days_failed: z.int().openapi({ description: "Days, or hours of big days, that D1 could not recompute." }),
+    waiting: z.int().openapi({ description: "Entries that wait for the aggregator, and are not compared." }),
     accepted: counts.openapi({ description: "Events in the log, by the minute (ms) they were received in." }),
     stored: counts.openapi({ description: "Events in D1, likewise." }),
     counted: z
@@ -57,7 +62,14 @@ const auditEndpoint = defineEndpoint({
   summary: "One step of a full audit",
   description:
     "Compares the log with D1, then every summary with its events, in steps: call it again with `next` until that is null. Repairs what differs. Of both modes; needs a live key. `npm run audit` does it all.",
-  fields: { cursor: optional(z.string().max(2_000)).openapi({ type: "string" }) },
+  fields: {
+    // It may hold a customer's name, in which each character can take six bytes of JSON.
+    cursor: optional(z.string().max(8_000)).openapi({ type: "string" }),
+    trust_events: optional(choice(["true", "false"])).openapi({
+      type: "boolean",
+      description: "Recompute also what is suspect: the events are all there.",
+    }),
+  },
   response: AuditStep,
   handle: async (call) => {
     const allowed = requireLiveKey(call);
@@ -65,12 +77,20 @@ const auditEndpoint = defineEndpoint({
     const position = await positionOf(call);
     if (!position.ok) return position;
     const { received, at } = position.value;
-    const step = "shard" in at ? await stepLog(call.env, at, received) : await stepSummaries(call.env, at, received);
+    const lessFrom = call.input.trust_events === "true" ? 0 : logReach(call.now);
+    const step =
+      "shard" in at
+        ? await stepLog(call.env, at, received, call.now - SETTLED_MS)
+        : await stepSummaries(call.env, at, received, lessFrom);
     return ok(JSON.stringify({ object: "edgemeter.audit_step", ...NOTHING, counted: received, ...step }));
   },
 });
 
-const NOTHING = { checked: 0, missing: 0, altered: 0, days: 0, summaries_repaired: 0, accepted: {}, stored: {} };
+const NOTHING = {
+  ...{ checked: 0, missing: 0, altered: 0, waiting: 0 },
+  ...{ days: 0, summaries_repaired: 0, summaries_suspect: 0, days_failed: 0 },
+  ...{ accepted: {}, stored: {} },
+};
 
 async function positionOf({
   env,
@@ -89,8 +109,8 @@ const isKnown = ({ at }: Position, env: Env): boolean =>
 
 /** The minutes whose events must all be in D1 by now, as far as every log goes back. */
 async function countedRange(env: Env, now: number): Promise<TimeRange> {
-  const statuses = await Promise.all(allShards(env).map((shard) => eventLog(env, shard).status()));
-  const end = Math.min(now - SETTLED_MS, ...statuses.flatMap(({ oldest }) => oldest ?? []));
+  const oldest = await Promise.all(allShards(env).map((shard) => eventLog(env, shard).oldestWaiting()));
+  const end = Math.min(now - SETTLED_MS, ...oldest.flatMap((time) => time ?? []));
   return { start: floorTo(now - UNIQUENESS_MS, MINUTE_MS) + MINUTE_MS, end: floorTo(end, MINUTE_MS) };
 }
 
@@ -98,19 +118,41 @@ async function stepLog(
   env: Env,
   { shard, after }: { shard: number; after: number },
   received: TimeRange,
+  before: number,
 ): Promise<Partial<AuditStep>> {
-  const { checked, missing, altered, accepted, last } = await auditLog(env, shard, after, received.end);
+  const log = eventLog(env, shard);
+  const { last, incomplete, accepted, ...found } = await auditLog(env, shard, after, before);
+  if (incomplete.length > 0) await log.sendAgain(incomplete);
   const isLastShard = shard + 1 >= settingsOf(env).EVENT_LOG_SHARDS;
   const nextPart = isLastShard ? BEGINNING : { shard: shard + 1, after: 0 };
   const at = last === undefined ? nextPart : { shard, after: last };
-  const inRange = Object.entries(accepted).filter(([minute]) => Number(minute) >= received.start);
-  return { checked, missing, altered, accepted: Object.fromEntries(inRange), next: encode({ received, at }) };
+  const inRange = Object.entries(accepted).filter(
+    ([minute]) => Number(minute) >= received.start && Number(minute) < received.end,
+  );
+  return {
+    ...found,
+    waiting: last === undefined ? (await log.status()).entries : 0,
+    accepted: Object.fromEntries(inRange),
+    next: encode({ received, at }),
+  };
 }
 
-async function stepSummaries(env: Env, from: z.output<typeof place>, received: TimeRange): Promise<Partial<AuditStep>> {
-  const { days, repaired, next } = await auditSummaries(env, from, STEP_ROWS);
+async function stepSummaries(
+  env: Env,
+  from: z.output<typeof place>,
+  received: TimeRange,
+  lessFrom: number,
+): Promise<Partial<AuditStep>> {
+  const { days, repaired, suspect, failed, next } = await auditSummaries(env, from, { rows: STEP_ROWS, lessFrom });
   const stored = await countStored(eventsDatabase(env), from, next, received);
-  return { days, summaries_repaired: repaired, stored, next: next === END ? null : encode({ received, at: next }) };
+  return {
+    days,
+    summaries_repaired: repaired,
+    summaries_suspect: suspect,
+    days_failed: failed,
+    stored,
+    next: next === END ? null : encode({ received, at: next }),
+  };
 }
 
 const encode = (position: Position): string => Buffer.from(JSON.stringify(position)).toString("base64url");

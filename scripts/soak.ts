@@ -1,0 +1,116 @@
+// `npm run soak -- --minutes 30`: crashes, random stories and hostile requests, over and over, with another
+// seed each time. Sums up at the end; exits with 1 when anything failed.
+import { spawn } from "node:child_process";
+import path from "node:path";
+import { text } from "node:stream/consumers";
+import { Command, InvalidArgumentError, Option } from "commander";
+import { crash } from "../test/support/node/crash/harness.ts";
+import { lineOf } from "../test/support/node/crash/report.ts";
+
+const root = path.join(import.meta.dirname, "..");
+
+/** What a round does of each; a round takes some minutes. */
+const KILLS = 15;
+const STORIES = 1_000;
+const REQUESTS = 10_000;
+
+const { minutes, seed } = new Command("npm run soak --")
+  .description("Runs the random tests in rounds, each with a seed of its own, and sums up.")
+  .addOption(new Option("--minutes <n>", "how long; nothing is begun later").default(10).argParser(positiveNumber))
+  .addOption(
+    new Option("--seed <n>", "of the first round; each next one has the next")
+      .env("SEED")
+      .default(Math.floor(Math.random() * 2 ** 31), "random")
+      .argParser(seedNumber),
+  )
+  .parse()
+  .opts<{ minutes: number; seed: number }>();
+
+function positiveNumber(value: string): number {
+  if (!(Number(value) > 0)) throw new InvalidArgumentError("It must be a positive number.");
+  return Number(value);
+}
+
+function seedNumber(value: string): number {
+  if (!/^\d{1,10}$/.test(value)) throw new InvalidArgumentError("It must be a whole number.");
+  return Number(value);
+}
+
+// The servers under test run in groups of their own; they end with this process, if it ends by `exit`.
+const stop = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(signal, () => {
+    stop.abort();
+    process.exit(130);
+  });
+}
+
+const total = { acknowledged: 0, kills: 0, lost: 0, doubled: 0, wrong: 0, stories: 0, requests: 0 };
+const failures: string[] = [];
+
+/** The parts of a round; each says whether it passed. */
+const PARTS: Readonly<Record<string, (seed: number) => Promise<boolean>>> = {
+  crash: async (seed) => {
+    const report = await crash({ kills: KILLS, seed });
+    for (const name of ["acknowledged", "kills", "lost", "doubled", "wrong"] as const) total[name] += report[name];
+    for (const line of [lineOf(report), ...report.problems]) console.log(line);
+    return report.problems.length === 0;
+  },
+  model: async (seed) => {
+    const passed = await runTests("test/worker/model.test.ts", { SEED: String(seed), SOAK_RUNS: String(STORIES) });
+    if (passed) total.stories += STORIES;
+    return passed;
+  },
+  fuzz: async (seed) => {
+    const passed = await runTests("test/worker/fuzz.test.ts", { SEED: String(seed), FUZZ_REQUESTS: String(REQUESTS) });
+    if (passed) total.requests += REQUESTS;
+    return passed;
+  },
+};
+
+/** Runs one file of tests, and prints what it printed when it fails. */
+async function runTests(file: string, env: Readonly<Record<string, string>>): Promise<boolean> {
+  const vitest = ["node_modules/vitest/vitest.mjs", "run", "--config", "test/vitest.config.ts", "--project", "worker"];
+  const child = spawn(process.execPath, [...vitest, file], {
+    cwd: root,
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+    signal: stop.signal,
+  });
+  const [code, ...printed] = await Promise.all([
+    new Promise((resolve) => child.on("exit", resolve)),
+    text(child.stdout),
+    text(child.stderr),
+  ]);
+  if (code !== 0) console.log(printed.join("\n"));
+  return code === 0;
+}
+
+const begin = Date.now();
+const minutesPassed = (): number => (Date.now() - begin) / 60_000;
+
+let rounds = 0;
+for (; rounds === 0 || minutesPassed() < minutes; rounds++) {
+  for (const [name, run] of Object.entries(PARTS)) {
+    // The first round is always whole.
+    if (rounds > 0 && minutesPassed() >= minutes) break;
+    const partSeed = seed + rounds;
+    const passed = await run(partSeed).catch((error: unknown) => {
+      console.log(error);
+      return false;
+    });
+    if (!passed) failures.push(`${name} with seed ${partSeed}`);
+    console.log(`${minutesPassed().toFixed(1)} min: ${name} with seed ${partSeed} ${passed ? "passed" : "FAILED"}`);
+  }
+}
+
+const { acknowledged, kills, lost, doubled, wrong, stories, requests } = total;
+console.log(
+  [
+    `soak: ${rounds} ${rounds === 1 ? "round" : "rounds"} in ${minutesPassed().toFixed(1)} minutes`,
+    `${acknowledged} events acknowledged, ${kills} kills, ${lost} lost, ${doubled} doubled, ${wrong} otherwise wrong`,
+    `${stories} stories, ${requests} fuzz requests`,
+    failures.length === 0 ? "all passed" : `FAILED: ${failures.join(", ")}`,
+  ].join("; "),
+);
+process.exitCode = failures.length === 0 ? 0 : 1;

@@ -1,0 +1,85 @@
+// The crash harness: a server under load, started as a user starts it, dies again and again; in the end
+// it must have all that it acknowledged, and none of it twice.
+import { setTimeout as sleep } from "node:timers/promises";
+import { newStateDir, removeStateDir, startServer } from "../server.ts";
+import { createMeters, type Meters } from "./api.ts";
+import { audit, type Findings } from "./audit.ts";
+import { drawMoments } from "./drawn.ts";
+import { Ledger } from "./ledger.ts";
+import { Load } from "./load.ts";
+import { until } from "./moments.ts";
+import type { CrashReport } from "./report.ts";
+
+/** How soon after its last start the server must be right (ms): before the minute's nudge could help it. */
+const CONVERGENCE_MS = 45_000;
+
+/** From one audit to the next (ms). */
+const AUDIT_PAUSE_MS = 500;
+
+/**
+ * Kills the server so many times under a load drawn from the seed, then compares what it has with what
+ * it had acknowledged. With the last kill the client ends too, so that the logs must wake by themselves.
+ */
+export async function crash({ kills, seed }: { kills: number; seed: number }): Promise<CrashReport> {
+  const begin = Date.now();
+  const stateDir = await newStateDir();
+  let server = await startServer(stateDir);
+  const { port, url } = server;
+  const ledger = new Ledger();
+  const load = new Load(url, ledger, seed);
+  const moments = drawMoments(seed);
+  try {
+    const meters = await createMeters(url);
+    load.start();
+    await load.answers(1);
+    for (let left = kills; left > 0; left--) {
+      await until(moments.next().value, stateDir, load);
+      if (left === 1) load.stop();
+      // First, since whoever goes on takes time from the end.
+      const killed = server.kill();
+      load.resume();
+      await killed;
+      server = await startServer(stateDir, port);
+    }
+    await load.ended();
+    const { findings, seconds } = await converge(url, meters, ledger);
+    const { lost, doubled, wrong, summaries } = findings;
+    const problems = [...ledger.problems, ...lost, ...doubled, ...wrong];
+    const doubledInAll = ledger.doubled + doubled.length;
+    return {
+      seed,
+      kills,
+      acknowledged: ledger.claims.filter(({ acknowledged }) => acknowledged).length,
+      cancellations: ledger.claims.filter(({ cancelled }) => cancelled).length,
+      retries: load.retries,
+      abandoned: load.abandoned,
+      lost: lost.length,
+      doubled: doubledInAll,
+      wrong: problems.length - lost.length - doubledInAll,
+      summaries,
+      convergence: seconds,
+      seconds: Math.round((Date.now() - begin) / 1_000),
+      problems,
+    };
+  } finally {
+    load.stop();
+    load.resume();
+    await server.kill();
+    await removeStateDir(stateDir);
+  }
+}
+
+/** Audits until nothing is wrong, for some time; gives the last findings, and after how many seconds. */
+async function converge(url: string, meters: Meters, ledger: Ledger): Promise<{ findings: Findings; seconds: number }> {
+  const begin = Date.now();
+  for (;;) {
+    const findings = await audit(url, meters, ledger).catch(notAudited);
+    const passed = Date.now() - begin;
+    const isRight = findings.lost.length + findings.doubled.length + findings.wrong.length === 0;
+    if (isRight || passed > CONVERGENCE_MS) return { findings, seconds: Math.round(passed / 100) / 10 };
+    await sleep(AUDIT_PAUSE_MS);
+  }
+}
+
+/** A read that failed may succeed next time; if it does not, that is what is wrong. */
+const notAudited = (error: unknown): Findings => ({ lost: [], doubled: [], wrong: [String(error)], summaries: 0 });
