@@ -18,8 +18,8 @@ const SLICE_MS = 12 * HOUR_MS;
 
 const IDS_PER_MS = 1_000;
 
-/** Groups that are read at a time; each may have the size of a message. */
-const GROUPS_PER_READ = 20;
+/** Groups that are read at a time. Each may have the size of a message, and a send takes two of those. */
+const GROUPS_PER_READ = 5;
 
 /** What the log remembers of an accepted event. Times in ms. */
 export type Accepted = {

@@ -6,10 +6,7 @@ import type { NewCancellation, NewEvent } from "../../src/durable-objects/log-en
 import { decodeMessage, type Group } from "../../src/metering/groups.ts";
 import { HOUR_MS } from "../../src/metering/windows.ts";
 import { unique } from "../support/builders.ts";
-import { aNewEvent, aShard, eventually } from "./support.ts";
-
-/** A time of the tests (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */
-const FUTURE = Date.UTC(2040, 5, 15, 3);
+import { aNewEvent, aShard, eventually, FUTURE } from "./support.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();

@@ -17,7 +17,7 @@ import { ceilTo, DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../src/metering/
 import { aMeter, unique } from "../support/builders.ts";
 import { fold } from "../support/fold.ts";
 import { Model } from "../support/model.ts";
-import { aNewEvent, aShard } from "./support.ts";
+import { aBatch, aNewEvent, aShard } from "./support.ts";
 
 /** Where stories begin (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */
 const START = Date.UTC(2040, 5, 15);
@@ -425,9 +425,6 @@ function sendAgain(): void {
       return {} as QueueSendBatchResponse;
     });
 }
-
-const aBatch = (bodies: readonly string[]): MessageBatch =>
-  ({ messages: bodies.map((body, i) => ({ id: `message ${i}`, body })), ackAll: () => {} }) as unknown as MessageBatch;
 
 /** What the consumer is bound to, when something is out of order. */
 function faulty(fault: CommandOf<"deliver">["fault"]): Env {
