@@ -20,9 +20,14 @@ const fuzzRequests = Number(process.env.FUZZ_REQUESTS ?? 10_000);
 /** How often the crash test kills its server. */
 const crashKills = Number(process.env.CRASH_KILLS ?? 10);
 
+/** How many of the calls of a deployment are made to fail; there are some twenty, each in two ways. */
+const deployFailures = Number(process.env.DEPLOY_FAILURES ?? 3);
+
 export default defineConfig({
   test: {
-    provide: { seed, modelRuns, fuzzRequests, crashKills },
+    // Much of it waits: for a server, for a window of time to end.
+    maxWorkers: 3,
+    provide: { seed, modelRuns, fuzzRequests, crashKills, deployFailures },
     projects: [
       // Pure rules, on plain Node.
       { root, test: { name: "domain", include: ["test/domain/**/*.test.ts"] } },
@@ -32,7 +37,11 @@ export default defineConfig({
         plugins: [
           cloudflareTest({
             wrangler: { configPath: path.join(root, "wrangler.toml") },
-            miniflare: { bindings: { SESSION_SECRET: "no secret: what the tests sign tokens with" } },
+            miniflare: {
+              bindings: { SESSION_SECRET: "no secret: what the tests sign tokens with" },
+              // Nobody waits for a batch to fill up.
+              queueConsumers: { "meter-events": { maxBatchSize: 100, maxBatchTimeout: 0.05, maxRetries: 0 } },
+            },
           }),
         ],
         test: {
@@ -64,6 +73,11 @@ export default defineConfig({
           // Most of it are starts of the server: some seconds each, more on a busy machine.
           testTimeout: 120_000 + crashKills * 20_000,
         },
+      },
+      // The deployment's commands with the real wrangler, on a Cloudflare of the tests' own.
+      {
+        root,
+        test: { name: "deploy", include: ["test/deploy/**/*.test.ts"], testTimeout: 120_000 + deployFailures * 30_000 },
       },
       // Slow: whole imports of real usage, with a kill in between. `npm run test:end-to-end`.
       { root, test: { name: "end-to-end", include: ["test/end-to-end/**/*.test.ts"] } },

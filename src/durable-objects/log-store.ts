@@ -186,7 +186,7 @@ export class LogStore {
       const slice = sliceOf(id / IDS_PER_MS);
       if (this.#slices.includes(slice)) this.#sql.exec(`DELETE FROM confirmed_${slice} WHERE id = ?`, id);
     }
-    this.#lookAgainFrom(Math.min(...ids));
+    this.#lookAgainFrom(ids.reduce((first, id) => Math.min(first, id)));
   }
 
   /** Takes back the confirmation of every group received since a time (ms); gives how many were confirmed. */
