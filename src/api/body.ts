@@ -27,6 +27,8 @@ export async function readBody(
   return door === "v1" ? parseForm(text.value) : parseJsonObject(text.value);
 }
 
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
+
 /** Reads no more of a body than the limit allows, and only well-formed UTF-8. */
 async function readText(request: Request, limit: number): Promise<Result<string, ApiError>> {
   if (request.body === null) return ok("");
@@ -42,7 +44,7 @@ async function readText(request: Request, limit: number): Promise<Result<string,
   }
   if (bytes === undefined) return err({ reason: "body_too_large", limit });
   try {
-    return ok(new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(bytes));
+    return ok(UTF8.decode(bytes));
   } catch {
     return err({ reason: "malformed_body", message: "The request body is not valid UTF-8." });
   }

@@ -18,7 +18,7 @@ import type {
   NewEntry,
   RetrievedEvent,
 } from "./log-entries.ts";
-import { LogStore, type StoredGroup } from "./log-store.ts";
+import { type Holder, LogStore, type StoredGroup } from "./log-store.ts";
 import { Sender } from "./sender.ts";
 import { shardNumber } from "./stubs.ts";
 
@@ -77,7 +77,7 @@ export class EventLog extends DurableObject<Env> {
 
   /** What an append of this event would have answered, were it the retry of an accepted one; nothing when it is new. */
   recall(inquiry: Inquiry): AppendOutcome | undefined {
-    return this.#recognise(inquiry, Date.now());
+    return recognise(inquiry, this.#holderOf(inquiry.key, Date.now()));
   }
 
   /**
@@ -92,7 +92,7 @@ export class EventLog extends DurableObject<Env> {
 
   /** An event by its unique key, while the log remembers it. */
   retrieve(key: string): RetrievedEvent | undefined {
-    const holder = this.#store.find(key, Date.now());
+    const holder = this.#holderOf(key, Date.now());
     const logged = holder && this.#store.eventOf(holder);
     if (!logged) return undefined;
     return { event: logged.event, aggregated: this.#store.isConfirmed(logged.group), cancelled: holder.cancelled?.at };
@@ -242,13 +242,18 @@ export class EventLog extends DurableObject<Env> {
     const full = this.#store.size > settingsOf(this.env).LOG_HIGH_WATER_MB * 1_000_000;
     const events: string[] = [];
     const rejections: string[] = [];
+    const holders = this.#store.findLast(entries.map(({ key }) => key));
+    const accepted: (Holder & { key: string })[] = [];
     const outcomes = entries.map((entry): AppendOutcome => {
-      const known = this.#recognise(entry, now);
+      const known = recognise(entry, ifFresh(holders.get(entry.key), now));
       if (known !== undefined) return known;
       if (full) return { outcome: "full" };
       const { key, id, identifier, keyDigest, reportDigest } = entry;
       const timestamp = ("event" in entry ? entry.event.timestamp : undefined) ?? now;
-      this.#store.remember(key, { eventId: id, received: now, timestamp, keyDigest, reportDigest });
+      const holder = { key, eventId: id, received: now, timestamp, keyDigest, reportDigest, cancelled: undefined };
+      accepted.push(holder);
+      // For those that come after it in the same commit.
+      holders.set(key, holder);
       if ("event" in entry) {
         const logged: LoggedEvent = { ...entry.event, id, identifier, timestamp, received: now };
         events.push(JSON.stringify(logged));
@@ -258,6 +263,7 @@ export class EventLog extends DurableObject<Env> {
       }
       return { outcome: "accepted", received: now, timestamp };
     });
+    this.#store.remember(accepted);
     this.#appendGroups("events", events, now);
     this.#appendGroups("rejections", rejections, now);
     return outcomes;
@@ -275,13 +281,13 @@ export class EventLog extends DurableObject<Env> {
     const now = this.#store.receiptTime(Date.now());
     // By its key a retry is known even when its event's identifier has expired, or is another event's.
     const retryKey = keyDigest === "" ? undefined : `cancelled:${key}:${keyDigest}`;
-    const first = retryKey === undefined ? undefined : this.#store.find(retryKey, now);
+    const first = retryKey === undefined ? undefined : this.#holderOf(retryKey, now);
     if (first !== undefined) {
       return first.eventId === id || first.reportDigest === requestDigest
         ? { outcome: "cancelled", id: first.eventId, at: first.received }
         : { outcome: "key_reused" };
     }
-    const holder = this.#store.findLast(key);
+    const holder = this.#store.findLast([key]).get(key);
     if (holder === undefined) return { outcome: "unknown" };
     const { cancelled } = holder;
     if (cancelled?.id === id) return { outcome: "cancelled", id, at: cancelled.at };
@@ -293,26 +299,34 @@ export class EventLog extends DurableObject<Env> {
     this.#store.cancel(key, holder, { id, at: now });
     if (retryKey !== undefined) {
       const answer = { eventId: id, received: now, timestamp: now, keyDigest, reportDigest: requestDigest };
-      this.#store.remember(retryKey, answer);
+      this.#store.remember([{ key: retryKey, ...answer }]);
     }
     const entry: LoggedCancellation = { ...logged.event, cancelled: now };
     this.#appendGroups("cancellations", [JSON.stringify(entry)], now);
     return { outcome: "cancelled", id, at: now };
   }
 
-  /** What an event is to the log if its unique key is taken (design, promise 2). */
-  #recognise({ key, id, keyDigest, reportDigest }: Inquiry, now: number): AppendOutcome | undefined {
-    const holder = this.#store.find(key, now);
-    if (holder === undefined) return undefined;
-    const { received, timestamp } = holder;
-    if (holder.eventId === id) return { outcome: "accepted", received, timestamp };
-    const sameReport = holder.reportDigest === reportDigest;
-    if (keyDigest === "" || holder.keyDigest !== keyDigest) return { outcome: "duplicate", sameReport };
-    return sameReport ? { outcome: "accepted", received, timestamp } : { outcome: "key_reused" };
+  /** Who holds a unique key now, or nobody. */
+  #holderOf(key: string, now: number): Holder | undefined {
+    return ifFresh(this.#store.findLast([key]).get(key), now);
   }
 
   #armAlarm(at: number): void {
     this.#alarmIsSet = true;
     void this.ctx.storage.setAlarm(at);
   }
+}
+
+/** Who held a unique key last, if it is not free again at `now` (ms). */
+const ifFresh = (holder: Holder | undefined, now: number): Holder | undefined =>
+  holder !== undefined && holder.received > now - UNIQUENESS_MS ? holder : undefined;
+
+/** What an event is to the log if its unique key is taken (design, promise 2); nothing when nobody holds it. */
+function recognise({ id, keyDigest, reportDigest }: Inquiry, holder: Holder | undefined): AppendOutcome | undefined {
+  if (holder === undefined) return undefined;
+  const { received, timestamp } = holder;
+  if (holder.eventId === id) return { outcome: "accepted", received, timestamp };
+  const sameReport = holder.reportDigest === reportDigest;
+  if (keyDigest === "" || holder.keyDigest !== keyDigest) return { outcome: "duplicate", sameReport };
+  return sameReport ? { outcome: "accepted", received, timestamp } : { outcome: "key_reused" };
 }

@@ -38,6 +38,7 @@ export type Cancelled = { readonly id: string; readonly at: number };
 export type Holder = Accepted & { readonly cancelled: Cancelled | undefined };
 
 type HolderRow = {
+  key: string;
   event_id: string;
   received: number;
   timestamp: number;
@@ -74,46 +75,38 @@ export class LogStore {
     return Math.max(now, receivedAt(this.#lastGroupId));
   }
 
-  /** Who held a unique key last, as far as the slices remember; after 24 hours it is free again. */
-  findLast(key: string): Holder | undefined {
+  /** Who held unique keys last, as far as the slices remember; after 24 hours they are free again. */
+  findLast(keys: readonly string[]): Map<string, Holder> {
+    const found = new Map<string, Holder>();
+    let missing = keys;
     for (const slice of this.#slices.toReversed()) {
-      const [row] = this.#sql
-        .exec<HolderRow>(
-          `SELECT event_id, received, timestamp, key_digest, report_digest, cancelled FROM identifiers_${slice} WHERE key = ?`,
-          key,
-        )
-        .toArray();
-      if (row !== undefined) {
-        return {
-          eventId: row.event_id,
-          received: row.received,
-          timestamp: row.timestamp,
-          keyDigest: row.key_digest,
-          reportDigest: row.report_digest,
-          cancelled: row.cancelled === null ? undefined : JSON.parse(row.cancelled),
-        };
-      }
+      if (missing.length === 0) break;
+      const rows = this.#sql.exec<HolderRow>(
+        `SELECT key, event_id, received, timestamp, key_digest, report_digest, cancelled
+         FROM identifiers_${slice} WHERE key IN (SELECT value FROM json_each(?))`,
+        JSON.stringify(missing),
+      );
+      for (const row of rows.toArray()) found.set(row.key, toHolder(row));
+      missing = missing.filter((key) => !found.has(key));
     }
-    return undefined;
+    return found;
   }
 
-  /** Who holds a unique key now, or nobody. */
-  find(key: string, now: number): Holder | undefined {
-    const last = this.findLast(key);
-    return last !== undefined && last.received > now - UNIQUENESS_MS ? last : undefined;
-  }
-
-  /** Remembers who holds a unique key. One row. */
-  remember(key: string, accepted: Accepted): void {
+  /** Remembers who holds unique keys, all received at the same time. One row each. */
+  remember(accepted: readonly (Accepted & { readonly key: string })[]): void {
+    const [first] = accepted;
+    if (first === undefined) return;
     this.#sql.exec(
-      `INSERT INTO identifiers_${this.#openSlice(accepted.received)} (key, event_id, received, timestamp, key_digest, report_digest)
-       VALUES (?, ?, ?, ?, ?, ?)`,
-      key,
-      accepted.eventId,
-      accepted.received,
-      accepted.timestamp,
-      accepted.keyDigest,
-      accepted.reportDigest,
+      `INSERT INTO identifiers_${this.#openSlice(first.received)}
+         (key, event_id, received, timestamp, key_digest, report_digest)
+       SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+       FROM json_each(?)`,
+      JSON.stringify(
+        accepted.map(({ key, eventId, received, timestamp, keyDigest, reportDigest }) => [
+          ...[key, eventId, received],
+          ...[timestamp, keyDigest, reportDigest],
+        ]),
+      ),
     );
   }
 
@@ -374,6 +367,15 @@ export class LogStore {
 
 /** The slice that holds a time (ms), named by its first hour since 1970. */
 const sliceOf = (time: number): number => floorTo(Math.floor(time), SLICE_MS) / HOUR_MS;
+
+const toHolder = (row: HolderRow): Holder => ({
+  eventId: row.event_id,
+  received: row.received,
+  timestamp: row.timestamp,
+  keyDigest: row.key_digest,
+  reportDigest: row.report_digest,
+  cancelled: row.cancelled === null ? undefined : JSON.parse(row.cancelled),
+});
 
 /** When a group was received (ms), by its id. */
 const receivedAt = (id: number): number => Math.floor(id / IDS_PER_MS);

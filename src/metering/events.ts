@@ -1,5 +1,5 @@
 import type { MeteringError } from "./errors.ts";
-import { digest } from "./identifiers.ts";
+import { fingerprint } from "./identifiers.ts";
 import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS } from "./limits.ts";
 import { type Aggregation, aggregationOf, type Meter } from "./meters.ts";
 import { err, ok, type Result } from "./result.ts";
@@ -156,7 +156,7 @@ function dimensionsOf(payload: Payload, { customerKey, valueKey, formula }: Mete
  */
 export function reportDigest(endpoint: string, { eventName, payload, identifier, timestamp }: EventReport): string {
   const pairs = Object.entries(payload).sort(([a], [b]) => (a < b ? -1 : 1));
-  return digest(
+  return fingerprint(
     endpoint,
     eventName,
     identifier ?? "",

@@ -18,6 +18,32 @@ export function digest(...parts: readonly string[]): string {
   return createHash("sha256").update(JSON.stringify(parts)).digest("base64url").slice(0, 16);
 }
 
+/**
+ * 64 bits over the parts, in 16 hex characters; parts cannot run into each other. It tells reports of one
+ * caller apart, nothing more: two FNV-1a hashes over UTF-16 units, mixed. A tenth of what `digest` costs.
+ */
+export function fingerprint(...parts: readonly string[]): string {
+  const text = JSON.stringify(parts);
+  let a = 0x811c9dc5;
+  let b = 0x9747b28c;
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i);
+    a = Math.imul(a ^ unit, 0x01000193);
+    b = Math.imul(b ^ unit, 0x5bd1e995);
+    b ^= b >>> 15;
+  }
+  return hex(mix(a ^ text.length)) + hex(mix(b ^ a));
+}
+
+/** Spreads every bit over all others (MurmurHash3's finalizer). */
+function mix(hash: number): number {
+  let mixed = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  mixed = Math.imul(mixed ^ (mixed >>> 13), 0xc2b2ae35);
+  return mixed ^ (mixed >>> 16);
+}
+
+const hex = (hash: number): string => (hash >>> 0).toString(16).padStart(8, "0");
+
 /** An id that sorts by its time of creation (ms), so that lists page by it without a second column. */
 export const timeOrderedId = (prefix: string, now: number): string =>
   prefix + now.toString(36).padStart(9, "0") + randomBytes(8).toString("hex");

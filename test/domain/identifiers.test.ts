@@ -1,6 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { digest, newId, serverIdentifier, shardOf, timeOrderedId, uniqueKey } from "../../src/metering/identifiers.ts";
+import {
+  digest,
+  fingerprint,
+  newId,
+  serverIdentifier,
+  shardOf,
+  timeOrderedId,
+  uniqueKey,
+} from "../../src/metering/identifiers.ts";
 import { LIMITS } from "../../src/metering/limits.ts";
 import { isSorted, NOON } from "../support/builders.ts";
 
@@ -49,6 +57,40 @@ describe("ids", () => {
     const made = Array.from({ length: 1_000 }, () => timeOrderedId("mtr_test_", NOON));
     expect(new Set(made)).toHaveLength(1_000);
     for (const id of made) expect(id).toMatch(/^mtr_test_[0-9a-z]{9}[0-9a-f]{16}$/);
+  });
+});
+
+describe("a fingerprint", () => {
+  test("is the same for the same parts, and parts do not run into each other", () => {
+    expect(fingerprint("a", "b")).toMatch(/^[0-9a-f]{16}$/);
+    expect(fingerprint("a", "b")).toBe(fingerprint("a", "b"));
+    const made = [["ab"], ["a", "b"], ["", "ab"], ["ab", ""], ['a","b'], [], [""], ["", ""]].map((p) =>
+      fingerprint(...p),
+    );
+    expect(new Set(made).size).toBe(made.length);
+  });
+
+  test("differs between a hundred thousand reports that differ in a digit", () => {
+    const made = Array.from({ length: 100_000 }, (_, i) =>
+      fingerprint("post /v2/billing/meter_events", "tokens", `event-${i}`, "", "value", "25"),
+    );
+    expect(new Set(made).size).toBe(made.length);
+    // Neither half alone carries it: of 32 bits, birthdays leave about one pair.
+    for (const half of [0, 8]) expect(new Set(made.map((m) => m.slice(half, half + 8))).size).toBeGreaterThan(99_980);
+  });
+
+  test("changes about half of its bits with each bit of what it is of", () => {
+    const bits = (text: string) => BigInt(`0x${fingerprint(text)}`);
+    let changed = 0;
+    const trials = 2_000;
+    for (let i = 0; i < trials; i++) {
+      const text = `report ${i}`;
+      const at = i % text.length;
+      const other = text.slice(0, at) + String.fromCharCode(text.charCodeAt(at) ^ 1) + text.slice(at + 1);
+      changed += (bits(text) ^ bits(other)).toString(2).replaceAll("0", "").length;
+    }
+    expect(changed / trials / 64).toBeGreaterThan(0.47);
+    expect(changed / trials / 64).toBeLessThan(0.53);
   });
 });
 
