@@ -21,7 +21,7 @@ const fuzzRequests = Number(process.env.FUZZ_REQUESTS ?? 10_000);
 const crashKills = Number(process.env.CRASH_KILLS ?? 10);
 
 /** How many of the calls of a deployment are made to fail; there are some twenty, each in two ways. */
-const deployFailures = Number(process.env.DEPLOY_FAILURES ?? 3);
+const deployFailures = Number(process.env.DEPLOY_FAILURES ?? 2);
 
 export default defineConfig({
   test: {

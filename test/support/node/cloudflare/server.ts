@@ -44,7 +44,10 @@ export async function startCloudflare(): Promise<FakeCloudflare> {
     const url = new URL(request.url ?? "", "http://cloudflare");
     const { method = "" } = request;
     const body = await buffer(request);
-    if (!url.pathname.startsWith(BASE)) return answerAsWorker(account, url.pathname, response);
+    if (!url.pathname.startsWith(BASE)) {
+      answerAsWorker(account, url.pathname, response);
+      return;
+    }
     const path = url.pathname.slice(BASE.length).replace(`/accounts/${ACCOUNT_ID}`, "") || "/";
     const fails = outage !== undefined && calls.length >= outage.from;
     calls.push({ method, path: path + url.search, body: body.toString("utf8") });
@@ -128,8 +131,8 @@ function match(method: string, path: string): { params: string[]; handle: Route[
 /** `/NAME/health`, from a Worker that was deployed. */
 function answerAsWorker({ workers }: Account, path: string, response: ServerResponse): void {
   const [, name = "", rest] = path.split("/");
-  if (workers.has(name) && rest === "health") return send(response, 200, { status: "ok" });
-  send(response, 404, { error: "there is nothing here yet" });
+  const isThere = workers.has(name) && rest === "health";
+  send(response, isThere ? 200 : 404, isThere ? { status: "ok" } : { error: "there is nothing here yet" });
 }
 
 function send(response: ServerResponse, status: number, body: object): void {

@@ -42,11 +42,7 @@ export const WORKER_ROUTES: readonly Route[] = [
     }),
   ],
   ["GET", "/workers/scripts/*/versions/*", version],
-  [
-    "GET",
-    "/workers/scripts/*/subdomain",
-    ({ account, params }) => publicity(workerOf(account, params[0])),
-  ],
+  ["GET", "/workers/scripts/*/subdomain", ({ account, params }) => publicity(workerOf(account, params[0]))],
   [
     "POST",
     "/workers/scripts/*/subdomain",
@@ -80,7 +76,10 @@ function workerOf({ workers }: Account, name: string | undefined, code = 10_007)
 
 const service = ({ name, tags }: Worker): object => ({
   id: name,
-  default_environment: { environment: "production", script: { id: name, tag: `tag-of-${name}`, tags, last_deployed_from: "wrangler" } },
+  default_environment: {
+    environment: "production",
+    script: { id: name, tag: `tag-of-${name}`, tags, last_deployed_from: "wrangler" },
+  },
 });
 
 /** What wrangler learns the address from. */
@@ -101,7 +100,9 @@ const publicity = ({ name, isPublic }: Worker): object => ({
 
 function removeWorker({ account, params: [name] }: ApiRequest): null {
   workerOf(account, name, 10_090);
-  const consumes = [...account.queues.values()].some(({ consumers }) => consumers.some(({ script }) => script === name));
+  const consumes = [...account.queues.values()].some(({ consumers }) =>
+    consumers.some(({ script }) => script === name),
+  );
   if (consumes) throw new ApiFailure(400, 10_064, "This Worker is a consumer of a queue");
   account.workers.delete(name ?? "");
   return null;

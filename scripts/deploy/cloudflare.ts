@@ -1,0 +1,96 @@
+import pRetry from "p-retry";
+import { z } from "zod";
+import { CommandError } from "../command-error.ts";
+import { accountOf, type Credentials, credentials } from "./account.ts";
+
+const ANSWER_TIMEOUT_MS = 60_000;
+
+/**
+ * Cloudflare's API, below one account. It throws a CommandError with Cloudflare's own words when it
+ * refuses or does not answer. Reads are tried again, everything else is the next run's.
+ */
+export type Cloudflare = {
+  readonly account: string;
+  /** Reads what may not be there: `undefined` when Cloudflare says that it is not. */
+  readonly find: <T>(path: string, result: z.ZodType<T>) => Promise<T | undefined>;
+  readonly post: <T>(path: string, body: object, result: z.ZodType<T>) => Promise<T>;
+  /** Deletes what may not be there any more. */
+  readonly remove: (path: string) => Promise<void>;
+};
+
+const Answer = z.object({
+  success: z.boolean(),
+  errors: z.array(z.object({ code: z.number(), message: z.string() })).default([]),
+  result: z.unknown(),
+});
+
+type Answer = { readonly status: number } & z.output<typeof Answer>;
+
+/** Read where wrangler reads it, so that both ask the same. */
+export const apiAddress = (): string => process.env.CLOUDFLARE_API_BASE_URL ?? "https://api.cloudflare.com/client/v4";
+
+/** As whom wrangler is, on the account that it would take. `configured` is wrangler.toml's account, if it has one. */
+export async function connect(configured: string | undefined): Promise<Cloudflare> {
+  const who = await credentials();
+  const account = process.env.CLOUDFLARE_ACCOUNT_ID ?? configured ?? accountOf(await read(who, "/accounts", Accounts));
+  const below = (path: string): string => `/accounts/${account}${path}`;
+  return {
+    account,
+    find: (path, result) => read(who, below(path), result.optional()),
+    post: async (path, body, result) => {
+      const answer = await ask(who, "POST", below(path), body);
+      if (!answer.success) throw refused("POST", path, answer);
+      return understood("POST", path, answer, result);
+    },
+    remove: async (path) => {
+      const answer = await ask(who, "DELETE", below(path));
+      if (!answer.success && answer.status !== 404) throw refused("DELETE", path, answer);
+    },
+  };
+}
+
+const Accounts = z.array(z.object({ id: z.string(), name: z.string() }));
+
+async function read<T>(who: Credentials, path: string, result: z.ZodType<T>): Promise<T> {
+  const answer = await pRetry(
+    async () => {
+      const tried = await ask(who, "GET", path);
+      if (tried.status >= 500 || tried.status === 429) throw refused("GET", path, tried);
+      return tried;
+    },
+    { retries: 2, minTimeout: 100, shouldRetry: ({ error }) => error instanceof CommandError },
+  );
+  if (answer.status === 404) return understood("GET", path, { ...answer, result: undefined }, result);
+  if (!answer.success) throw refused("GET", path, answer);
+  return understood("GET", path, answer, result);
+}
+
+async function ask(who: Credentials, method: string, path: string, body?: object): Promise<Answer> {
+  try {
+    const response = await fetch(apiAddress() + path, {
+      method,
+      headers: { ...who, ...(body === undefined ? {} : { "content-type": "application/json" }) },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      signal: AbortSignal.timeout(ANSWER_TIMEOUT_MS),
+    });
+    const answered = Answer.safeParse(await response.json().catch(() => undefined));
+    const { status } = response;
+    return answered.success ? { status, ...answered.data } : { status, success: false, errors: [], result: undefined };
+  } catch (error) {
+    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
+    throw new CommandError(`Cloudflare did not answer ${method} ${path}: ${String(cause)}`);
+  }
+}
+
+function refused(method: string, path: string, { status, errors }: Answer): CommandError {
+  const reasons = errors.map(({ code, message }) => `${message} [${code}]`).join("; ");
+  return new CommandError(`Cloudflare refused ${method} ${path}: ${reasons || `status ${status}`}`);
+}
+
+function understood<T>(method: string, path: string, { result }: Answer, expected: z.ZodType<T>): T {
+  const parsed = expected.safeParse(result);
+  if (parsed.success) return parsed.data;
+  throw new CommandError(
+    `Cloudflare's answer to ${method} ${path} is not understood: ${z.prettifyError(parsed.error)}`,
+  );
+}

@@ -1,0 +1,33 @@
+import pRetry from "p-retry";
+import { z } from "zod";
+import { CommandError } from "../command-error.ts";
+
+const ANSWER_TIMEOUT_MS = 10_000;
+
+const Healthy = z.object({ status: z.literal("ok") });
+
+/** Waits until a Worker says that it is well: a new address takes a while to be known everywhere. */
+export async function awaitHealth(address: string, patienceMs: number): Promise<void> {
+  const ask = async (): Promise<void> => {
+    const signal = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+    // Behind Cloudflare Access this is a redirect, and not the Worker's own answer.
+    const response = await fetch(`${address}/health`, { signal, redirect: "manual" });
+    if (!response.ok) throw new Error(`it answered ${response.status}`);
+    Healthy.parse(await response.json());
+  };
+  try {
+    await pRetry(ask, {
+      retries: Number.POSITIVE_INFINITY,
+      minTimeout: 250,
+      maxTimeout: 5_000,
+      maxRetryTime: patienceMs,
+    });
+  } catch (error) {
+    throw new CommandError(`${address}/health does not say that it is well: ${reason(error)}`);
+  }
+}
+
+function reason(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return error.cause instanceof Error ? error.cause.message : error.message;
+}

@@ -1,0 +1,18 @@
+/** Where D1 can be asked to make a database. */
+export type Region = "wnam" | "enam" | "weur" | "eeur" | "apac" | "oc";
+
+/** Durable Objects know more places than D1; these take the nearest. */
+const NEAREST: Readonly<Record<string, Region>> = {
+  wnam: "wnam",
+  enam: "enam",
+  sam: "enam",
+  weur: "weur",
+  eeur: "eeur",
+  apac: "apac",
+  oc: "oc",
+  afr: "weur",
+  me: "eeur",
+};
+
+/** Where the database belongs, for a LOCATION_HINT: beside the locks and the logs. */
+export const regionOf = (locationHint: string): Region | undefined => NEAREST[locationHint];

@@ -1,0 +1,80 @@
+import { z } from "zod";
+import { CommandError } from "../command-error.ts";
+import type { Cloudflare } from "./cloudflare.ts";
+
+/** A Worker as it is on the account. */
+export type Worker = {
+  /** Of the version that all requests go to; `undefined` when there is none, or it carries none. */
+  readonly fingerprint: string | undefined;
+  readonly vars: ReadonlyMap<string, string>;
+  readonly secrets: readonly string[];
+  readonly crons: readonly string[];
+  /** Whether its workers.dev address works. */
+  readonly isPublic: boolean;
+};
+
+const Settings = z.object({
+  bindings: z.array(z.object({ type: z.string(), name: z.string(), text: z.string().optional() })).default([]),
+});
+const Secrets = z.array(z.object({ name: z.string() }));
+const Crons = z.object({ schedules: z.array(z.object({ cron: z.string() })) });
+const Publicity = z.object({ enabled: z.boolean().default(false) });
+const Deployments = z.object({
+  deployments: z.array(
+    z.object({ versions: z.array(z.object({ version_id: z.string(), percentage: z.number() })).default([]) }),
+  ),
+});
+const Version = z.object({ annotations: z.record(z.string(), z.unknown()).nullish() });
+
+const path = (name: string): string => `/workers/scripts/${encodeURIComponent(name)}`;
+
+/** The text variables of a Worker, or nothing when there is no such Worker. */
+export async function findVars(cloudflare: Cloudflare, name: string): Promise<Worker["vars"] | undefined> {
+  const settings = await cloudflare.find(`${path(name)}/settings`, Settings);
+  if (settings === undefined) return undefined;
+  return new Map(
+    settings.bindings.flatMap(({ type, name, text = "" }) => (type === "plain_text" ? [[name, text]] : [])),
+  );
+}
+
+export async function findWorker(cloudflare: Cloudflare, name: string): Promise<Worker | undefined> {
+  const vars = await findVars(cloudflare, name);
+  if (vars === undefined) return undefined;
+  const [secrets = [], crons, publicity, fingerprint] = await Promise.all([
+    cloudflare.find(`${path(name)}/secrets`, Secrets),
+    cloudflare.find(`${path(name)}/schedules`, Crons),
+    cloudflare.find(`${path(name)}/subdomain`, Publicity),
+    runningFingerprint(cloudflare, name),
+  ]);
+  return {
+    fingerprint,
+    vars,
+    secrets: secrets.map((secret) => secret.name),
+    crons: crons?.schedules.map(({ cron }) => cron) ?? [],
+    isPublic: publicity?.enabled ?? false,
+  };
+}
+
+async function runningFingerprint(cloudflare: Cloudflare, name: string): Promise<string | undefined> {
+  const found = await cloudflare.find(`${path(name)}/deployments`, Deployments);
+  const [running, ...others] = found?.deployments[0]?.versions ?? [];
+  if (running === undefined || others.length > 0) return undefined;
+  const version = await cloudflare.find(`${path(name)}/versions/${running.version_id}`, Version);
+  const tag = version?.annotations?.["workers/tag"];
+  return typeof tag === "string" ? tag : undefined;
+}
+
+/** Deletes a Worker, and what its Durable Objects store. */
+export const deleteWorker = (cloudflare: Cloudflare, name: string): Promise<void> =>
+  cloudflare.remove(`/workers/services/${encodeURIComponent(name)}?force=true`);
+
+/** Where a Worker answers. Throws a CommandError when the account has no part of workers.dev. */
+export async function addressOf(cloudflare: Cloudflare, name: string): Promise<string> {
+  const account = await cloudflare.find("/workers/subdomain", z.object({ subdomain: z.string() }));
+  if (account === undefined) {
+    throw new CommandError(
+      `the account has no workers.dev subdomain yet: https://dash.cloudflare.com/${cloudflare.account}/workers/onboarding`,
+    );
+  }
+  return `https://${name}.${account.subdomain}.workers.dev`;
+}

@@ -1,0 +1,40 @@
+// `npm run preview:delete`: deletes the preview of a branch, and nothing else. See --help.
+import { Command } from "commander";
+import { CommandError } from "./command-error.ts";
+import { connect } from "./deploy/cloudflare.ts";
+import { configuredNames, targetOf } from "./deploy/target.ts";
+import { currentBranch } from "./preview/branch.ts";
+import { removePreviewConfig } from "./preview/config.ts";
+import { previewNames } from "./preview/names.ts";
+import { removePreview } from "./preview/remove.ts";
+
+const HELP = `
+What is deleted is what npm run preview made for the branch: its Worker with its logs, its queue, and its database.
+What it did not make is left alone, whatever it is called. It can be run again at any time.
+
+Exit code: 0 there is no such preview any more, 1 it could not be deleted, 2 the command line is wrong.
+`;
+
+const program = new Command("npm run preview:delete --")
+  .description("Deletes the preview of a branch.")
+  .option("--branch <name>", "which branch's preview (default: the one that is checked out)")
+  .addHelpText("after", HELP)
+  .allowExcessArguments(false)
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "preview:delete:")) })
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .action(async ({ branch }: { readonly branch?: string }) => {
+    const { worker, environments } = await configuredNames();
+    const names = previewNames(branch ?? (await currentBranch()), worker, environments);
+    const cloudflare = await connect((await targetOf()).account);
+    console.log(`${names.worker}, the preview of ${names.branch}, on account ${cloudflare.account}`);
+    await removePreview(cloudflare, names, console.log);
+    await removePreviewConfig(names);
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof CommandError)) throw error;
+  console.error(`preview:delete: ${error.message}`);
+  process.exitCode = 1;
+}

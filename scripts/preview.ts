@@ -1,0 +1,58 @@
+// `npm run preview`: deploys a branch beside everything else, under names of its own. See --help.
+import { Command, Option } from "commander";
+import { CommandError } from "./command-error.ts";
+import { connect } from "./deploy/cloudflare.ts";
+import { deploy } from "./deploy/deploy.ts";
+import { addressOption, waitOption } from "./deploy/options.ts";
+import { configuredNames, targetOfFile } from "./deploy/target.ts";
+import { currentBranch } from "./preview/branch.ts";
+import { claim } from "./preview/claim.ts";
+import { writePreviewConfig } from "./preview/config.ts";
+import { KEY_CHOICES, type KeyChoice, previewKey } from "./preview/key.ts";
+import { previewNames } from "./preview/names.ts";
+
+const HELP = `
+What is deployed is the code of this folder, with wrangler.toml's top level: a Worker of its own, with a database,
+a queue, logs and keys of its own. Run again, it brings the preview up to date. npm run preview:delete deletes it.
+
+Exit code: 0 deployed and well, 1 not, 2 the command line is wrong.
+`;
+
+type Options = { readonly branch?: string; readonly key: KeyChoice; readonly url?: string; readonly wait: number };
+
+const program = new Command("npm run preview --")
+  .description("Deploys a branch as a preview.")
+  .option("--branch <name>", "which branch's preview it is (default: the one that is checked out)")
+  .addOption(
+    new Option("--key <when>", "make and print a test key: when there is none yet, or always, or never")
+      .choices(KEY_CHOICES)
+      .default("first"),
+  )
+  .addOption(addressOption())
+  .addOption(waitOption())
+  .addHelpText("after", HELP)
+  .allowExcessArguments(false)
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "preview:")) })
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
+  .action(async ({ branch, key, url, wait }: Options) => {
+    const { worker, environments } = await configuredNames();
+    const names = previewNames(branch ?? (await currentBranch()), worker, environments);
+    const target = await targetOfFile(await writePreviewConfig(names));
+    const cloudflare = await connect(target.account);
+    console.log(`${target.worker}, a preview of ${names.branch}, on account ${cloudflare.account}`);
+    const database = await claim(cloudflare, target, names.branch);
+    const options = { log: console.log, url, patienceMs: wait, dryRun: false };
+    const address = await deploy(cloudflare, target, options);
+    console.log(`address   ${address}`);
+    const secret = await previewKey(cloudflare, target, database, key);
+    if (secret !== undefined) console.log(`key       ${secret}\n\nThe key is not shown again.`);
+    else if (key === "first") console.log("\nIt has a key already; --key always makes another one.");
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  if (!(error instanceof CommandError)) throw error;
+  console.error(`preview: ${error.message}`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,111 @@
+// A deployment, and the making and deleting of a preview, that fail at any one of their calls and are run again.
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, inject, test, vi } from "vitest";
+import { CommandError } from "../../scripts/command-error.ts";
+import { secretsLeftIn } from "../support/node/cloudflare/command.ts";
+import { changesOf, describeAccount, secretsOf } from "../support/node/cloudflare/inspect.ts";
+import { type Operations, operationsOn } from "../support/node/cloudflare/operations.ts";
+import { type FakeCloudflare, type Outage, startCloudflare } from "../support/node/cloudflare/server.ts";
+
+declare module "vitest" {
+  interface ProvidedContext {
+    /** At how many of its calls a deployment is made to fail: DEPLOY_FAILURES. */
+    deployFailures: number;
+  }
+}
+
+const BRANCH = "fails/and is run again";
+
+let cloudflare: FakeCloudflare;
+let folder: string;
+let operations: Operations;
+
+beforeAll(async () => {
+  cloudflare = await startCloudflare();
+  folder = await mkdtemp(path.join(tmpdir(), "edgemeter-failures-"));
+  operations = await operationsOn(cloudflare, folder);
+});
+afterAll(async () => {
+  vi.unstubAllEnvs();
+  await cloudflare.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+/** Something that is run, from an account as `prepare` leaves it. */
+type Operation = { readonly prepare: () => Promise<void>; readonly run: () => Promise<unknown> };
+
+async function begin({ prepare }: Operation): Promise<void> {
+  cloudflare.begin(undefined);
+  for (const things of Object.values(cloudflare.account)) things.clear();
+  await prepare();
+}
+
+/** Every call of a run that goes through, failing in both ways; and the account that it comes to. */
+async function outagesOf(operation: Operation): Promise<{ outages: Outage[]; account: object }> {
+  await begin(operation);
+  cloudflare.begin(undefined);
+  await operation.run();
+  const outages = cloudflare.calls.flatMap((_, from): Outage[] => [
+    { from, kind: "refused" },
+    { from, kind: "unanswered" },
+  ]);
+  return { outages, account: describeAccount(cloudflare.account) };
+}
+
+const someOf = (outages: readonly Outage[], count: number): Outage[] => {
+  const length = Math.min(count, outages.length);
+  const subsets = fc.shuffledSubarray([...outages], { minLength: length, maxLength: length });
+  return fc.sample(subsets, { numRuns: 1, seed: inject("seed") }).flat();
+};
+
+/** Runs it into an outage, then again: it ends as if nothing had been, and a third run has nothing to do. */
+async function survives(operation: Operation, outage: Outage, account: object): Promise<void> {
+  const message = `call ${outage.from}, ${outage.kind}`;
+  await begin(operation);
+  cloudflare.begin(outage);
+  await expect(operation.run(), message).rejects.toThrow(CommandError);
+  expect(secretsLeftIn(folder), message).toEqual([]);
+  const secrets = secretsOf(cloudflare.account);
+
+  cloudflare.begin(undefined);
+  await operation.run();
+  expect(describeAccount(cloudflare.account), message).toEqual(account);
+  // A secret that went up stays, though its run failed: tokens may be signed with it.
+  if (secrets.length > 0) expect(secretsOf(cloudflare.account), message).toEqual(secrets);
+
+  cloudflare.begin(undefined);
+  await operation.run();
+  expect(changesOf(cloudflare), message).toEqual([]);
+  expect(cloudflare.unknown).toEqual([]);
+}
+
+const nothing = (): Promise<void> => Promise.resolve();
+
+describe("whatever call it fails at, the next run finishes", () => {
+  test("a deployment", async () => {
+    const operation = { prepare: nothing, run: () => operations.deploy() };
+    const { outages, account } = await outagesOf(operation);
+    for (const outage of someOf(outages, inject("deployFailures"))) await survives(operation, outage, account);
+  });
+
+  test("a preview", async () => {
+    const operation = { prepare: nothing, run: () => operations.preview(BRANCH) };
+    const { outages, account } = await outagesOf(operation);
+    for (const outage of someOf(outages, inject("deployFailures"))) await survives(operation, outage, account);
+    await operations.removePreview(BRANCH);
+  });
+
+  test("the deletion of a preview, which always leaves an empty account", async () => {
+    const operation = {
+      prepare: () => operations.plantPreview(BRANCH),
+      run: () => operations.removePreview(BRANCH),
+    };
+    const { outages, account } = await outagesOf(operation);
+    expect(account).toEqual({ workers: [], databases: [], queues: [] });
+    expect(outages.length).toBeGreaterThan(10);
+    for (const outage of outages) await survives(operation, outage, account);
+  });
+});

@@ -1,0 +1,92 @@
+// What a preview is called, and what it may share with production: nothing.
+import path from "node:path";
+import fc from "fast-check";
+import { describe, expect, inject, test } from "vitest";
+import { experimental_readRawConfig as readRawConfig } from "wrangler";
+import { previewConfig } from "../../scripts/preview/config.ts";
+import { previewNames, slugOf } from "../../scripts/preview/names.ts";
+
+const namesOf = (branch: string) => previewNames(branch, "edgemeter", ["staging"]);
+
+/** Branches as people and tools call them, and worse. */
+const branches = fc.oneof(
+  fc.string({ unit: "grapheme", minLength: 1, maxLength: 200 }),
+  fc.string({ unit: fc.constantFrom("a", "A", "/", "-", "_", ".", "é", "e\u{301}", " "), minLength: 1, maxLength: 20 }),
+  fc.string({ unit: fc.constantFrom("x", "y"), minLength: 100, maxLength: 200 }),
+);
+
+describe("a branch's slug", () => {
+  test("is part of a host name, whatever the branch is called, and leaves room for the names of queues", () => {
+    const property = fc.property(branches, (branch) => {
+      expect(slugOf(branch)).toMatch(/^[a-z0-9]+(-[a-z0-9]+)*$/);
+      expect(`edgemeter-${slugOf(branch)}-meter-events`.length).toBeLessThanOrEqual(63);
+    });
+    fc.assert(property, { seed: inject("seed"), numRuns: 2_000 });
+  });
+
+  test("is another one for another branch, however alike they are", () => {
+    const property = fc.property(fc.uniqueArray(branches, { minLength: 50, maxLength: 100 }), (different) => {
+      expect(new Set(different.map(slugOf)).size).toBe(different.length);
+    });
+    fc.assert(property, { seed: inject("seed"), numRuns: 50 });
+  });
+
+  test.each([
+    ["main-menu", "main-menu-661d7841fcc4"],
+    ["feature/Größe & more", "feature-gro-e-more-"],
+    ["Feature/GRÖSSE & MORE", "feature-grosse-more-"],
+    ["日本語", ""],
+    ["x".repeat(100), `${"x".repeat(24)}-`],
+    ["--", ""],
+  ])("of '%s' is readable and ends with a hash, for ever the same", (branch, start) => {
+    expect(slugOf(branch)).toMatch(new RegExp(`^${start}[0-9a-f]*$`));
+  });
+});
+
+test.each(["main", "Main", "master", "production", "staging", "edgemeter", "edgemeter-staging", " main "])(
+  "'%s' is no branch to preview",
+  (branch) => expect(() => namesOf(branch)).toThrow("is no branch to preview"),
+);
+
+test.each(["", "a\nb", "\u{1b}[2J", "\u{d800}", "x".repeat(251)])("%j is no branch", (branch) => {
+  expect(() => namesOf(branch)).toThrow("a branch's name is");
+});
+
+describe("a preview's configuration", () => {
+  const { rawConfig } = readRawConfig({ config: path.join(import.meta.dirname, "../../wrangler.toml") });
+
+  test("is production's, under names that nobody else has", () => {
+    const names = namesOf("a/branch");
+    const queue = `${names.worker}-meter-events`;
+    expect(previewConfig(rawConfig, names)).toMatchObject({
+      name: names.worker,
+      vars: { ...rawConfig.vars, PREVIEW_BRANCH: "a/branch" },
+      d1_databases: [{ binding: "DB", database_name: names.worker }],
+      queues: { producers: [{ binding: "EVENT_QUEUE", queue }], consumers: [{ queue, max_retries: 0 }] },
+      durable_objects: rawConfig.durable_objects,
+      exports: rawConfig.exports,
+      triggers: rawConfig.triggers,
+    });
+    expect(previewConfig(rawConfig, names)).not.toHaveProperty("env");
+  });
+
+  test("counts its rate limits apart from production and other branches", () => {
+    const limits = [
+      "1001",
+      namesOf("a").rateLimit("1001"),
+      namesOf("b").rateLimit("1001"),
+      namesOf("a").rateLimit("1"),
+    ];
+    expect(new Set(limits).size).toBe(limits.length);
+    for (const limit of limits) expect(Number(limit)).toBeLessThan(2 ** 31);
+  });
+
+  test.each([
+    ["a bucket", { r2_buckets: [{ binding: "B", bucket_name: "production" }] }],
+    ["a route", { routes: ["meter.example.com/*"] }],
+    ["another Worker", { services: [{ binding: "S", service: "production" }] }],
+    ["another Worker's objects", { durable_objects: { bindings: [{ name: "A", class_name: "A", script_name: "b" }] } }],
+  ])("is refused when it would share %s with production", (_, shared) => {
+    expect(() => previewConfig({ ...rawConfig, ...shared }, namesOf("a"))).toThrow("cannot have this of its own");
+  });
+});

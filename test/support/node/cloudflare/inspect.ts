@@ -1,0 +1,48 @@
+import type { Account, Binding } from "./account.ts";
+import type { Call, FakeCloudflare } from "./server.ts";
+
+/** What of the calls changes anything. Queries of D1 are all POSTs; those that only read are none of it. */
+export const changesOf = ({ calls }: FakeCloudflare): string[] =>
+  calls.filter(isChange).map(({ method, path }) => `${method} ${path.replace(/\?.*/, "").replaceAll(ID, "ID")}`);
+
+const ID = /[0-9a-f]{8}-0000-4000-8000-\d{12}/g;
+
+const isChange = ({ method, path, body }: Call): boolean =>
+  method !== "GET" && !(path.endsWith("/query") && /^\{"sql":"SELECT/.test(body));
+
+/** What runs under a name, by the names of its bindings. */
+export function bindingsOf({ workers }: Account, worker: string): Record<string, Binding> {
+  const bindings = workers.get(worker)?.versions[0]?.bindings ?? [];
+  return Object.fromEntries(bindings.map((binding) => [binding.name, binding]));
+}
+
+/** All that an account has, without ids, times and the values of secrets: what two runs must agree on. */
+export const describeAccount = ({ workers, databases, queues }: Account): object => ({
+  workers: [...workers.values()].map(({ name, versions, secrets, crons, isPublic }) => ({
+    name,
+    tag: versions[0]?.annotations["workers/tag"],
+    bindings: versions[0]?.bindings.map(({ type, name: binding, text, queue_name, id }) => ({
+      type,
+      binding,
+      text,
+      queue_name,
+      database: [...databases.values()].find(({ uuid }) => uuid === id)?.name,
+    })),
+    secrets: [...secrets.keys()],
+    crons,
+    isPublic,
+  })),
+  databases: [...databases.values()].map(({ name, location, sql }) => ({
+    name,
+    location,
+    tables: sql.prepare("SELECT name FROM sqlite_master ORDER BY name").all(),
+  })),
+  queues: [...queues.values()].map(({ queue_name, consumers }) => ({
+    queue_name,
+    consumers: consumers.map(({ script, settings }) => ({ script, settings })),
+  })),
+});
+
+/** The values of all secrets of an account. */
+export const secretsOf = ({ workers }: Account): string[] =>
+  [...workers.values()].flatMap(({ secrets }) => [...secrets.values()]);
