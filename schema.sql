@@ -47,8 +47,9 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
   PRIMARY KEY (livemode, key)
 ) WITHOUT ROWID;
 
--- Accepted events. Written by the aggregator alone, in one transaction with the summaries;
--- read by summaries where a range cuts through an hour. The mode is the meter's.
+-- Accepted events. Written by the aggregator and by redriven dead letters, put right by the auditor,
+-- always in one transaction with the summaries; read by summaries where a range cuts through an hour, by
+-- lists and by the auditor. The mode is the meter's.
 -- The key clusters what is read together, so no secondary index is paid for.
 CREATE TABLE IF NOT EXISTS events (
   meter TEXT NOT NULL,
@@ -64,7 +65,7 @@ CREATE TABLE IF NOT EXISTS events (
 ) WITHOUT ROWID;
 
 -- Counts and sums per UTC hour of meters that add up (`sum`, `count`). Written by the aggregator,
--- read by summaries. The sum is high * 1,000,000,000 + low; see src/metering/values.ts.
+-- repaired by the auditor, read by summaries. The sum is high * 1,000,000,000 + low; see src/metering/values.ts.
 CREATE TABLE IF NOT EXISTS hourly_summaries (
   meter TEXT NOT NULL,
   customer TEXT NOT NULL,
@@ -76,7 +77,8 @@ CREATE TABLE IF NOT EXISTS hourly_summaries (
 ) WITHOUT ROWID;
 
 -- The one event that stands for its UTC window, for meters that keep one: the latest by timestamp
--- (`last`), or the last received (event time windows). Written by the aggregator, read by summaries.
+-- (`last`), or the last received (event time windows). Written by the aggregator, repaired by the
+-- auditor, read by summaries.
 CREATE TABLE IF NOT EXISTS window_survivors (
   meter TEXT NOT NULL,
   customer TEXT NOT NULL,
@@ -109,7 +111,8 @@ CREATE TABLE IF NOT EXISTS rejections (
 CREATE INDEX IF NOT EXISTS rejections_by_report ON rejections (report, meter, code, received);
 
 -- Entries of the log that this database refuses for their data. Parked by the aggregator, listed and
--- redriven by /v1/edgemeter/dead_letters, which deletes what went through. Empty unless something is wrong.
+-- redriven by /v1/edgemeter/dead_letters, which deletes what went through; counted by
+-- /v1/edgemeter/pipeline. The auditor takes them for accounted for. Empty unless something is wrong.
 CREATE TABLE IF NOT EXISTS dead_letters (
   id TEXT PRIMARY KEY, -- of the entry's group, shard and place: sorts by receipt, and is parked once
   livemode INTEGER NOT NULL,

@@ -49,7 +49,7 @@ export class Edgemeter {
     for (let quiet = 0; quiet < 2; ) {
       if (Date.now() > deadline) throw new Error(`events were not aggregated within ${PATIENCE_MS / 1_000} s`);
       const { body } = this.#check(await this.call("GET", "/v1/edgemeter/pipeline"));
-      quiet = JSON.parse(body).events_waiting === 0 ? quiet + 1 : 0;
+      quiet = JSON.parse(body).entries_waiting === 0 ? quiet + 1 : 0;
       if (quiet < 2) await sleep(POLL_MS);
     }
   }

@@ -7,7 +7,7 @@ export type Server = {
   readonly url: string;
   readonly key: string;
   /** Once aborted nothing is tried again. */
-  readonly stop: AbortSignal;
+  readonly stop?: AbortSignal;
   readonly onRetry?: () => void;
 };
 
@@ -38,7 +38,7 @@ class Transient extends Error {}
 
 /**
  * Sends a request until it is answered for good, for up to `patience` ms. Tries again after a lost
- * connection, 409, 429 and 5xx (wire contract, section 3). Throws an `CommandError` when patience
+ * connection, 409, 429 and 5xx (wire contract, section 3). Throws a `CommandError` when patience
  * ends, and for an answer that makes every other request pointless.
  */
 export async function send(server: Server, request: Request, patience: number): Promise<Answer> {
@@ -49,7 +49,7 @@ export async function send(server: Server, request: Request, patience: number): 
       minTimeout: FIRST_WAIT_MS,
       maxTimeout: LONGEST_WAIT_MS,
       randomize: true,
-      shouldRetry: ({ error }) => error instanceof Transient && !server.stop.aborted,
+      shouldRetry: ({ error }) => error instanceof Transient && server.stop?.aborted !== true,
       onFailedAttempt: () => server.onRetry?.(),
     });
   } catch (error) {

@@ -1,10 +1,10 @@
 // `npm run keys`: makes, lists and revokes API keys. See --help.
 import { Command, InvalidArgumentError, Option } from "commander";
 import { isStorable } from "../src/metering/events.ts";
-import type { Permission } from "../src/storage/keys.ts";
+import type { Permission } from "../src/metering/permissions.ts";
 import { FRESH_MS } from "../src/storage/positive-cache.ts";
 import { CommandError } from "./command-error.ts";
-import { LOCAL, type Place, remote } from "./keys/database.ts";
+import { type Database, LOCAL, remote } from "./keys/database.ts";
 import { createKey, listKeys, revokeKey } from "./keys/keys.ts";
 import { keyTable } from "./keys/table.ts";
 
@@ -38,7 +38,7 @@ command("create", "makes a key, and prints it this once")
   .option("--live", "for live mode instead of test mode")
   .addOption(new Option("--permission <permission>", "restrict it to this").choices(["ingest", "read"]))
   .action(async ({ name, live = false, permission = "all", ...where }: Create) => {
-    const { id, secret } = await createKey(await placeOf(where), { name, livemode: live, permission }, Date.now());
+    const { id, secret } = await createKey(await databaseOf(where), { name, livemode: live, permission }, Date.now());
     console.log(`id          ${id}`);
     console.log(`name        ${name}`);
     console.log(`mode        ${live ? "live" : "test"}`);
@@ -48,13 +48,13 @@ command("create", "makes a key, and prints it this once")
   });
 
 command("list", "lists all keys").action(async (where: Where) => {
-  console.log(keyTable(await listKeys(await placeOf(where))));
+  console.log(keyTable(await listKeys(await databaseOf(where))));
 });
 
 command("revoke", "revokes a key, for ever")
   .argument("<id>", "its id, as list shows it")
   .action(async (id: string, where: Where) => {
-    const { revoked, before } = await revokeKey(await placeOf(where), id, Date.now());
+    const { revoked, before } = await revokeKey(await databaseOf(where), id, Date.now());
     const since = new Date(revoked).toISOString();
     console.log(
       before
@@ -80,7 +80,7 @@ function command(name: string, description: string): Command {
 }
 
 /** Where the keys are. Ends the program when the command line does not say it well. */
-function placeOf({ remote: isRemote = false, env }: Where): Place | Promise<Place> {
+function databaseOf({ remote: isRemote = false, env }: Where): Database | Promise<Database> {
   if (isRemote) return remote(env ?? process.env.CLOUDFLARE_ENV);
   return env === undefined ? LOCAL : program.error("error: --env is of a deployment, so it needs --remote");
 }

@@ -6,7 +6,7 @@ import type { ImportedEvent } from "./events.ts";
 import type { Meter } from "./meters.ts";
 
 /** What became of an event at the server. */
-export type Outcome =
+type Outcome =
   | { readonly outcome: "accepted" }
   | { readonly outcome: "duplicate" }
   | { readonly outcome: "rejected"; readonly error: string };
@@ -22,7 +22,7 @@ const toWire = ({ identifier, customer, value, timestamp }: ImportedEvent, meter
   timestamp: new Date(timestamp).toISOString(),
 });
 
-/** A sender of events to a meter. It throws an `CommandError` when an event got no answer within `patience` ms. */
+/** A sender of events to a meter. It throws a `CommandError` when an event got no answer within `patience` ms. */
 export function eventSender(
   server: Server,
   meter: Meter,
@@ -54,7 +54,7 @@ export const BATCH_SIZE = 100;
 /**
  * A sender of up to BATCH_SIZE events at a time over a stream session, which it renews as needed.
  * A stream does not say which events it knew already, and reports refused ones later: `accepted`
- * means taken. It throws an `CommandError` when a batch got no answer within `patience` ms.
+ * means taken. It throws a `CommandError` when a batch got no answer within `patience` ms.
  */
 export function batchSender(
   server: Server,

@@ -34,7 +34,7 @@ export type ImportedEvent = {
 export const identifierOf = ({ source, eventName, valueColumn }: Mapping, { number, fields }: Row): string =>
   `imp_${digest(source, eventName, valueColumn, String(number), ...fields)}`;
 
-/** A mapper from the rows of these columns to events; `shift` in ms. Throws an `CommandError` for a column that is not there. */
+/** A mapper from the rows of these columns to events; `shift` in ms. Throws a `CommandError` for a column that is not there. */
 export function eventMapper(
   mapping: Mapping,
   columns: readonly string[],
@@ -62,7 +62,7 @@ export function eventMapper(
   };
 }
 
-/** Where a column is. Throws an `CommandError` that names the columns there are. */
+/** Where a column is. Throws a `CommandError` that names the columns there are. */
 export function columnIndex(columns: readonly string[], name: string): number {
   const index = columns.indexOf(name);
   if (index >= 0) return index;

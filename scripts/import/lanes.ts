@@ -1,7 +1,7 @@
 // The API takes one write at a time of a customer on a meter. So each customer has a lane: what is
 // in it happens in sequence, while the lanes go side by side.
 
-export type LaneOptions<T> = {
+type LaneOptions<T> = {
   readonly laneOf: (item: T) => string;
   /** Done with each item. When it throws, `stop` is aborted. */
   readonly work: (item: T) => Promise<void>;

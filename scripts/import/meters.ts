@@ -34,7 +34,7 @@ const MeterList = z.object({ data: z.array(MeterObject), has_more: z.boolean() }
 const PATIENCE_MS = 3_000;
 
 /**
- * The active meter of an event name, created with `formula` if given and there is none. Throws an
+ * The active meter of an event name, created with `formula` if given and there is none. Throws a
  * `CommandError` when it cannot be had.
  */
 export async function requireMeter(server: Server, eventName: string, formula: Formula | undefined): Promise<Meter> {

@@ -24,7 +24,7 @@ export class RejectedRows {
     return new RejectedRows(file, columns);
   }
 
-  /** Writes a row as it was, then its number and why it was rejected. Throws an `CommandError` when that is not possible. */
+  /** Writes a row as it was, then its number and why it was rejected. Throws a `CommandError` when that is not possible. */
   async add({ number, fields }: Row, error: string): Promise<void> {
     if (this.#stream === undefined) {
       this.#stream = createWriteStream(this.file);

@@ -15,12 +15,12 @@ export type Row = {
 };
 
 /** A file being read: its columns, and its rows as they come. */
-export type Table = { readonly columns: readonly string[]; readonly rows: AsyncIterable<Row> };
+type Table = { readonly columns: readonly string[]; readonly rows: AsyncIterable<Row> };
 
 /** Characters of a row at most, so that an open quote does not draw the rest of the file into memory. */
 const MAX_ROW = 128_000;
 
-/** Opens a CSV file. Its first line names the columns. Throws an `CommandError` when it has none. */
+/** Opens a CSV file. Its first line names the columns. Throws a `CommandError` when it has none. */
 export async function openTable(file: string): Promise<Table> {
   const rows = readRows(file);
   const header = await rows.next();

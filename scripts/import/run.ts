@@ -18,7 +18,7 @@ const WINDOW_PER_REQUEST = 64;
 const STREAM_CONCURRENCY = 8;
 
 /**
- * Replays a file, counting in `tally` as it goes. Ends early once `stop` is aborted. Throws an
+ * Replays a file, counting in `tally` as it goes. Ends early once `stop` is aborted. Throws a
  * `CommandError` when it cannot go on.
  */
 export async function runImport(options: ImportOptions, tally: Tally, stop: AbortController): Promise<void> {

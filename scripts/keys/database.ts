@@ -4,13 +4,13 @@ import { CommandError } from "../command-error.ts";
 import { root, runWrangler, stateDir } from "../wrangler.ts";
 
 /** Which database, in wrangler's arguments: all that differs between this computer and Cloudflare. */
-export type Place = readonly string[];
+export type Database = readonly string[];
 
 /** The database of `npm start`, whether it runs or not. */
-export const LOCAL: Place = ["--local", "--persist-to", stateDir];
+export const LOCAL: Database = ["--local", "--persist-to", stateDir];
 
 /** The database of the deployment, or of an environment of it. Throws a CommandError when wrangler.toml has no such. */
-export async function remote(env: string | undefined): Promise<Place> {
+export async function remote(env: string | undefined): Promise<Database> {
   if (env === undefined) return ["--remote"];
   const { experimental_readRawConfig: readRawConfig } = await import("wrangler");
   const { rawConfig } = readRawConfig({ config: path.join(root, "wrangler.toml") });
@@ -26,18 +26,18 @@ const Failed = z.object({
 });
 
 /** The rows of each statement. */
-export type Rows = z.output<typeof Executed>[number]["results"][];
+type Rows = z.output<typeof Executed>[number]["results"][];
 
 /**
  * Runs statements; a database that has no tables yet is given them first. What they need of a user's
  * is written with `sqlText`: wrangler takes no parameters. Throws a CommandError with wrangler's words.
  */
-export async function execute(place: Place, statements: readonly string[]): Promise<Rows> {
+export async function execute(database: Database, statements: readonly string[]): Promise<Rows> {
   const command = ["--command", statements.join(";\n")];
-  let ran = await d1Execute(place, command);
+  let ran = await d1Execute(database, command);
   if (!ran.ok && ran.message.includes("no such table: api_keys")) {
-    ran = await d1Execute(place, ["--file", path.join(root, "schema.sql")]);
-    if (ran.ok) ran = await d1Execute(place, command);
+    ran = await d1Execute(database, ["--file", path.join(root, "schema.sql")]);
+    if (ran.ok) ran = await d1Execute(database, command);
   }
   if (!ran.ok) throw new CommandError(`wrangler could not do it: ${ran.message}`);
   return Executed.parse(ran.output).map(({ results }) => results);
@@ -45,9 +45,9 @@ export async function execute(place: Place, statements: readonly string[]): Prom
 
 type Ran = { readonly ok: true; readonly output: unknown } | { readonly ok: false; readonly message: string };
 
-async function d1Execute(place: Place, what: readonly string[]): Promise<Ran> {
+async function d1Execute(database: Database, what: readonly string[]): Promise<Ran> {
   // By its binding, which is the same in every environment.
-  const { ok, stdout, stderr } = await runWrangler(["d1", "execute", "DB", ...place, "--yes", "--json", ...what]);
+  const { ok, stdout, stderr } = await runWrangler(["d1", "execute", "DB", ...database, "--yes", "--json", ...what]);
   const output = fromJson(stdout);
   if (ok && output !== undefined) return { ok, output };
   const failed = Failed.safeParse(output);

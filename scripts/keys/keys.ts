@@ -1,12 +1,12 @@
 import { randomInt } from "node:crypto";
 import { z } from "zod";
+import { type Permission, prefixOf } from "../../src/metering/permissions.ts";
 import { hashOf } from "../../src/storage/key-hash.ts";
-import { type Permission, prefixOf } from "../../src/storage/keys.ts";
 import { CommandError } from "../command-error.ts";
-import { execute, type Place, sqlText } from "./database.ts";
+import { type Database, execute, sqlText } from "./database.ts";
 
 /** What a new key is to be. */
-export type NewKey = { readonly name: string; readonly livemode: boolean; readonly permission: Permission };
+type NewKey = { readonly name: string; readonly livemode: boolean; readonly permission: Permission };
 
 /** A key as it is stored, also by others than this tool. Times in ms. */
 export type StoredKey = {
@@ -28,11 +28,11 @@ const randomText = (length: number): string =>
   Array.from({ length }, () => ALPHABET.charAt(randomInt(ALPHABET.length))).join("");
 
 /** Makes a key, created `now` (ms). The secret is in the answer alone: what is stored and run has its hash. */
-export async function createKey(place: Place, key: NewKey, now: number): Promise<{ id: string; secret: string }> {
+export async function createKey(database: Database, key: NewKey, now: number): Promise<{ id: string; secret: string }> {
   const id = `key_${randomText(ID_LENGTH)}`;
   const secret = prefixOf(key) + randomText(SECRET_LENGTH);
   const permission = key.permission === "all" ? "NULL" : sqlText(key.permission);
-  await execute(place, [
+  await execute(database, [
     `INSERT INTO api_keys (hash, id, name, livemode, created, permission)
      VALUES (${sqlText(hashOf(secret))}, ${sqlText(id)}, ${sqlText(key.name)}, ${key.livemode ? 1 : 0}, ${now}, ${permission})`,
   ]);
@@ -58,8 +58,8 @@ const Row = z
   );
 
 /** Every key, the oldest first. */
-export async function listKeys(place: Place): Promise<StoredKey[]> {
-  const [rows = []] = await execute(place, [
+export async function listKeys(database: Database): Promise<StoredKey[]> {
+  const [rows = []] = await execute(database, [
     "SELECT id, name, livemode, permission, created, revoked_at FROM api_keys ORDER BY created, id",
   ]);
   return rows.map((row) => Row.parse(row));
@@ -69,8 +69,12 @@ export async function listKeys(place: Place): Promise<StoredKey[]> {
  * Revokes a key, `now` (ms), and says since when it is: earlier, when it was revoked before. Throws a
  * CommandError when there is none.
  */
-export async function revokeKey(place: Place, id: string, now: number): Promise<{ revoked: number; before: boolean }> {
-  const [changed = [], found = []] = await execute(place, [
+export async function revokeKey(
+  database: Database,
+  id: string,
+  now: number,
+): Promise<{ revoked: number; before: boolean }> {
+  const [changed = [], found = []] = await execute(database, [
     `UPDATE api_keys SET revoked_at = ${now} WHERE id = ${sqlText(id)} AND revoked_at IS NULL RETURNING id`,
     `SELECT revoked_at FROM api_keys WHERE id = ${sqlText(id)}`,
   ]);

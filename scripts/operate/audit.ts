@@ -1,6 +1,5 @@
 import { z } from "zod";
-import type { Server } from "../http.ts";
-import { post } from "./call.ts";
+import type { Caller } from "./caller.ts";
 
 const counts = z.record(z.string(), z.number());
 
@@ -12,7 +11,7 @@ const Step = z.object({
   summaries_repaired: z.number(),
   summaries_suspect: z.number(),
   days_failed: z.number(),
-  waiting: z.number(),
+  entries_waiting: z.number(),
   accepted: counts,
   stored: counts,
   counted: z.object({ start: z.number(), end: z.number() }),
@@ -23,13 +22,13 @@ type Step = z.output<typeof Step>;
 
 /** Runs a full audit, prints what it found, and says whether nothing was wrong. */
 export async function audit(
-  server: Server,
+  caller: Caller,
   { trustEvents = false }: { readonly trustEvents?: boolean },
   print: (line: string) => void,
 ): Promise<boolean> {
   const steps: Step[] = [];
   for (let cursor: string | null = ""; cursor !== null; ) {
-    const step: Step = await post(server, "/v1/edgemeter/audit", { cursor, trust_events: String(trustEvents) }, Step);
+    const step: Step = await caller.post("/v1/edgemeter/audit", { cursor, trust_events: String(trustEvents) }, Step);
     steps.push(step);
     cursor = step.next;
   }
@@ -50,8 +49,8 @@ export async function audit(
     print("            (--trust-events recomputes them, if no events were lost)");
   }
   if (total("days_failed") > 0) print(`            ${total("days_failed")} days could not be recomputed`);
-  if (total("waiting") > 0)
-    print(`waiting     ${total("waiting")} entries were not compared: they wait for the aggregator`);
+  if (total("entries_waiting") > 0)
+    print(`waiting     ${total("entries_waiting")} entries were not compared: they wait for the aggregator`);
   const { start = 0, end = 0 } = steps[0]?.counted ?? {};
   if (end > start) {
     print(

@@ -73,4 +73,4 @@ const withoutRepeats = (groups: readonly Group[]): Group[] => [
 const ABOUT_DATA = /constraint failed|malformed JSON|integer overflow|string or blob too big|datatype mismatch/i;
 
 /** Whether D1 refused what it was given, rather than failed: trying the same again would end the same. */
-export const isAboutData = (error: unknown): boolean => error instanceof Error && ABOUT_DATA.test(error.message);
+export const isAboutData = (error: unknown): error is Error => error instanceof Error && ABOUT_DATA.test(error.message);

@@ -25,29 +25,27 @@ async function applyAndConfirm(groups: readonly Group[], env: Env): Promise<void
   try {
     await applyGroups(db, groups, now);
   } catch (error) {
-    const [first] = groups;
-    if (groups.length > 1 && isAboutData(error)) {
+    const [first, ...others] = groups;
+    if (first === undefined || !isAboutData(error)) {
+      logError("groups were not applied; their logs will send them again", error, {
+        groups: groups.length,
+        first: `${first?.shard}:${first?.id}`,
+      });
+    } else if (others.length > 0) {
       // One group's data must not hold up the others.
       const middle = Math.ceil(groups.length / 2);
       await applyAndConfirm(groups.slice(0, middle), env);
       await applyAndConfirm(groups.slice(middle), env);
-      return;
-    }
-    if (first !== undefined && isAboutData(error) && (await wasAppliedInPart(db, first, now))) {
+    } else if (await takeApart(db, first, now)) {
       await confirm(groups, env);
-      return;
     }
-    logError("groups were not applied; their logs will send them again", error, {
-      groups: groups.length,
-      first: `${first?.shard}:${first?.id}`,
-    });
     return;
   }
   await confirm(groups, env);
 }
 
-/** Stores what D1 takes of a group and parks the rest; whether nothing is left to do. */
-async function wasAppliedInPart(db: D1Database, group: Group, now: number): Promise<boolean> {
+/** Stores what D1 takes of a group that it refuses, and parks the rest; whether nothing is left to do. */
+async function takeApart(db: D1Database, group: Group, now: number): Promise<boolean> {
   const where = { shard: group.shard, group: group.id };
   try {
     const parked = await applyOrPark(db, group, now);

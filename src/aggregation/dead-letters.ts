@@ -1,7 +1,7 @@
 import type { Group, GroupKind } from "../metering/groups.ts";
 import { isLiveMeter } from "../metering/meters.ts";
-import { err, ok, type Result } from "../metering/result.ts";
-import { applyStatements, isAboutData } from "./apply-groups.ts";
+import { type Cursor, isBackwards, type Page, pageOf } from "../storage/page.ts";
+import { applyStatements } from "./apply-groups.ts";
 
 /** An entry of the log that D1 refused for its data, kept until it is redriven. */
 export type DeadLetter = {
@@ -14,9 +14,6 @@ export type DeadLetter = {
   /** When it was parked (ms). */
   readonly parked: number;
 };
-
-/** Where a page of dead letters begins or ends: next to one that is not on it. */
-type DeadLetterCursor = { readonly id: string; readonly param: "starting_after" | "ending_before" };
 
 const PARK = `
   INSERT INTO dead_letters (id, livemode, kind, entry, reason, parked)
@@ -38,7 +35,7 @@ const LIST_AFTER = `
   WHERE livemode = ?1 AND id > ?2
   ORDER BY id LIMIT ?3`;
 
-const COUNT = "SELECT COUNT(*) AS count FROM dead_letters";
+const COUNT = "SELECT livemode, COUNT(*) AS count FROM dead_letters GROUP BY livemode";
 
 const REMOVE = "DELETE FROM dead_letters WHERE id = ?1";
 
@@ -55,52 +52,44 @@ export async function parkedOf(db: D1Database, group: Pick<Group, "shard" | "id"
 export const parkStatement = (db: D1Database, { id, kind, entry, reason, parked }: DeadLetter): D1PreparedStatement =>
   db.prepare(PARK).bind(id, livemodeOf(entry) ? 1 : 0, kind, entry, reason, parked);
 
-/** A page of a mode's dead letters, newest first, and whether more follow in the direction of paging. */
+/** A page of a mode's dead letters. */
 export async function listDeadLetters(
   db: D1Database,
   livemode: boolean,
-  cursor: DeadLetterCursor | undefined,
+  cursor: Cursor | undefined,
   limit: number,
-): Promise<{ letters: DeadLetter[]; hasMore: boolean }> {
-  const backwards = cursor?.param === "ending_before";
+): Promise<Page<DeadLetter>> {
   const { results } = await db
-    .prepare(backwards ? LIST_AFTER : LIST_BEFORE)
+    .prepare(isBackwards(cursor) ? LIST_AFTER : LIST_BEFORE)
     .bind(livemode ? 1 : 0, cursor?.id ?? null, limit + 1)
     .all<DeadLetter>();
-  const page = results.slice(0, limit);
-  return { letters: backwards ? page.reverse() : page, hasMore: results.length > limit };
+  return pageOf(results, cursor, limit);
 }
 
-/** How many there are, of both modes. */
-export const countDeadLetters = async (db: D1Database): Promise<number> =>
-  (await db.prepare(COUNT).first<number>("count")) ?? 0;
+/** How many there are, by mode. */
+export async function countDeadLetters(db: D1Database): Promise<{ live: number; test: number }> {
+  const { results } = await db.prepare(COUNT).all<{ livemode: number; count: number }>();
+  const countOf = (livemode: number): number => results.find((row) => row.livemode === livemode)?.count ?? 0;
+  return { live: countOf(1), test: countOf(0) };
+}
 
-/**
- * Puts a mode's dead letter back on its way: its entry is stored and it is gone, in one transaction.
- * Yields `no_such_dead_letter`, or `still_refused` with D1's reason, when it stays.
- */
-export async function redrive(
-  db: D1Database,
-  livemode: boolean,
-  id: string,
-  now: number,
-): Promise<Result<DeadLetter, { reason: "no_such_dead_letter" } | { reason: "still_refused"; cause: string }>> {
+/** A mode's dead letter; nothing when there is none of that id. */
+export async function findDeadLetter(db: D1Database, livemode: boolean, id: string): Promise<DeadLetter | undefined> {
   const letter = await db
     .prepare(FIND)
     .bind(id, livemode ? 1 : 0)
     .first<DeadLetter>();
-  if (letter === null) return err({ reason: "no_such_dead_letter" });
-  try {
-    await db.batch([
-      ...applyStatements(db, [{ kind: letter.kind, entries: letter.entry }], now),
-      db.prepare(REMOVE).bind(id),
-    ]);
-    return ok(letter);
-  } catch (error) {
-    if (!isAboutData(error)) throw error;
-    return err({ reason: "still_refused", cause: error instanceof Error ? error.message : String(error) });
-  }
+  return letter ?? undefined;
 }
+
+/**
+ * Statements that store a dead letter's entry after all and remove it, for one transaction. It fails when
+ * D1 refuses the entry still; then the letter stays. `now` in ms.
+ */
+export const redriveStatements = (db: D1Database, letter: DeadLetter, now: number): D1PreparedStatement[] => [
+  ...applyStatements(db, [{ kind: letter.kind, entries: letter.entry }], now),
+  db.prepare(REMOVE).bind(letter.id),
+];
 
 /** The mode of an entry; live when it cannot be told, so that only a live key sees it. */
 function livemodeOf(entry: string): boolean {

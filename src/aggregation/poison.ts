@@ -62,7 +62,7 @@ async function* inHalves(
   } catch (error) {
     if (!isAboutData(error)) throw error;
     if (entries.length === 1) {
-      yield letterOf(group, first, error instanceof Error ? error.message : String(error), now);
+      yield letterOf(group, first, error.message, now);
       return;
     }
     const middle = Math.ceil(entries.length / 2);

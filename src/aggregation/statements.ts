@@ -1,5 +1,19 @@
 import { LIMB } from "../metering/values.ts";
 
+/** The columns of `events` that an event is stored with. */
+const EVENT_COLUMNS = "meter, customer, timestamp, id, identifier, value, received, dimensions";
+
+/** An event as it was logged (`item`, of a json_each), in EVENT_COLUMNS. */
+export const LOGGED_EVENT = `
+    item.value ->> 'meter' AS meter,
+    item.value ->> 'customer' AS customer,
+    item.value ->> 'timestamp' AS timestamp,
+    item.value ->> 'id' AS id,
+    item.value ->> 'identifier' AS identifier,
+    item.value ->> 'value' AS value,
+    item.value ->> 'received' AS received,
+    item.value -> 'dimensions' AS dimensions`;
+
 /**
  * The events of ?1 (a JSON array of LoggedEvent) that are not stored yet. Every statement that
  * counts reads through it and runs before INSERT_EVENTS in the same transaction: that is what makes
@@ -42,26 +56,24 @@ export const ADD_TO_HOURLY_SUMMARIES = `
 /** The length of a surviving event's window (ms), by its meter's aggregation. */
 export const WINDOW_LENGTH = "IIF(aggregation = 'last_received_of_day', 86400000, 3600000)";
 
+/** The start of the window (ms) that an event is in. */
+export const WINDOW_START = `timestamp - timestamp % ${WINDOW_LENGTH}`;
+
 /** What a window keeps the greatest of, before receipt order. */
 export const RANK = "IIF(aggregation = 'latest_of_hour', timestamp, received)";
 
-/** A window keeps the event with the greatest (rank, received, id), whatever the order of arrival. */
+/** A window keeps the first of these: the greatest (rank, received, id), whatever the order of arrival. */
+export const SURVIVOR_ORDER = `${RANK} DESC, received DESC, id DESC`;
+
+/** Between what comes and what a window has already the same order decides, in its last condition. */
 export const KEEP_WINDOW_SURVIVORS = `
   WITH ${INCOMING},
-  ranked AS (
+  ordered AS (
     SELECT
-      meter, customer,
-      timestamp - timestamp % ${WINDOW_LENGTH} AS window_start,
-      ${RANK} AS rank,
-      timestamp, received, id, value
+      meter, customer, ${WINDOW_START} AS window_start, ${RANK} AS rank, timestamp, received, id, value,
+      ROW_NUMBER() OVER (PARTITION BY meter, customer, ${WINDOW_START} ORDER BY ${SURVIVOR_ORDER}) AS place
     FROM incoming
     WHERE aggregation <> 'additive'
-  ),
-  ordered AS (
-    SELECT *, ROW_NUMBER() OVER (
-      PARTITION BY meter, customer, window_start ORDER BY rank DESC, received DESC, id DESC
-    ) AS place
-    FROM ranked
   )
   INSERT INTO window_survivors (meter, customer, window_start, rank, timestamp, received, id, value)
   SELECT meter, customer, window_start, rank, timestamp, received, id, value
@@ -77,16 +89,8 @@ export const KEEP_WINDOW_SURVIVORS = `
       > (window_survivors.rank, window_survivors.received, window_survivors.id)`;
 
 export const INSERT_EVENTS = `
-  INSERT INTO events (meter, customer, timestamp, id, identifier, value, received, dimensions)
-  SELECT
-    item.value ->> 'meter',
-    item.value ->> 'customer',
-    item.value ->> 'timestamp',
-    item.value ->> 'id',
-    item.value ->> 'identifier',
-    item.value ->> 'value',
-    item.value ->> 'received',
-    item.value -> 'dimensions'
+  INSERT INTO events (${EVENT_COLUMNS})
+  SELECT ${LOGGED_EVENT}
   FROM json_each(?1) AS item
   WHERE true
   ON CONFLICT DO NOTHING`;
@@ -123,16 +127,8 @@ export const SUBTRACT_FROM_HOURLY_SUMMARIES = `
 
 /** Marks events as cancelled; one that is not there yet is stored as cancelled, and never counts. */
 export const CANCEL_EVENTS = `
-  INSERT INTO events (meter, customer, timestamp, id, identifier, value, received, dimensions, cancelled)
-  SELECT
-    item.value ->> 'meter',
-    item.value ->> 'customer',
-    item.value ->> 'timestamp',
-    item.value ->> 'id',
-    item.value ->> 'identifier',
-    item.value ->> 'value',
-    item.value ->> 'received',
-    item.value -> 'dimensions',
+  INSERT INTO events (${EVENT_COLUMNS}, cancelled)
+  SELECT ${LOGGED_EVENT},
     item.value ->> 'cancelled'
   FROM json_each(?1) AS item
   WHERE true
@@ -144,23 +140,21 @@ export const DELETE_CANCELLED_SURVIVORS = `
   WITH ${CANCELLATIONS}
   DELETE FROM window_survivors
   WHERE (meter, customer, window_start, id) IN (
-    SELECT meter, customer, timestamp - timestamp % ${WINDOW_LENGTH}, id FROM cancellations WHERE aggregation <> 'additive'
+    SELECT meter, customer, ${WINDOW_START}, id FROM cancellations WHERE aggregation <> 'additive'
   )`;
 
 /** Fills the windows of cancelled events that have no survivor with the greatest of what is left. */
 export const RESTORE_WINDOW_SURVIVORS = `
   WITH ${CANCELLATIONS},
   emptied AS (
-    SELECT DISTINCT meter, customer, aggregation, timestamp - timestamp % ${WINDOW_LENGTH} AS window_start
+    SELECT DISTINCT meter, customer, aggregation, ${WINDOW_START} AS window_start
     FROM cancellations
     WHERE aggregation <> 'additive'
   ),
   left_over AS (
     SELECT
       meter, customer, window_start, ${RANK} AS rank, timestamp, received, id, value,
-      ROW_NUMBER() OVER (
-        PARTITION BY meter, customer, window_start ORDER BY ${RANK} DESC, received DESC, id DESC
-      ) AS place
+      ROW_NUMBER() OVER (PARTITION BY meter, customer, window_start ORDER BY ${SURVIVOR_ORDER}) AS place
     FROM emptied JOIN events USING (meter, customer)
     WHERE timestamp >= window_start AND timestamp < window_start + ${WINDOW_LENGTH} AND cancelled IS NULL
   )

@@ -4,12 +4,13 @@ import type { Env } from "../env.ts";
 import { logError } from "../log.ts";
 import { newId } from "../metering/identifiers.ts";
 import { LIMITS } from "../metering/limits.ts";
-import { permits } from "../storage/keys.ts";
+import { permits } from "../metering/permissions.ts";
 import { authenticate, authenticateSession } from "./auth.ts";
 import { API_INFO, docsPage, SECURITY, SESSION_SECURITY } from "./docs.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { ENDPOINTS } from "./endpoints.ts";
 import { type ApiError, type Door, errorResponse } from "./errors.ts";
+import { healthRoute } from "./operations/health.ts";
 
 type App = { Bindings: Env; Variables: { requestId: string } };
 
@@ -28,8 +29,8 @@ export function createApp(): OpenAPIHono<App> {
   const page = once(() => docsPage(description()));
   app.get("/openapi.json", (c) => c.json(description()));
   app.get("/docs", (c) => c.html(page()));
-  // Whether this Worker answers at all; how the rest is doing is /v1/edgemeter/pipeline's to say.
-  app.get("/health", (c) => c.json({ status: "ok" }));
+  app.openAPIRegistry.registerPath(healthRoute);
+  app.get(healthRoute.path, (c) => c.json({ status: "ok" }));
   app.notFound((c) => errorResponse(doorOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
   app.onError((error, c) => {
     logError("a request could not be finished", error, { path: c.req.path, request: c.get("requestId") });

@@ -1,6 +1,6 @@
 import type { Env, Execution } from "../env.ts";
 import { err, ok, type Result } from "../metering/result.ts";
-import { type ApiKey, findKey, isKnownRevoked } from "../storage/keys.ts";
+import { type ApiKey, findKey, isKnownUnentitled } from "../storage/keys.ts";
 import type { ApiError } from "./errors.ts";
 import { readToken } from "./session-tokens.ts";
 
@@ -19,7 +19,7 @@ export async function authenticate(
   return key === undefined ? err({ reason: "invalid_key" }) : ok(key);
 }
 
-/** Who streams, by the token of a session; refused once its API key is known to be revoked. `now` in ms. */
+/** Who streams, by the token of a session; refused once its API key is known not to be entitled to it any more. `now` in ms. */
 export async function authenticateSession(
   header: string | undefined,
   { DB, SESSION_SECRET }: Env,
@@ -29,7 +29,7 @@ export async function authenticateSession(
   const token = header === undefined ? undefined : BEARER.exec(header)?.[1];
   const key = await readToken(token ?? "", SESSION_SECRET, now);
   if (!key.ok) return key;
-  return (await isKnownRevoked(DB, key.value, execution)) ? err({ reason: "invalid_session" }) : key;
+  return (await isKnownUnentitled(DB, key.value, execution)) ? err({ reason: "invalid_session" }) : key;
 }
 
 function secretOf(header: string): string | undefined {

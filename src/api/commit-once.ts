@@ -8,8 +8,8 @@ import type { ApiError } from "./errors.ts";
 export type Change = {
   readonly body: string;
   readonly statements: readonly D1PreparedStatement[];
-  /** Finds the rule that made the transaction fail, if it was one. */
-  readonly explain?: () => Promise<ApiError | undefined>;
+  /** Finds the rule that made the transaction fail with `error`, if it was one. */
+  readonly explain?: (error: unknown) => Promise<ApiError | undefined>;
 };
 
 /**
@@ -36,7 +36,7 @@ export async function commitOnce(
     // Another request with this key was first, or a rule of the schema was in the way, or D1 failed.
     const meanwhile = await answerOf(call);
     if (meanwhile !== undefined) return meanwhile;
-    const reason = await explain?.();
+    const reason = await explain?.(error);
     if (reason !== undefined) return err(reason);
     throw error;
   }

@@ -1,5 +1,5 @@
 import { createRoute, type RouteConfig, z } from "@hono/zod-openapi";
-import type { Permission } from "../storage/keys.ts";
+import type { Permission } from "../metering/permissions.ts";
 import type { Definition, Shape } from "./endpoint.ts";
 
 /** The part of the OpenAPI document that an endpoint's definition makes. */

@@ -1,7 +1,8 @@
 import { type RouteConfig, z } from "@hono/zod-openapi";
 import type { Env, Execution } from "../env.ts";
+import type { Permission } from "../metering/permissions.ts";
 import type { Result } from "../metering/result.ts";
-import type { ApiKey, Permission } from "../storage/keys.ts";
+import type { ApiKey } from "../storage/keys.ts";
 import { parseForm, readBody } from "./body.ts";
 import { describeRoute } from "./describe-route.ts";
 import type { ApiError, Door } from "./errors.ts";

@@ -1,14 +1,14 @@
 import type { MeteringError } from "../metering/errors.ts";
-import type { Permission } from "../storage/keys.ts";
+import type { Permission } from "../metering/permissions.ts";
 
 /** The two doors: Stripe's v1 API (forms, unix seconds) and v2 API (JSON, RFC 3339). */
 export type Door = "v1" | "v2";
 
 /** Failures of a request before or beside the rules of metering. */
-export type RequestError =
+type RequestError =
   | { readonly reason: "no_key" }
   | { readonly reason: "invalid_key" }
-  /** No token of a session, a forged one, or one whose API key was revoked. */
+  /** No token of a session, a forged one, or one whose API key is revoked, of the other mode, or may not ingest. */
   | { readonly reason: "invalid_session" }
   | { readonly reason: "session_expired" }
   /** The deployment has no secret to sign and check tokens with. */

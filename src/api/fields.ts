@@ -4,6 +4,7 @@ import { isStorable, readPayload } from "../metering/events.ts";
 import { LIMITS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
 import { SECOND_MS } from "../metering/windows.ts";
+import type { Cursor } from "../storage/page.ts";
 import { MISSING, requiredError } from "./input.ts";
 
 /** Text of 1 to `max` characters that every store keeps as it is. */
@@ -44,9 +45,6 @@ export const pageLimit = z
   .refine((limit) => limit >= 1 && limit <= LIMITS.pageSize, `it must be between 1 and ${LIMITS.pageSize}.`)
   .default(10)
   .openapi({ type: "integer", minimum: 1, maximum: LIMITS.pageSize, default: 10 });
-
-/** Where a page of a v1 list begins or ends: next to an object that is not on it. */
-export type Cursor = { readonly id: string; readonly param: "starting_after" | "ending_before" };
 
 /** The cursor of a list call; nothing for the first page. */
 export function cursorOf(input: {

@@ -27,7 +27,7 @@ const Claims = z.object({
 });
 
 /** A session as its caller learns of it. Times in ms, on whole seconds as the token has them. */
-export type Session = { readonly token: string; readonly created: number; readonly expires: number };
+type Session = { readonly token: string; readonly created: number; readonly expires: number };
 
 /** A new session of an API key that may ingest. Yields `sessions_not_configured` where the deployment has no secret. */
 export async function issueSession(
@@ -44,8 +44,8 @@ export async function issueSession(
 
 /**
  * The API key that a token stands for, as far as a session goes: it may ingest. Whether the key still
- * works is not the token's to say. Yields
- * `session_expired` only for a token that was genuine, else `invalid_session`.
+ * works is not the token's to say. Yields `session_expired` only for a token that was genuine, else
+ * `invalid_session`.
  */
 export async function readToken(
   token: string,

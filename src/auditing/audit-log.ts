@@ -10,17 +10,15 @@ import { type CountsByMinute, recompute } from "./audit-summaries.ts";
 import type { Span } from "./days.ts";
 import { CHECK, RESTORE_EVENTS } from "./log-statements.ts";
 
-export type LogAudit = {
+type LogAudit = {
   /** Entries compared: events, cancellations, rejections. */
   readonly checked: number;
-  /** Of these, those that D1 had not. */
+  /** Of these, those that D1 had not; their groups are sent again. */
   readonly missing: number;
   /** Events that D1 had otherwise than they were logged; they and their summaries were put right. */
   readonly altered: number;
   /** How many entries are events, by the minute in which they were received. */
   readonly accepted: CountsByMinute;
-  /** The groups with something missing: they are to be sent again. */
-  readonly incomplete: readonly number[];
   /** The last group that was compared; nothing when there was none. */
   readonly last: number | undefined;
 };
@@ -32,11 +30,13 @@ type Difference = { place: number; missing: number; altered: number };
 
 /**
  * Compares the next groups that D1 has confirmed to a shard of the log, after a group's id and received
- * before a time (ms), entry by entry with what D1 holds, and puts right what D1 has otherwise.
+ * before a time (ms), entry by entry with what D1 holds. Has the log send again what D1 lacks, and puts
+ * right what D1 has otherwise.
  */
 export async function auditLog(env: Env, shard: number, after: number, before: number): Promise<LogAudit> {
   const groups = (await eventLog(env, shard).confirmedAfter(after, before)).map(readGroup);
-  const audit = { checked: 0, missing: 0, altered: 0, incomplete: [] as number[] };
+  const audit = { checked: 0, missing: 0, altered: 0 };
+  const incomplete: number[] = [];
   for (const kind of GROUP_KINDS) {
     const ofKind = groups.filter((group) => group.kind === kind);
     audit.checked += ofKind.reduce((sum, { entries }) => sum + entries.length, 0);
@@ -44,12 +44,13 @@ export async function auditLog(env: Env, shard: number, after: number, before: n
       const group = ofKind[place];
       if (group === undefined) continue;
       if (altered > 0) await restore(eventsDatabase(env), group.entries.filter(isEvent));
-      if (missing > 0) audit.incomplete.push(group.id);
+      if (missing > 0) incomplete.push(group.id);
       audit.missing += missing;
       audit.altered += altered;
     }
   }
-  const { missing, altered, incomplete } = audit;
+  if (incomplete.length > 0) await eventLog(env, shard).sendAgain(incomplete);
+  const { missing, altered } = audit;
   if (missing + altered > 0) {
     logWarning("the database differed from the log", { shard, missing, altered, groups: incomplete.length });
   }

@@ -4,25 +4,25 @@ import { packByBytes } from "../metering/groups.ts";
 import { DAY_MS, type TimeRange } from "../metering/windows.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { aggregationsOf } from "../storage/meters.ts";
-import { type Day, nextDays, type Place, type Span, spansOf } from "./days.ts";
+import { type Day, nextDays, type Position, type Span, spansOf } from "./days.ts";
 import { COUNT_BY_RECEIPT, FIND_SUSPECT, REPAIR } from "./summary-statements.ts";
 
 /** How many events were received in each minute (its start, ms). */
 export type CountsByMinute = Readonly<Record<string, number>>;
 
-export type SummaryAudit = {
+type SummaryAudit = {
   /** Days of a customer on a meter whose summaries were recomputed. */
   readonly days: number;
   /** Summaries that said something else than their events, and now say the same. */
   readonly repaired: number;
   /** Summaries that say more than their events, from before `lessFrom`; left as they are. */
   readonly suspect: number;
-  /** Days that D1 could not recompute. */
+  /** Days of which D1 could not recompute everything. */
   readonly failed: number;
-  readonly next: Place;
+  readonly next: Position;
 };
 
-export type SummaryAuditOptions = {
+type SummaryAuditOptions = {
   /** About how many events to read. */
   readonly rows: number;
   /** Only days that ended by then (ms); all unless given. */
@@ -34,15 +34,18 @@ export type SummaryAuditOptions = {
   readonly lessFrom: number;
 };
 
-/** The most text one statement takes (bytes). D1 binds up to 2 MB. */
-const STATEMENT_BYTES = 500_000;
+/**
+ * The most spans one statement takes (bytes of JSON), well below what D1 binds: each of them has it read
+ * up to a day of events, and it has 30 seconds.
+ */
+const SPANS_BYTES = 500_000;
 
 type Changed = { meter: string; start: number };
 
 /** Recomputes the summaries of the next days from their events, and repairs those that differ. */
 export async function auditSummaries(
   env: Env,
-  from: Place,
+  from: Position,
   { rows, until = Number.POSITIVE_INFINITY, lessFrom }: SummaryAuditOptions,
 ): Promise<SummaryAudit> {
   const db = eventsDatabase(env);
@@ -53,30 +56,29 @@ export async function auditSummaries(
     const aggregation = aggregations.get(day.meter);
     return aggregation === undefined ? [] : spansOf(day, aggregation);
   };
-  const audit = { days: 0, repaired: 0, suspect: 0, failed: 0, next };
+  const sum = { repaired: 0, suspect: 0 };
+  const failed = new Set<Day>();
   // A big day's hours one after the other, all other days together.
   const together = closed.filter(({ isBig }) => !isBig);
   const runs = [
-    together.flatMap(spansOfDay),
+    { days: together, spans: together.flatMap(spansOfDay) },
     ...closed
       .filter(({ isBig }) => isBig)
-      .flatMap(spansOfDay)
-      .map((span) => [span]),
+      .flatMap((day) => spansOfDay(day).map((span) => ({ days: [day], spans: [span] }))),
   ];
-  for (const spans of runs) {
-    if (spans.length === 0) continue;
+  for (const run of runs) {
+    if (run.spans.length === 0) continue;
     try {
-      const { repaired, suspect } = await repair(db, spans, lessFrom);
-      audit.repaired += repaired;
-      audit.suspect += suspect;
+      const { repaired, suspect } = await repair(db, run.spans, lessFrom);
+      sum.repaired += repaired;
+      sum.suspect += suspect;
     } catch (error) {
       // One day that is too much must not keep the audit from all that come after it.
-      audit.failed += spans.length;
-      logError("summaries were not recomputed", error, { spans: spans.length, first: spans[0]?.start ?? 0 });
+      for (const day of run.days) failed.add(day);
+      logError("summaries were not recomputed", error, { spans: run.spans.length, first: run.spans[0]?.start ?? 0 });
     }
   }
-  audit.days = closed.length - audit.failed;
-  return audit;
+  return { days: closed.length - failed.size, ...sum, failed: failed.size, next };
 }
 
 async function repair(
@@ -111,7 +113,7 @@ export function recompute(
 ): { readonly statement: D1PreparedStatement; readonly repairs: boolean }[] {
   return packByBytes(
     spans.map((span) => JSON.stringify(span)),
-    STATEMENT_BYTES,
+    SPANS_BYTES,
   ).flatMap(({ entries }) => {
     const bound = (sql: string, repairs: boolean) => ({
       statement: db.prepare(sql).bind(`[${entries}]`, lessFrom),
@@ -121,11 +123,11 @@ export function recompute(
   });
 }
 
-/** How many events are stored between two places, by the minute in which they were received. */
+/** How many events are stored between two positions, by the minute in which they were received. */
 export async function countStored(
   db: D1Database,
-  from: Place,
-  to: Place,
+  from: Position,
+  to: Position,
   received: TimeRange,
 ): Promise<CountsByMinute> {
   const { results } = await db

@@ -21,22 +21,22 @@ export type Span = {
 };
 
 /** Where a walk through all days stands: in the order of the tables' keys; `time` in ms. */
-export type Place = { readonly meter: string; readonly customer: string; readonly time: number };
+export type Position = { readonly meter: string; readonly customer: string; readonly time: number };
 
-export const BEGINNING: Place = { meter: "", customer: "", time: 0 };
+export const BEGINNING: Position = { meter: "", customer: "", time: 0 };
 
-/** After every place. U+10FFFF sorts after all other text. */
-export const END: Place = { meter: "\u{10ffff}", customer: "", time: 0 };
+/** After every position. U+10FFFF sorts after all other text. */
+export const END: Position = { meter: "\u{10ffff}", customer: "", time: 0 };
 
 /**
- * The days that have events or summaries from a place on, in order, as far as `rows` rows of each
+ * The days that have events or summaries from a position on, in order, as far as `rows` rows of each
  * table reach, and where to go on; at the end that is END.
  */
 export async function nextDays(
   db: D1Database,
-  { meter, customer, time }: Place,
+  { meter, customer, time }: Position,
   rows: number,
-): Promise<{ days: Day[]; next: Place }> {
+): Promise<{ days: Day[]; next: Position }> {
   const tables = await db.batch<Omit<Day, "isBig"> & { count: number }>(
     NEXT_DAYS_BY_TABLE.map((sql) => db.prepare(sql).bind(meter, customer, time, rows)),
   );
@@ -52,9 +52,9 @@ export async function nextDays(
     const isFull = results.reduce((sum, { count }) => sum + count, 0) === rows;
     if (isFull && last !== undefined) bounds.push({ ...last, isBig: false });
   }
-  const [bound] = bounds.sort(byPlace);
+  const [bound] = bounds.sort(inOrder);
   return {
-    days: [...days.values()].filter((day) => bound === undefined || byPlace(day, bound) <= 0).sort(byPlace),
+    days: [...days.values()].filter((day) => bound === undefined || inOrder(day, bound) <= 0).sort(inOrder),
     next: bound === undefined ? END : { meter: bound.meter, customer: bound.customer, time: bound.day + DAY_MS },
   };
 }
@@ -69,7 +69,7 @@ export function spansOf({ meter, customer, day, isBig }: Day, aggregation: Aggre
 }
 
 /** SQLite's order of text is that of its UTF-8, not JavaScript's. */
-const byPlace = (a: Day, b: Day): number =>
+const inOrder = (a: Day, b: Day): number =>
   compareText(a.meter, b.meter) || compareText(a.customer, b.customer) || a.day - b.day;
 
 const compareText = (a: string, b: string): number => Buffer.compare(Buffer.from(a), Buffer.from(b));

@@ -1,3 +1,4 @@
+import { LOGGED_EVENT } from "../aggregation/statements.ts";
 import type { GroupKind } from "../metering/groups.ts";
 
 /** The entries of ?1: a JSON array of groups, each `{"prefix", "entries"}`. What is no object was parked. */
@@ -53,15 +54,7 @@ export const RESTORE_EVENTS = `
     received = logged.received,
     dimensions = logged.dimensions
   FROM (
-    SELECT
-      item.value ->> 'meter' AS meter,
-      item.value ->> 'customer' AS customer,
-      item.value ->> 'timestamp' AS timestamp,
-      item.value ->> 'id' AS id,
-      item.value ->> 'identifier' AS identifier,
-      item.value ->> 'value' AS value,
-      item.value ->> 'received' AS received,
-      item.value -> 'dimensions' AS dimensions
+    SELECT ${LOGGED_EVENT}
     FROM json_each(?1) AS item
   ) AS logged
   WHERE events.meter = logged.meter

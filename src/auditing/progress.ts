@@ -1,5 +1,5 @@
 /** How far one part of the audit has come, and what it has found. */
-export type Progress<P> = {
+type Progress<P> = {
   readonly name: string;
   /** Where it goes on. */
   readonly position: P;
@@ -11,7 +11,7 @@ export type Progress<P> = {
 };
 
 /** What an audit has done ever. `updated` in ms. */
-export type AuditRecord = {
+type AuditRecord = {
   readonly name: string;
   readonly checked: number;
   readonly repaired: number;

@@ -1,22 +1,18 @@
 import { allShards, eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../log.ts";
-import { UNIQUENESS_MS } from "../metering/limits.ts";
 import { MINUTE_MS } from "../metering/windows.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { auditLog } from "./audit-log.ts";
 import { auditSummaries } from "./audit-summaries.ts";
-import { BEGINNING, END, type Place } from "./days.ts";
+import { BEGINNING, END, type Position } from "./days.ts";
+import { logReach, SETTLED_MS } from "./full-audit.ts";
 import { readProgress, saveProgress } from "./progress.ts";
 
-/** How old a group is before it is compared (ms): by then nothing about it is under way. */
-export const SETTLED_MS = 2 * MINUTE_MS;
-
-/** From when on the log remembers what it accepted (ms), so that it can say which of two is wrong. */
-export const logReach = (now: number): number => now - UNIQUENESS_MS;
-
-/** How long the shards' share of a run may take (ms), and how many times D1 is asked. What is left comes with the next run. */
+/** How long the shards' share of a run may take (ms). What is left comes with the next run. */
 const RUN_MS = 20_000;
+
+/** How many pages of the log a run compares, of all shards. Each asks D1 up to three times, and a run may ask 1,000 times. */
 const RUN_PAGES = 150;
 
 /** Rows of events whose days' summaries are recomputed in a run. */
@@ -29,8 +25,11 @@ const SAMPLE_ROWS = 5_000;
  */
 export async function auditSome(env: Env, now: number): Promise<void> {
   await auditSample(env, now).catch((error: unknown) => logError("summaries were not audited", error));
-  // One after the other: each holds some megabytes of events.
-  for (const shard of allShards(env)) {
+  // One after the other: each holds some megabytes of events. Another one first each minute, so that a run
+  // that does not come to its end leaves out none for ever.
+  const shards = allShards(env);
+  const first = Math.floor(now / MINUTE_MS) % shards.length;
+  for (const shard of [...shards.slice(first), ...shards.slice(0, first)]) {
     await auditShard(env, shard, now).catch((error: unknown) => logError("a shard was not audited", error, { shard }));
   }
 }
@@ -44,7 +43,6 @@ async function auditShard(env: Env, shard: number, now: number): Promise<void> {
   const oldest = (await eventLog(env, shard).oldestWaiting()) ?? Number.POSITIVE_INFINITY;
   const before = Math.min(now - SETTLED_MS, oldest);
   const deadline = performance.now() + RUN_MS / shards;
-  const incomplete: number[] = [];
   let last = from;
   let checked = 0;
   let repaired = 0;
@@ -55,18 +53,16 @@ async function auditShard(env: Env, shard: number, now: number): Promise<void> {
       last = audit.last;
       checked += audit.checked;
       repaired += audit.missing + audit.altered;
-      incomplete.push(...audit.incomplete);
     }
   } finally {
     // Also when a later page failed: what was found is not looked for again.
-    if (incomplete.length > 0) await eventLog(env, shard).sendAgain(incomplete);
     if (last !== from) await saveProgress(db, { name, position: last, checked, repaired, now });
   }
 }
 
 async function auditSample(env: Env, now: number): Promise<void> {
   const db = eventsDatabase(env);
-  const from = (await readProgress<Place>(db, "summaries")) ?? BEGINNING;
+  const from = (await readProgress<Position>(db, "summaries")) ?? BEGINNING;
   const { days, repaired, next } = await auditSummaries(env, from, {
     rows: SAMPLE_ROWS,
     until: now,

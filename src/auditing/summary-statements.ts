@@ -1,4 +1,4 @@
-import { RANK, WINDOW_LENGTH } from "../aggregation/statements.ts";
+import { RANK, SURVIVOR_ORDER, WINDOW_LENGTH, WINDOW_START } from "../aggregation/statements.ts";
 import { LIMB } from "../metering/values.ts";
 
 /** What to look at: ?1, a JSON array of Span. */
@@ -19,10 +19,10 @@ const COUNTED = `
   WHERE timestamp >= span_start AND timestamp < span_end AND cancelled IS NULL`;
 
 /** Whether a summary may be made to say less; ?2 is since when (ms). Before, lost events are as likely as a wrong summary. */
-const MAY_SAY_LESS = (start: string): string => `${start} >= ?2`;
+const maySayLess = (start: string): string => `${start} >= ?2`;
 
 /** Whether the event of a survivor is stored, counting or not. */
-const HAS_ITS_EVENT = (survivor: string): string => `EXISTS (
+const hasItsEvent = (survivor: string): string => `EXISTS (
   SELECT 1 FROM events
   WHERE events.meter = ${survivor}.meter AND events.customer = ${survivor}.customer
     AND events.timestamp = ${survivor}.timestamp AND events.id = ${survivor}.id
@@ -51,12 +51,8 @@ const EMPTY_HOURS = `
 const SURVIVORS = `
   ordered AS (
     SELECT
-      meter, customer, timestamp - timestamp % ${WINDOW_LENGTH} AS window_start, ${RANK} AS rank,
-      timestamp, received, id, value,
-      ROW_NUMBER() OVER (
-        PARTITION BY meter, customer, timestamp - timestamp % ${WINDOW_LENGTH}
-        ORDER BY ${RANK} DESC, received DESC, id DESC
-      ) AS place
+      meter, customer, ${WINDOW_START} AS window_start, ${RANK} AS rank, timestamp, received, id, value,
+      ROW_NUMBER() OVER (PARTITION BY meter, customer, ${WINDOW_START} ORDER BY ${SURVIVOR_ORDER}) AS place
     FROM ${COUNTED} AND aggregation <> 'additive'
   ),
   truth AS (SELECT * FROM ordered WHERE place = 1)`;
@@ -80,17 +76,17 @@ export const FIND_SUSPECT = [
   `WITH ${SPANS}, ${HOURS}
   SELECT hours.meter, hours.hour AS start
   FROM hourly_summaries AS hours JOIN truth USING (meter, customer, hour)
-  WHERE hours.count > truth.count AND NOT ${MAY_SAY_LESS("hour")}
+  WHERE hours.count > truth.count AND NOT ${maySayLess("hour")}
   UNION ALL
-  SELECT meter, hour FROM ${EMPTY_HOURS} AND NOT ${MAY_SAY_LESS("hour")}`,
+  SELECT meter, hour FROM ${EMPTY_HOURS} AND NOT ${maySayLess("hour")}`,
 
   `WITH ${SPANS}, ${SURVIVORS}
   SELECT windows.meter, windows.window_start AS start
   FROM window_survivors AS windows JOIN truth USING (meter, customer, window_start)
-  WHERE windows.id <> truth.id AND NOT ${MAY_SAY_LESS("window_start")} AND NOT ${HAS_ITS_EVENT("windows")}
+  WHERE windows.id <> truth.id AND NOT ${maySayLess("window_start")} AND NOT ${hasItsEvent("windows")}
   UNION ALL
   SELECT meter, window_start FROM ${EMPTY_WINDOWS}
-    AND NOT ${MAY_SAY_LESS("window_start")} AND NOT ${HAS_ITS_EVENT("windows")}`,
+    AND NOT ${maySayLess("window_start")} AND NOT ${hasItsEvent("windows")}`,
 ] as const;
 
 /**
@@ -110,13 +106,13 @@ export const REPAIR = [
     sum_low = excluded.sum_low
   WHERE (hourly_summaries.count, hourly_summaries.sum_high, hourly_summaries.sum_low)
       IS NOT (excluded.count, excluded.sum_high, excluded.sum_low)
-    AND (${MAY_SAY_LESS("hourly_summaries.hour")} OR hourly_summaries.count <= excluded.count)
+    AND (${maySayLess("hourly_summaries.hour")} OR hourly_summaries.count <= excluded.count)
   RETURNING meter, hour AS start`,
 
   `WITH ${SPANS}
   DELETE FROM hourly_summaries
   WHERE (meter, customer, hour) IN (
-    SELECT meter, customer, hour FROM ${EMPTY_HOURS} AND ${MAY_SAY_LESS("hour")}
+    SELECT meter, customer, hour FROM ${EMPTY_HOURS} AND ${maySayLess("hour")}
   )
   RETURNING meter, hour AS start`,
 
@@ -136,24 +132,24 @@ export const REPAIR = [
       window_survivors.rank, window_survivors.timestamp, window_survivors.received, window_survivors.id,
       window_survivors.value
     ) IS NOT (excluded.rank, excluded.timestamp, excluded.received, excluded.id, excluded.value)
-    AND (${MAY_SAY_LESS("window_survivors.window_start")} OR ${HAS_ITS_EVENT("window_survivors")})
+    AND (${maySayLess("window_survivors.window_start")} OR ${hasItsEvent("window_survivors")})
   RETURNING meter, window_start AS start`,
 
   `WITH ${SPANS}
   DELETE FROM window_survivors
   WHERE (meter, customer, window_start) IN (
     SELECT meter, customer, window_start
-    FROM ${EMPTY_WINDOWS} AND (${MAY_SAY_LESS("window_start")} OR ${HAS_ITS_EVENT("windows")})
+    FROM ${EMPTY_WINDOWS} AND (${maySayLess("window_start")} OR ${hasItsEvent("windows")})
   )
   RETURNING meter, window_start AS start`,
 ] as const;
 
-const FROM_HERE = (time: string): string =>
+const fromHere = (time: string): string =>
   `(meter, customer, ${time}) >= (?1, ?2, ?3) ORDER BY meter, customer, ${time} LIMIT ?4`;
 
-const NEXT_DAYS = (table: string, time: string): string => `
+const nextDaysIn = (table: string, time: string): string => `
   SELECT meter, customer, ${time} - ${time} % 86400000 AS day, COUNT(*) AS count
-  FROM (SELECT meter, customer, ${time} FROM ${table} WHERE ${FROM_HERE(time)})
+  FROM (SELECT meter, customer, ${time} FROM ${table} WHERE ${fromHere(time)})
   GROUP BY 1, 2, 3
   ORDER BY 1, 2, 3`;
 
@@ -162,9 +158,9 @@ const NEXT_DAYS = (table: string, time: string): string => `
  * rows each has there. Summaries are looked at too, for those without events.
  */
 export const NEXT_DAYS_BY_TABLE = [
-  NEXT_DAYS("events", "timestamp"),
-  NEXT_DAYS("hourly_summaries", "hour"),
-  NEXT_DAYS("window_survivors", "window_start"),
+  nextDaysIn("events", "timestamp"),
+  nextDaysIn("hourly_summaries", "hour"),
+  nextDaysIn("window_survivors", "window_start"),
 ] as const;
 
 /**

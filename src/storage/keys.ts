@@ -1,13 +1,8 @@
 import type { Execution } from "../env.ts";
+import { type Permission, permits, prefixOf } from "../metering/permissions.ts";
 import { withTimeout } from "../timeout.ts";
 import { hashOf } from "./key-hash.ts";
 import { PositiveCache } from "./positive-cache.ts";
-
-/**
- * What an API key may do: everything (`sk_…`), or as a restricted key (`rk_…`) only report and cancel
- * events, or only read.
- */
-export type Permission = "all" | "ingest" | "read";
 
 /** Who calls: an API key, known by its id. The key itself is not kept. */
 export type ApiKey = { readonly id: string; readonly livemode: boolean; readonly permission: Permission };
@@ -59,20 +54,12 @@ function toKey({ id, livemode, permission }: Omit<KeyRow, "hash">): ApiKey | und
   return { id, livemode: livemode === 1, permission: permission ?? "all" };
 }
 
-/** What a key's secret begins with. */
-export const prefixOf = ({ livemode, permission }: Omit<ApiKey, "id">): string =>
-  `${permission === "all" ? "sk" : "rk"}_${livemode ? "live" : "test"}_`;
-
-/** Whether a key may make a call that needs `needed`. */
-export const permits = ({ permission }: Pick<ApiKey, "permission">, needed: Permission): boolean =>
-  permission === "all" || permission === needed;
-
 /**
  * Whether the database says that the API key behind a session does not work any more, is of another
  * mode, or may not do what the session does. When the database cannot answer, nothing is known against
  * the key.
  */
-export async function isKnownRevoked(
+export async function isKnownUnentitled(
   db: D1Database,
   { id, livemode, permission }: ApiKey,
   execution: Execution,

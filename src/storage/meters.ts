@@ -1,5 +1,6 @@
 import type { Execution } from "../env.ts";
 import { type Aggregation, aggregationOf, type EventTimeWindow, type Formula, type Meter } from "../metering/meters.ts";
+import { type Cursor, isBackwards, type Page, pageOf } from "./page.ts";
 import { PositiveCache } from "./positive-cache.ts";
 
 type MeterRow = {
@@ -122,24 +123,19 @@ export async function findMeter(db: D1Database, livemode: boolean, id: string): 
   return row === null ? undefined : toMeter(row);
 }
 
-/** The meter next to which a page begins or ends, in the list that is newest first. */
-type MeterCursor = { readonly id: string; readonly param: "starting_after" | "ending_before" };
-
-/** One page of meters, newest first, and whether more follow in the direction of paging. */
+/** A page of a mode's meters. */
 export async function listMeters(
   db: D1Database,
   livemode: boolean,
   status: Meter["status"] | undefined,
-  cursor: MeterCursor | undefined,
+  cursor: Cursor | undefined,
   limit: number,
-): Promise<{ meters: Meter[]; hasMore: boolean }> {
-  const backwards = cursor?.param === "ending_before";
+): Promise<Page<Meter>> {
   const { results } = await db
-    .prepare(backwards ? LIST_AFTER : LIST_BEFORE)
+    .prepare(isBackwards(cursor) ? LIST_AFTER : LIST_BEFORE)
     .bind(livemode ? 1 : 0, status ?? null, cursor?.id ?? null, limit + 1)
     .all<MeterRow>();
-  const meters = results.slice(0, limit).map(toMeter);
-  return { meters: backwards ? meters.reverse() : meters, hasMore: results.length > limit };
+  return pageOf(results.map(toMeter), cursor, limit);
 }
 
 /** Statements for `commitOnce`. An active meter whose name is taken makes the transaction fail. */

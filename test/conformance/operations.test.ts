@@ -42,7 +42,7 @@ describe("E1 an operator", () => {
   it("E1.2 sees how far events have come", async () => {
     await aCountedEvent();
     const pipeline = JSON.parse((await raw("/v1/edgemeter/pipeline")).text);
-    expect(pipeline).toMatchObject({ object: "edgemeter.pipeline", events_waiting: expect.any(Number) });
+    expect(pipeline).toMatchObject({ object: "edgemeter.pipeline", entries_waiting: expect.any(Number) });
     expect(pipeline.shards.map(({ shard }: { shard: number }) => shard)).toEqual([0, 1, 2, 3]);
     for (const shard of pipeline.shards) {
       expect(shard).toMatchObject({
@@ -77,9 +77,10 @@ describe("E1 an operator", () => {
     const letters = JSON.parse((await raw("/v1/edgemeter/dead_letters")).text);
     expect(letters.data).toMatchObject([{ id, object: "edgemeter.dead_letter", reason: "for a test", entry }]);
     const redriven = await operate("redrive", "--key", LOCAL_KEYS.test);
-    expect(redriven).toMatchObject({ code: 0, stdout: "1 dead letters: 1 stored, 0 left\n" });
+    expect(redriven).toMatchObject({ code: 0, stdout: "1 test dead letters: 1 stored, 0 left\n" });
     expect(await total()).toBe(42);
-    expect(await operate("redrive", "--key", LOCAL_KEYS.test)).toMatchObject({ code: 0 });
+    const none = { code: 0, stdout: "0 test dead letters: 0 stored, 0 left\n" };
+    expect(await operate("redrive", "--key", LOCAL_KEYS.test)).toMatchObject(none);
     expect(await operate("redrive", "--key", LOCAL_KEYS.test, "--id", id)).toMatchObject({ code: 1 });
   });
 
@@ -91,7 +92,7 @@ describe("E1 an operator", () => {
     );
     expect(await total()).toBeUndefined();
     const resent = await operate("resend");
-    expect(resent.stdout).toMatch(/[1-9]\d* commits received since .* are on their way again/);
+    expect(resent.stdout).toMatch(/[1-9]\d* groups received since .* are on their way again/);
     expect(resent.code).toBe(0);
     await vi.waitFor(async () => expect(await total()).toBe(25), { timeout: 20_000, interval: 100 });
   });
@@ -100,5 +101,8 @@ describe("E1 an operator", () => {
     const refused = await operate("audit", "--key", LOCAL_KEYS.test);
     expect(refused).toMatchObject({ code: 2, stdout: "" });
     expect(refused.stderr).toMatch(/^audit: .*live key.*\n$/);
+    const mistyped = await operate("resend", "--since", "yesterday");
+    expect(mistyped).toMatchObject({ code: 2, stdout: "" });
+    expect(mistyped.stderr).toMatch(/^resend: .*must be a time like/);
   });
 });

@@ -205,8 +205,25 @@ describe("a failure that is not about the data", () => {
 });
 
 describe("dead letters", () => {
-  const redrive = (id: string, key: string = LOCAL_KEYS.test) =>
-    answerOf(`/v1/edgemeter/dead_letters/${id}/redrive`, { method: "POST", key });
+  const redrive = (id: string, key: string = LOCAL_KEYS.test, idempotencyKey?: string) =>
+    answerOf(`/v1/edgemeter/dead_letters/${id}/redrive`, {
+      method: "POST",
+      key,
+      headers: idempotencyKey === undefined ? {} : { "idempotency-key": idempotencyKey },
+    });
+
+  /** A letter that D1 refuses no more. */
+  async function aMendedLetter(meter: string): Promise<string> {
+    await deliver(aGroup(aShard().shard, [aPoisonEvent({ meter })]));
+    const [letter] = await lettersOf(meter);
+    await mend(letter);
+    return letter?.id ?? "";
+  }
+
+  async function mend(letter: Letter | undefined): Promise<void> {
+    const mended = JSON.stringify({ ...JSON.parse(letter?.entry ?? ""), identifier: "mended" });
+    await env.DB.prepare("UPDATE dead_letters SET entry = ? WHERE id = ?").bind(mended, letter?.id).run();
+  }
 
   it("are listed newest first, by page", async () => {
     const { shard } = aShard();
@@ -231,12 +248,65 @@ describe("dead letters", () => {
     expect(await redrive(id)).toMatchObject({ status: 400, body: { error: { code: "still_refused" } } });
     expect(await lettersOf(meter)).toHaveLength(1);
 
-    const mended = JSON.stringify({ ...JSON.parse(letter?.entry ?? ""), identifier: "mended" });
-    await env.DB.prepare("UPDATE dead_letters SET entry = ? WHERE id = ?").bind(mended, id).run();
+    await mend(letter);
     expect(await redrive(id)).toMatchObject({ status: 200, body: { id, object: "edgemeter.dead_letter" } });
     expect(await storedEvents(meter)).toBe(1);
     expect(await lettersOf(meter)).toEqual([]);
     expect(await redrive(id)).toMatchObject({ status: 404, body: { error: { code: "resource_missing" } } });
+  });
+
+  it("answer a repeated redrive with the first answer, under the same Idempotency-Key only", async () => {
+    const meter = unique("mtr_test_poison");
+    const key = unique("key");
+    const id = await aMendedLetter(meter);
+    const first = await redrive(id, LOCAL_KEYS.test, key);
+    expect(first.status).toBe(200);
+    expect(await redrive(id, LOCAL_KEYS.test, key)).toMatchObject({ status: 200, body: first.body });
+    expect((await redrive(id, LOCAL_KEYS.test, unique("key"))).status).toBe(404);
+    expect(await redrive("dl_other", LOCAL_KEYS.test, key)).toMatchObject({
+      status: 400,
+      body: { error: { type: "idempotency_error" } },
+    });
+    expect(await storedEvents(meter)).toBe(1);
+  });
+
+  it("may be redriven with the same Idempotency-Key after D1 refused them", async () => {
+    const meter = unique("mtr_test_poison");
+    const key = unique("key");
+    await deliver(aGroup(aShard().shard, [aPoisonEvent({ meter })]));
+    const [letter] = await lettersOf(meter);
+    const refused = await redrive(letter?.id ?? "", LOCAL_KEYS.test, key);
+    expect(refused).toMatchObject({ status: 400, body: { error: { code: "still_refused" } } });
+    await mend(letter);
+    expect((await redrive(letter?.id ?? "", LOCAL_KEYS.test, key)).status).toBe(200);
+    expect(await storedEvents(meter)).toBe(1);
+  });
+
+  it("stay when D1 fails for another reason than their data, and the retry stores them", async () => {
+    const meter = unique("mtr_test_poison");
+    const key = unique("key");
+    const id = await aMendedLetter(meter);
+    vi.spyOn(env.DB, "batch").mockRejectedValueOnce(new Error("D1_ERROR: Network connection lost."));
+    expect((await redrive(id, LOCAL_KEYS.test, key)).status).toBe(503);
+    expect(await lettersOf(meter)).toHaveLength(1);
+    expect((await redrive(id, LOCAL_KEYS.test, key)).status).toBe(200);
+    expect(await storedEvents(meter)).toBe(1);
+  });
+
+  it("are stored once by a redrive whose answer was lost", async () => {
+    const meter = unique("mtr_test_poison");
+    const key = unique("key");
+    const id = await aMendedLetter(meter);
+    const batch = env.DB.batch.bind(env.DB);
+    vi.spyOn(env.DB, "batch").mockImplementationOnce(async (statements) => {
+      await batch(statements);
+      throw new Error("D1_ERROR: Network connection lost.");
+    });
+    for (const _ of [1, 2]) {
+      expect(await redrive(id, LOCAL_KEYS.test, key)).toMatchObject({ status: 200, body: { id } });
+    }
+    expect(await storedEvents(meter)).toBe(1);
+    expect(await lettersOf(meter)).toEqual([]);
   });
 
   it("are of one mode: a key of the other neither sees nor redrives them", async () => {

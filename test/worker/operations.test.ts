@@ -1,5 +1,6 @@
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { parkStatement } from "../../src/aggregation/dead-letters.ts";
 import { eventLog } from "../../src/durable-objects/stubs.ts";
 import { MINUTE_MS } from "../../src/metering/windows.ts";
 import { aNewEvent, answerOf, call, FUTURE } from "./support.ts";
@@ -13,7 +14,7 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-type Shard = Record<"shard" | "events_waiting" | "oldest_wait_seconds" | "groups_in_flight" | "groups_resent", number>;
+type Shard = Record<"shard" | "entries_waiting" | "oldest_wait_seconds" | "groups_in_flight" | "groups_resent", number>;
 
 async function shardStatus(shard: number): Promise<Shard | undefined> {
   const { status, body } = await answerOf("/v1/edgemeter/pipeline");
@@ -25,13 +26,13 @@ describe("the pipeline", () => {
   it("shows what waits, for how long, and how often it was sent", async () => {
     vi.spyOn(env.EVENT_QUEUE, "sendBatch").mockResolvedValue({} as QueueSendBatchResponse);
     const log = eventLog(env, 1);
-    expect(await shardStatus(1)).toMatchObject({ events_waiting: 0, oldest_wait_seconds: null, groups_in_flight: 0 });
+    expect(await shardStatus(1)).toMatchObject({ entries_waiting: 0, oldest_wait_seconds: null, groups_in_flight: 0 });
     await log.append([aNewEvent({ shard: 1 }), aNewEvent({ shard: 1 })]);
     vi.setSystemTime(FUTURE + 5_000);
     await log.append([aNewEvent({ shard: 1 })]);
     await log.nudge();
     expect(await shardStatus(1)).toMatchObject({
-      events_waiting: 3,
+      entries_waiting: 3,
       oldest_wait_seconds: 5,
       groups_in_flight: 2,
       groups_resent: 0,
@@ -44,7 +45,20 @@ describe("the pipeline", () => {
     await log.confirm([FUTURE * 1_000]);
     const { body } = await answerOf("/v1/edgemeter/pipeline");
     expect(body.aggregator).toEqual({ last_success: (FUTURE + MINUTE_MS) / 1_000 });
-    expect(await shardStatus(1)).toMatchObject({ events_waiting: 1, oldest_wait_seconds: 55, groups_in_flight: 1 });
+    expect(await shardStatus(1)).toMatchObject({ entries_waiting: 1, oldest_wait_seconds: 55, groups_in_flight: 1 });
+  });
+
+  it("counts the dead letters of each mode", async () => {
+    const letter = { id: "", kind: "events", reason: "refused", parked: 0 } as const;
+    const park = (id: string, livemode: boolean) =>
+      parkStatement(env.DB, { ...letter, id, entry: JSON.stringify({ livemode }) }).run();
+    const { body: none } = await answerOf("/v1/edgemeter/pipeline");
+    expect(none.dead_letters).toEqual({ live: 0, test: 0 });
+    await park("dl_1", true);
+    await park("dl_2", false);
+    await park("dl_3", false);
+    const { body } = await answerOf("/v1/edgemeter/pipeline");
+    expect(body.dead_letters).toEqual({ live: 1, test: 2 });
   });
 
   it("can be seen while D1 is down, by a key that is known", async () => {

@@ -1,8 +1,10 @@
 import { z } from "@hono/zod-openapi";
-import { type DeadLetter, listDeadLetters, redrive } from "../../aggregation/dead-letters.ts";
+import { isAboutData } from "../../aggregation/apply-groups.ts";
+import { type DeadLetter, findDeadLetter, listDeadLetters, redriveStatements } from "../../aggregation/dead-letters.ts";
 import { GROUP_KINDS } from "../../metering/groups.ts";
 import { err, ok } from "../../metering/result.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
+import { commitOnce } from "../commit-once.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { cursorOf, paging, text, toUnix } from "../fields.ts";
 import { OPERATIONS } from "./operations.ts";
@@ -49,8 +51,8 @@ const listEndpoint = defineEndpoint({
   handle: async ({ input, env, key }) => {
     const cursor = cursorOf(input);
     if (!cursor.ok) return cursor;
-    const { letters, hasMore } = await listDeadLetters(eventsDatabase(env), key.livemode, cursor.value, input.limit);
-    const data = letters.map((letter) => toWire(letter, key.livemode));
+    const { items, hasMore } = await listDeadLetters(eventsDatabase(env), key.livemode, cursor.value, input.limit);
+    const data = items.map((letter) => toWire(letter, key.livemode));
     return ok(JSON.stringify({ object: "list", data, has_more: hasMore, url: PATH }));
   },
 });
@@ -60,18 +62,27 @@ const redriveEndpoint = defineEndpoint({
   method: "post",
   path: `${PATH}/{id}/redrive`,
   tag: OPERATIONS,
-  summary: "Put a dead letter back on its way",
-  description: "Stores its entry as the aggregator would have, and removes it; once, also when it is called again.",
-  errors: ["resource_missing"],
+  summary: "Store a dead letter after all",
+  description:
+    "For when what was wrong is mended: stores its entry as the aggregator would have, and removes it; once, also when it is called again.",
+  errors: ["resource_missing", "still_refused"],
   params: { id: text(100) },
   fields: {},
   response: DeadLetterObject,
-  handle: async ({ input, env, key, now }) => {
-    const redriven = await redrive(eventsDatabase(env), key.livemode, input.id, now);
-    return redriven.ok
-      ? ok(JSON.stringify(toWire(redriven.value, key.livemode)))
-      : err({ ...redriven.error, id: input.id });
-  },
+  handle: (call) =>
+    commitOnce(call, async () => {
+      const { env, key, now } = call;
+      const { id } = call.input;
+      const db = eventsDatabase(env);
+      const letter = await findDeadLetter(db, key.livemode, id);
+      if (letter === undefined) return err({ reason: "no_such_dead_letter", id });
+      return ok({
+        body: JSON.stringify(toWire(letter, key.livemode)),
+        statements: redriveStatements(db, letter, now),
+        explain: async (error) =>
+          isAboutData(error) ? { reason: "still_refused", id, cause: error.message } : undefined,
+      });
+    }),
 });
 
 export const deadLetterEndpoints = [listEndpoint, redriveEndpoint];

@@ -19,7 +19,10 @@ const PATIENCE_MS = 3_000;
 const ShardStatus = z.object({
   shard: z.int(),
   reachable: z.boolean(),
-  events_waiting: z.int().nullable().openapi({ description: "Events, cancellations and rejections not in D1 yet." }),
+  entries_waiting: z
+    .int()
+    .nullable()
+    .openapi({ description: "Events, cancellations and rejections that are not in D1 yet." }),
   oldest_wait_seconds: z.int().nullable(),
   groups_in_flight: z.int().nullable(),
   groups_resent: z.int().nullable().openapi({ description: "Since the shard was last started." }),
@@ -30,10 +33,13 @@ const ShardStatus = z.object({
 const Pipeline = z
   .object({
     object: z.literal("edgemeter.pipeline"),
-    events_waiting: z.int().openapi({ description: "Of all shards that are reachable." }),
+    entries_waiting: z.int().openapi({ description: "Of all shards that are reachable." }),
     shards: z.array(ShardStatus),
     aggregator: z.object({ last_success: z.int().nullable() }),
-    dead_letters: z.int().nullable().openapi({ description: "null while D1 does not answer." }),
+    dead_letters: z
+      .object({ live: z.int(), test: z.int() })
+      .nullable()
+      .openapi({ description: "null while D1 does not answer." }),
     audits: z
       .array(z.object({ name: z.string(), checked: z.int(), repaired: z.int(), updated: z.int() }))
       .nullable()
@@ -63,7 +69,7 @@ const retrievePipeline = defineEndpoint({
     const confirmed = statuses.flatMap((status) => status?.lastConfirmed ?? []);
     const pipeline: z.output<typeof Pipeline> = {
       object: "edgemeter.pipeline",
-      events_waiting: statuses.reduce((sum, status) => sum + (status?.entries ?? 0), 0),
+      entries_waiting: statuses.reduce((sum, status) => sum + (status?.entries ?? 0), 0),
       shards: statuses.map((status, shard) => toWire(shard, status, now)),
       aggregator: { last_success: confirmed.length === 0 ? null : toUnix(Math.max(...confirmed)) },
       dead_letters: deadLetters,
@@ -79,7 +85,7 @@ const statusOf = (env: Env, shard: number): Promise<LogStatus | null> =>
 const toWire = (shard: number, status: LogStatus | null, now: number): z.output<typeof ShardStatus> => ({
   shard,
   reachable: status !== null,
-  events_waiting: status?.entries ?? null,
+  entries_waiting: status?.entries ?? null,
   oldest_wait_seconds: status?.oldest === undefined ? null : Math.max(0, Math.round((now - status.oldest) / SECOND_MS)),
   groups_in_flight: status?.inFlight ?? null,
   groups_resent: status?.resent ?? null,

@@ -11,7 +11,7 @@ const Resend = z
   .object({
     object: z.literal("edgemeter.resend"),
     since: z.int(),
-    groups: z.int().openapi({ description: "Commits that were confirmed and are on their way again." }),
+    groups: z.int().openapi({ description: "Groups of entries that were confirmed and are on their way again." }),
   })
   .openapi("Resend");
 
@@ -22,7 +22,7 @@ const resendEndpoint = defineEndpoint({
   tag: OPERATIONS,
   summary: "Send what the logs remember again",
   description:
-    "For a D1 that was restored to an earlier point: everything received since then goes to it again, from the last 24 hours unless told otherwise. What it has already changes nothing. Of both modes; needs a live key.",
+    "For a D1 that was restored to an earlier point: everything received since then goes to it again, from the last 24 hours unless told otherwise. What it has already changes nothing, so it may be repeated. Of both modes; needs a live key.",
   fields: {
     since: optional(unixSeconds).openapi({ type: "integer", description: "Unix seconds; 24 hours ago unless given." }),
   },

@@ -6,9 +6,10 @@ import type { Meter } from "../../metering/meters.ts";
 import { err, ok, type Result } from "../../metering/result.ts";
 import { SECOND_MS, summaryRange, type TimeRange, windowLength } from "../../metering/windows.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
+import type { Cursor } from "../../storage/page.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { type Cursor, choice, cursorOf, optional, paging, text, unixSeconds } from "../fields.ts";
+import { choice, cursorOf, optional, paging, text, unixSeconds } from "../fields.ts";
 import { meterId, requireMeter } from "./meters.ts";
 
 const SummaryObject = z

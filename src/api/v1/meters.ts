@@ -136,9 +136,9 @@ const listEndpoint = defineEndpoint({
       const known = await requireMeter(call, cursor.value.id, cursor.value.param);
       if (!known.ok) return known;
     }
-    const { meters, hasMore } = await listMeters(env.DB, key.livemode, input.status, cursor.value, input.limit);
+    const { items, hasMore } = await listMeters(env.DB, key.livemode, input.status, cursor.value, input.limit);
     return ok(
-      JSON.stringify({ object: "list", data: meters.map(toWire), has_more: hasMore, url: "/v1/billing/meters" }),
+      JSON.stringify({ object: "list", data: items.map(toWire), has_more: hasMore, url: "/v1/billing/meters" }),
     );
   },
 });
