@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { CustomerMeter } from "./durable-objects/customer-meter.ts";
 import type { EventLog } from "./durable-objects/event-log.ts";
 

@@ -3,7 +3,13 @@ import { LIMB } from "../metering/values.ts";
 /** The columns of `events` that an event is stored with. */
 const EVENT_COLUMNS = "meter, customer, timestamp, id, identifier, value, received, dimensions";
 
-/** An event as it was logged (`item`, of a json_each), in EVENT_COLUMNS. */
+/**
+ * The entries of ?1, a JSON array. `json_each` would write each as text again, to be parsed once more for
+ * every column; this took half of these statements' time.
+ */
+const ITEMS = "jsonb_each(?1) AS item";
+
+/** An event as it was logged (`item`, of a json_each or jsonb_each), in EVENT_COLUMNS. */
 export const LOGGED_EVENT = `
     item.value ->> 'meter' AS meter,
     item.value ->> 'customer' AS customer,
@@ -29,7 +35,7 @@ const INCOMING = `
       item.value ->> 'value' AS value,
       item.value ->> 'received' AS received,
       item.value ->> 'aggregation' AS aggregation
-    FROM json_each(?1) AS item
+    FROM ${ITEMS}
     WHERE NOT EXISTS (
       SELECT 1 FROM events
       WHERE meter = item.value ->> 'meter'
@@ -91,7 +97,7 @@ export const KEEP_WINDOW_SURVIVORS = `
 export const INSERT_EVENTS = `
   INSERT INTO events (${EVENT_COLUMNS})
   SELECT ${LOGGED_EVENT}
-  FROM json_each(?1) AS item
+  FROM ${ITEMS}
   WHERE true
   ON CONFLICT DO NOTHING`;
 
@@ -104,7 +110,7 @@ const CANCELLATIONS = `
       item.value ->> 'timestamp' AS timestamp,
       item.value ->> 'id' AS id,
       item.value ->> 'aggregation' AS aggregation
-    FROM json_each(?1) AS item
+    FROM ${ITEMS}
   )`;
 
 /** Takes what is cancelled now out of the summaries that counted it; runs before CANCEL_EVENTS. */
@@ -130,7 +136,7 @@ export const CANCEL_EVENTS = `
   INSERT INTO events (${EVENT_COLUMNS}, cancelled)
   SELECT ${LOGGED_EVENT},
     item.value ->> 'cancelled'
-  FROM json_each(?1) AS item
+  FROM ${ITEMS}
   WHERE true
   ON CONFLICT (meter, customer, timestamp, id) DO UPDATE SET cancelled = excluded.cancelled
   WHERE events.cancelled IS NULL`;

@@ -1,6 +1,7 @@
-import { createRoute, type RouteConfig, z } from "@hono/zod-openapi";
+import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
 import type { Permission } from "../metering/permissions.ts";
 import type { Definition, Shape } from "./endpoint.ts";
+import * as z from "./zod.ts";
 
 /** The part of the OpenAPI document that an endpoint's definition makes. */
 export function describeRoute(
@@ -24,7 +25,7 @@ export function describeRoute(
     description: "An error",
     content: { "application/json": { schema: door === "v1" ? V1_ERROR : V2_ERROR } },
   };
-  return createRoute({
+  return {
     method,
     path,
     summary,
@@ -46,7 +47,7 @@ export function describeRoute(
       "4XX": error,
       503: { ...error, description: "Not finished; `stripe-should-retry: true`" },
     },
-  } as Parameters<typeof createRoute>[0]);
+  };
 }
 
 /** What restricted keys are told, by what a call needs. */

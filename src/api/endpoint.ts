@@ -1,4 +1,4 @@
-import { type RouteConfig, z } from "@hono/zod-openapi";
+import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
 import type { Env, Execution } from "../env.ts";
 import type { Permission } from "../metering/permissions.ts";
 import type { Result } from "../metering/result.ts";
@@ -7,6 +7,7 @@ import { parseForm, readBody } from "./body.ts";
 import { describeRoute } from "./describe-route.ts";
 import type { ApiError, Door } from "./errors.ts";
 import { check } from "./input.ts";
+import * as z from "./zod.ts";
 
 /** One call of an endpoint, authenticated and with its input checked. */
 export type Call<Input> = {

@@ -1,4 +1,3 @@
-import { z } from "@hono/zod-openapi";
 import type { MeteringError } from "../metering/errors.ts";
 import { isStorable, readPayload } from "../metering/events.ts";
 import { LIMITS } from "../metering/limits.ts";
@@ -6,6 +5,7 @@ import { err, ok, type Result } from "../metering/result.ts";
 import { SECOND_MS } from "../metering/windows.ts";
 import type { Cursor } from "../storage/page.ts";
 import { MISSING, requiredError } from "./input.ts";
+import * as z from "./zod.ts";
 
 /** Text of 1 to `max` characters that every store keeps as it is. */
 export const text = (max: number) =>

@@ -1,7 +1,7 @@
-import type { z } from "@hono/zod-openapi";
 import type { MeteringError } from "../metering/errors.ts";
 import { LIMITS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
+import type * as z from "./zod.ts";
 
 /** Checks raw fields against a schema; the first thing that is wrong becomes the error. */
 export function check<T>(schema: z.ZodType<T>, raw: unknown): Result<T, MeteringError> {

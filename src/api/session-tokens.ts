@@ -1,7 +1,7 @@
 // A session's token proves by its signature who asked for it, so that a stream is admitted without a
 // look into any database and nothing about a session is stored.
 import { sign, verify } from "hono/jwt";
-import { z } from "zod";
+import * as z from "zod";
 import { SESSION_MS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
 import { SECOND_MS } from "../metering/windows.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { allShards, eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { UNIQUENESS_MS } from "../metering/limits.ts";

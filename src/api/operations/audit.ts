@@ -1,9 +1,9 @@
-import { z } from "@hono/zod-openapi";
 import { auditStep, type Cursor, firstCursor, readCursor, writeCursor } from "../../auditing/full-audit.ts";
 import { err, ok, type Result } from "../../metering/result.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice, optional } from "../fields.ts";
+import * as z from "../zod.ts";
 import { OPERATIONS, requireLiveKey } from "./operations.ts";
 
 const counts = z.record(z.string(), z.int());

@@ -1,4 +1,3 @@
-import { z } from "@hono/zod-openapi";
 import { isAboutData } from "../../aggregation/apply-groups.ts";
 import { type DeadLetter, findDeadLetter, listDeadLetters, redriveStatements } from "../../aggregation/dead-letters.ts";
 import { GROUP_KINDS } from "../../metering/groups.ts";
@@ -7,6 +6,7 @@ import { eventsDatabase } from "../../storage/databases.ts";
 import { commitOnce } from "../commit-once.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { cursorOf, paging, text, toUnix } from "../fields.ts";
+import * as z from "../zod.ts";
 import { OPERATIONS } from "./operations.ts";
 
 const PATH = "/v1/edgemeter/dead_letters";

@@ -1,8 +1,9 @@
-import { createRoute, z } from "@hono/zod-openapi";
+import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
+import * as z from "../zod.ts";
 import { OPERATIONS } from "./operations.ts";
 
 /** Whether this Worker answers at all, without a key; how the rest is doing is /v1/edgemeter/pipeline's to say. */
-export const healthRoute = createRoute({
+export const healthRoute: RouteConfig = {
   method: "get",
   path: "/health",
   summary: "Whether the Worker answers",
@@ -15,4 +16,4 @@ export const healthRoute = createRoute({
       content: { "application/json": { schema: z.object({ status: z.literal("ok") }) } },
     },
   },
-});
+};

@@ -1,4 +1,3 @@
-import { z } from "@hono/zod-openapi";
 import { countDeadLetters } from "../../aggregation/dead-letters.ts";
 import { listAudits } from "../../auditing/progress.ts";
 import type { LogStatus } from "../../durable-objects/log-entries.ts";
@@ -11,6 +10,7 @@ import { eventsDatabase } from "../../storage/databases.ts";
 import { withTimeout } from "../../timeout.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { toUnix } from "../fields.ts";
+import * as z from "../zod.ts";
 import { OPERATIONS } from "./operations.ts";
 
 /** How long a part of the pipeline is waited for (ms) before it counts as not reachable. */

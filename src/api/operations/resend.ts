@@ -1,10 +1,10 @@
-import { z } from "@hono/zod-openapi";
 import { allShards, eventLog } from "../../durable-objects/stubs.ts";
 import { UNIQUENESS_MS } from "../../metering/limits.ts";
 import { ok } from "../../metering/result.ts";
 import { SECOND_MS } from "../../metering/windows.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { optional, toUnix, unixSeconds } from "../fields.ts";
+import * as z from "../zod.ts";
 import { OPERATIONS, requireLiveKey } from "./operations.ts";
 
 const Resend = z

@@ -1,4 +1,3 @@
-import { z } from "@hono/zod-openapi";
 import { readSummaries, type Summary } from "../../aggregation/summaries.ts";
 import { digest } from "../../metering/identifiers.ts";
 import { LIMITS } from "../../metering/limits.ts";
@@ -10,6 +9,7 @@ import type { Cursor } from "../../storage/page.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice, cursorOf, optional, paging, text, unixSeconds } from "../fields.ts";
+import * as z from "../zod.ts";
 import { meterId, requireMeter } from "./meters.ts";
 
 const SummaryObject = z

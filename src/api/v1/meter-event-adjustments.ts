@@ -1,8 +1,8 @@
-import { z } from "@hono/zod-openapi";
 import { ok } from "../../metering/result.ts";
 import { cancelEvent } from "../cancel-event.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { adjustmentFields } from "../v2/meter-event-adjustments.ts";
+import * as z from "../zod.ts";
 
 const Adjustment = z
   .object({

@@ -1,4 +1,3 @@
-import { z } from "@hono/zod-openapi";
 import { type EventPlace, listEvents, type StoredEvent } from "../../aggregation/list-events.ts";
 import { eventLog } from "../../durable-objects/stubs.ts";
 import { settingsOf } from "../../env.ts";
@@ -12,6 +11,7 @@ import { eventsDatabase } from "../../storage/databases.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { choice, cursorOf, eventName, optional, paging, payload, text, toUnix, unixSeconds } from "../fields.ts";
 import { recordEvent } from "../record-event.ts";
+import * as z from "../zod.ts";
 import { requireMeter } from "./meters.ts";
 
 const EventObject = z

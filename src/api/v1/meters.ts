@@ -1,4 +1,3 @@
-import { z } from "@hono/zod-openapi";
 import { LIMITS } from "../../metering/limits.ts";
 import {
   createMeter,
@@ -24,6 +23,7 @@ import { type Answer, type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice, cursorOf, eventName, optional, paging, text, toUnix } from "../fields.ts";
 import { requiredError } from "../input.ts";
+import * as z from "../zod.ts";
 
 const MeterObject = z
   .object({

@@ -1,4 +1,3 @@
-import { z } from "@hono/zod-openapi";
 import { readReportId } from "../../aggregation/error-reports.ts";
 import {
   type ErrorReport,
@@ -13,6 +12,7 @@ import { eventsDatabase } from "../../storage/databases.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { pageLimit, text } from "../fields.ts";
+import * as z from "../zod.ts";
 
 /** The types of event there are: what streams refused, for a meter or for a name without one. */
 const ERROR_REPORT = "v1.billing.meter.error_report_triggered";

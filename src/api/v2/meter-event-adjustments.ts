@@ -1,10 +1,10 @@
-import { z } from "@hono/zod-openapi";
 import { LIMITS } from "../../metering/limits.ts";
 import { ok } from "../../metering/result.ts";
 import { cancelEvent } from "../cancel-event.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { choice, eventName, text } from "../fields.ts";
 import { requiredError } from "../input.ts";
+import * as z from "../zod.ts";
 
 /** The parameters of an adjustment, at both doors. */
 export const adjustmentFields = {

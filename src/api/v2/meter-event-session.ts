@@ -1,8 +1,8 @@
-import { z } from "@hono/zod-openapi";
 import { newId } from "../../metering/identifiers.ts";
 import { ok } from "../../metering/result.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { issueSession } from "../session-tokens.ts";
+import * as z from "../zod.ts";
 
 const MeterEventSession = z
   .object({

@@ -1,9 +1,9 @@
-import { z } from "@hono/zod-openapi";
 import { LIMITS } from "../../metering/limits.ts";
 import { ok } from "../../metering/result.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { requiredError } from "../input.ts";
 import { recordStream } from "../record-stream.ts";
+import * as z from "../zod.ts";
 import { eventFields } from "./meter-events.ts";
 
 const streamEvents = defineEndpoint({

@@ -1,9 +1,9 @@
-import { z } from "@hono/zod-openapi";
 import { LIMITS } from "../../metering/limits.ts";
 import { ok } from "../../metering/result.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { eventName, payload, text } from "../fields.ts";
 import { type RecordedEvent, recordEvent } from "../record-event.ts";
+import * as z from "../zod.ts";
 
 const timestamp = z.iso
   .datetime({ offset: true, error: "it must be an RFC 3339 timestamp." })
