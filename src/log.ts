@@ -1,4 +1,9 @@
-type Fields = Readonly<Record<string, string | number | boolean>>;
+/** What else a line says, under names of its own. */
+type Fields = Readonly<Record<string, string | number | boolean>> & {
+  readonly level?: never;
+  readonly message?: never;
+  readonly error?: never;
+};
 
 /** Says that something failed: one JSON object a line. Never give it a key, a token or a payload. */
 export function logError(message: string, error: unknown, fields: Fields = {}): void {

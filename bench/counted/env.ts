@@ -74,7 +74,10 @@ function countingDatabase(db: D1Database): D1Database {
   const prepare = (sql: string): D1PreparedStatement => countingStatement(db.prepare(sql));
   const batch = async (statements: D1PreparedStatement[]): Promise<D1Result[]> =>
     (await db.batch(statements.map((statement) => originals.get(statement) ?? statement))).map(counted);
-  return replacing(db, (property) => (property === "prepare" ? prepare : property === "batch" ? batch : undefined));
+  // Here a session is the database itself.
+  const methods: Record<string | symbol, unknown> = { prepare, batch, withSession: () => counting };
+  const counting = replacing(db, (property) => methods[property]);
+  return counting;
 }
 
 function countingStatement(statement: D1PreparedStatement): D1PreparedStatement {

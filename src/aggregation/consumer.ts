@@ -62,7 +62,7 @@ function readMessage({ id, body }: Message): Group[] {
   try {
     return decodeMessage(String(body));
   } catch (error) {
-    logError("a message was not read", error, { message: id });
+    logError("a message was not read", error, { queueMessage: id });
     return [];
   }
 }

@@ -18,6 +18,7 @@ import type {
   NewEntry,
   RetrievedEvent,
 } from "./log-entries.ts";
+import { bringForward } from "./log-layout.ts";
 import { type Holder, LogStore, type StoredGroup } from "./log-store.ts";
 import { Sender } from "./sender.ts";
 import { shardNumber } from "./stubs.ts";
@@ -51,6 +52,7 @@ export class EventLog extends DurableObject<Env> {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#shard = shardNumber(ctx.id);
+    ctx.storage.transactionSync(() => bringForward(ctx.storage.sql));
     this.#store = new LogStore(ctx.storage.sql);
     this.#sender = new Sender(env, this.#shard, this.#store);
     void ctx.blockConcurrencyWhile(async () => {

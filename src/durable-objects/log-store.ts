@@ -1,6 +1,7 @@
 import type { Group, GroupKind, LoggedEvent, PackedEntries } from "../metering/groups.ts";
 import { UNIQUENESS_MS } from "../metering/limits.ts";
 import { floorTo, HOUR_MS } from "../metering/windows.ts";
+import { slicesOf, sliceTables } from "./log-layout.ts";
 
 /**
  * The tables of one EventLog shard. They come in slices of time that take turns: dropping a table
@@ -62,11 +63,7 @@ export class LogStore {
 
   /** Reads from disk what is kept in memory: at the start, and after a transaction was rolled back. */
   reload(): void {
-    this.#slices = this.#sql
-      .exec<{ name: string }>("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'groups_*'")
-      .toArray()
-      .map(({ name }) => Number(name.slice("groups_".length)))
-      .sort((a, b) => a - b);
+    this.#slices = slicesOf(this.#sql);
     this.#lastGroupId = this.#newest()?.id ?? 0;
   }
 
@@ -263,7 +260,8 @@ export class LogStore {
       const [row] = this.#sql
         .exec<{ at: number }>(`SELECT at FROM confirmed_${slice} ORDER BY id DESC LIMIT 1`)
         .toArray();
-      if (row !== undefined) return row.at;
+      // Older code noted no time.
+      if (row !== undefined) return row.at || undefined;
     }
     return undefined;
   }
@@ -347,18 +345,7 @@ export class LogStore {
   #openSlice(time: number): number {
     const slice = sliceOf(time);
     if (this.#slices.includes(slice)) return slice;
-    this.#sql.exec(`
-      CREATE TABLE identifiers_${slice} (
-        key TEXT PRIMARY KEY, event_id TEXT NOT NULL, received INTEGER NOT NULL, timestamp INTEGER NOT NULL,
-        key_digest TEXT NOT NULL, report_digest TEXT NOT NULL,
-        cancelled TEXT -- JSON of Cancelled
-      ) WITHOUT ROWID;
-      CREATE TABLE groups_${slice} (
-        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, entry_count INTEGER NOT NULL, confirmed_through INTEGER NOT NULL,
-        entries TEXT NOT NULL
-      );
-      CREATE TABLE confirmed_${slice} (id INTEGER PRIMARY KEY, at INTEGER NOT NULL);
-    `);
+    this.#sql.exec(sliceTables(slice));
     this.#slices.push(slice);
     this.#slices.sort((a, b) => a - b);
     return slice;

@@ -90,7 +90,7 @@ export function decodeMessage(text: string): Group[] {
   const lines = text.split("\n");
   const groups: Group[] = [];
   for (let i = 0; i < lines.length; i += 2) {
-    const { shard, id, kind }: Record<string, unknown> = JSON.parse(lines[i] ?? "");
+    const { shard, id, kind } = readHeader(lines[i] ?? "");
     const entries = lines[i + 1];
     if (!Number.isSafeInteger(shard) || !Number.isSafeInteger(id) || !isGroupKind(kind) || !entries) {
       throw new Error("a message that is not groups of a log");
@@ -98,6 +98,15 @@ export function decodeMessage(text: string): Group[] {
     groups.push({ shard: Number(shard), id: Number(id), kind, entries });
   }
   return groups;
+}
+
+function readHeader(line: string): Record<string, unknown> {
+  try {
+    return JSON.parse(line);
+  } catch {
+    // The parser's own words quote what it was given, and errors go to a log.
+    throw new Error("a message that is not groups of a log");
+  }
 }
 
 const isGroupKind = (kind: unknown): kind is GroupKind => GROUP_KINDS.some((known) => known === kind);

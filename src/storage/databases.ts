@@ -7,3 +7,22 @@ import type { Env } from "../env.ts";
  * it commits a change and its Idempotency-Key in one transaction, and that is on `env.DB`.
  */
 export const eventsDatabase = (env: Env): D1Database => env.DB;
+
+/** What a look-up needs of a database, or of a session with one. */
+export type Queryable = Pick<D1Database, "prepare">;
+
+/**
+ * Looks keys up at the replica nearest to this isolate, and what that does not have at the primary: a
+ * replica may lag by seconds, so what it has is believed, and that there is no such key is the primary's
+ * own word. Without replicas both are the same database.
+ */
+export async function fromReplica<V>(
+  db: D1Database,
+  keys: readonly string[],
+  load: (db: Queryable, keys: readonly string[]) => Promise<Map<string, V>>,
+): Promise<Map<string, V>> {
+  const found = await load(db.withSession("first-unconstrained"), keys);
+  const missing = keys.filter((key) => !found.has(key));
+  if (missing.length === 0) return found;
+  return new Map([...found, ...(await load(db, missing))]);
+}

@@ -1,6 +1,7 @@
 import type { Execution } from "../env.ts";
 import { type Permission, permits, prefixOf } from "../metering/permissions.ts";
 import { withTimeout } from "../timeout.ts";
+import { fromReplica, type Queryable } from "./databases.ts";
 import { hashOf } from "./key-hash.ts";
 import { PositiveCache } from "./positive-cache.ts";
 
@@ -29,10 +30,10 @@ const PATIENCE_MS = 1_000;
 /** The API key of a secret, unless it is malformed, unknown or revoked. A revoked key works on for at most FRESH_MS. */
 export async function findKey(db: D1Database, secret: string, execution: Execution): Promise<ApiKey | undefined> {
   if (!SECRET.test(secret)) return undefined;
-  return cache.get(secret, (secrets) => loadKeys(db, secrets), execution);
+  return cache.get(secret, (secrets) => fromReplica(db, secrets, loadKeys), execution);
 }
 
-async function loadKeys(db: D1Database, secrets: readonly string[]): Promise<Map<string, ApiKey>> {
+async function loadKeys(db: Queryable, secrets: readonly string[]): Promise<Map<string, ApiKey>> {
   const byHash = new Map(secrets.map((secret) => [hashOf(secret), secret]));
   const { results } = await db
     .prepare(VALID_KEYS)
@@ -66,7 +67,7 @@ export async function isKnownUnentitled(
 ): Promise<boolean> {
   try {
     const found = await withTimeout(
-      cacheById.get(id, (ids) => loadKeysById(db, ids), execution),
+      cacheById.get(id, (ids) => fromReplica(db, ids, loadKeysById), execution),
       PATIENCE_MS,
     );
     return found === undefined || found.livemode !== livemode || !permits(found, permission);
@@ -75,7 +76,7 @@ export async function isKnownUnentitled(
   }
 }
 
-async function loadKeysById(db: D1Database, ids: readonly string[]): Promise<Map<string, ApiKey>> {
+async function loadKeysById(db: Queryable, ids: readonly string[]): Promise<Map<string, ApiKey>> {
   const { results } = await db.prepare(VALID_IDS).bind(JSON.stringify(ids)).all<Omit<KeyRow, "hash">>();
   const keys = results.map(toKey).filter((key) => key !== undefined);
   return new Map(keys.map((key) => [key.id, key]));

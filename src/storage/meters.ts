@@ -1,5 +1,6 @@
 import type { Execution } from "../env.ts";
 import { type Aggregation, aggregationOf, type EventTimeWindow, type Formula, type Meter } from "../metering/meters.ts";
+import { fromReplica, type Queryable } from "./databases.ts";
 import { type Cursor, isBackwards, type Page, pageOf } from "./page.ts";
 import { PositiveCache } from "./positive-cache.ts";
 
@@ -66,7 +67,11 @@ export async function findMeterForEvent(
   eventName: string,
   execution: Execution,
 ): Promise<Meter | undefined> {
-  const active = await cache.get(cacheKey(livemode, eventName), (keys) => loadActiveMeters(db, keys), execution);
+  const active = await cache.get(
+    cacheKey(livemode, eventName),
+    (keys) => fromReplica(db, keys, loadActiveMeters),
+    execution,
+  );
   if (active !== undefined) return active;
   const row = await db
     .prepare(ANY_METER_BY_NAME)
@@ -75,7 +80,7 @@ export async function findMeterForEvent(
   return row === null ? undefined : toMeter(row);
 }
 
-async function loadActiveMeters(db: D1Database, keys: readonly string[]): Promise<Map<string, Meter>> {
+async function loadActiveMeters(db: Queryable, keys: readonly string[]): Promise<Map<string, Meter>> {
   const { results } = await db
     .prepare(ACTIVE_METERS)
     .bind(`[${keys.join(",")}]`)

@@ -88,6 +88,7 @@ describe("an event's whole way", () => {
 
 describe("the queue consumer", () => {
   it("acknowledges every message, also unreadable ones and when D1 fails", async () => {
+    const logged = vi.spyOn(console, "error").mockImplementation(() => {});
     vi.spyOn(env.DB, "batch").mockRejectedValue(new Error("D1 is down"));
     const body = encodeMessage([{ shard: 0, id: 1, kind: "events", entries: JSON.stringify(aLoggedEvent()) }]);
     const batch = createMessageBatch("meter-events", [
@@ -99,6 +100,13 @@ describe("the queue consumer", () => {
     await waitOnExecutionContext(execution);
     const { outcome, retryMessages, ackAll } = await getQueueResult(batch, execution);
     expect({ outcome, retryMessages, ackAll }).toEqual({ outcome: "ok", retryMessages: [], ackAll: true });
+    const lines = logged.mock.calls.map(([line]) => JSON.parse(String(line)));
+    expect(lines.map(({ message }) => message)).toEqual([
+      "a message was not read",
+      "groups were not applied; their logs will send them again",
+    ]);
+    // What a message holds is its sender's, not the log's.
+    expect(JSON.stringify(lines)).not.toContain("nonsense");
   });
 });
 

@@ -10,3 +10,6 @@ async function run(script: string): Promise<void> {
 
 await run(schema);
 await run(SEED_LOCAL_KEYS);
+
+// A session is the database itself, as it is without replicas, so that what a test does to one it does to both.
+env.DB.withSession = () => env.DB as unknown as D1DatabaseSession;

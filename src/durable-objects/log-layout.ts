@@ -1,0 +1,56 @@
+/**
+ * The layout of an EventLog's tables, brought forward when an object starts with new code. Only forwards,
+ * and only by what old code can live with: after a rollback it meets the new layout, so a new column has a
+ * default and no column goes away or changes its meaning.
+ *
+ * 1. `identifiers_S`, `groups_S`, `confirmed_S`.
+ * 2. `groups_S.entry_count`, for what waits, and `confirmed_S.at`, for when D1 was last heard of.
+ */
+const STEPS: readonly ((sql: SqlStorage) => void)[] = [
+  // Layout 1 did not note that it was one; its slices are made as they are needed.
+  () => {},
+  (sql) => {
+    for (const slice of slicesOf(sql)) {
+      sql.exec(`
+        ALTER TABLE groups_${slice} ADD COLUMN entry_count INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE confirmed_${slice} ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
+        -- Of the others nobody asks how many entries they have.
+        UPDATE groups_${slice} SET entry_count = json_array_length('[' || entries || ']')
+        WHERE NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = groups_${slice}.id);
+      `);
+    }
+  },
+];
+
+/** Brings an object's tables to the layout of this code. To be run in one transaction, before anything else. */
+export function bringForward(sql: SqlStorage): void {
+  sql.exec("CREATE TABLE IF NOT EXISTS layout (version INTEGER PRIMARY KEY)");
+  const [found] = sql.exec<{ version: number | null }>("SELECT MAX(version) AS version FROM layout").toArray();
+  const version = found?.version ?? 0;
+  // Newer code was here: it left nothing that this code cannot live with.
+  if (version >= STEPS.length) return;
+  for (const step of STEPS.slice(version)) step(sql);
+  sql.exec("INSERT INTO layout (version) VALUES (?)", STEPS.length);
+}
+
+/** The slices that have tables, by the hour in their names. */
+export const slicesOf = (sql: SqlStorage): number[] =>
+  sql
+    .exec<{ name: string }>("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'groups_*'")
+    .toArray()
+    .map(({ name }) => Number(name.slice("groups_".length)))
+    .sort((a, b) => a - b);
+
+/** The tables of a new slice; see LogStore. */
+export const sliceTables = (slice: number): string => `
+  CREATE TABLE identifiers_${slice} (
+    key TEXT PRIMARY KEY, event_id TEXT NOT NULL, received INTEGER NOT NULL, timestamp INTEGER NOT NULL,
+    key_digest TEXT NOT NULL, report_digest TEXT NOT NULL,
+    cancelled TEXT -- JSON of Cancelled
+  ) WITHOUT ROWID;
+  CREATE TABLE groups_${slice} (
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, entry_count INTEGER NOT NULL DEFAULT 0,
+    confirmed_through INTEGER NOT NULL, entries TEXT NOT NULL
+  );
+  CREATE TABLE confirmed_${slice} (id INTEGER PRIMARY KEY, at INTEGER NOT NULL DEFAULT 0);
+`;
