@@ -6,7 +6,7 @@ import { createServer } from "node:net";
 import path from "node:path";
 import { hashOf } from "../src/storage/key-hash.ts";
 import { LOCAL_KEYS, SEED_LOCAL_KEYS } from "./local-keys.ts";
-import { exitOf, root, runWrangler, stateDir, wrangler } from "./wrangler.ts";
+import { exitOf, root, stateDir, wrangler } from "./wrangler.ts";
 
 const port = Number(process.env.PORT ?? 8787);
 const address = `http://127.0.0.1:${port}`;
@@ -28,14 +28,18 @@ async function portIsFree(): Promise<boolean> {
 /** Brings the local database to the schema, and puts the local keys in. */
 async function prepareDatabase(): Promise<void> {
   await mkdir(stateDir, { recursive: true });
-  const sql = (await readFile(path.join(root, "schema.sql"), "utf8")) + SEED_LOCAL_KEYS;
-  const prepared = await preparedMark(sql);
+  const schema = await readFile(path.join(root, "schema.sql"), "utf8");
+  const prepared = await preparedMark(schema + SEED_LOCAL_KEYS);
   if (await prepared.isThere()) return;
-  const script = path.join(stateDir, "prepare.sql");
-  await writeFile(script, sql);
-  const execute = ["d1", "execute", "edgemeter", "--local", "--yes", "--persist-to", stateDir, "--file", script];
-  const { ok, stdout, stderr } = await runWrangler(execute);
-  if (!ok) fail(`the local database could not be prepared.\n${stdout}${stderr}`);
+  // Loaded here, since most starts need none of it.
+  const [{ prepareLocal }, { CommandError }] = await Promise.all([
+    import("./schema/local.ts"),
+    import("./command-error.ts"),
+  ]);
+  await prepareLocal(stateDir, SEED_LOCAL_KEYS).catch((error: unknown) => {
+    if (error instanceof CommandError) fail(error.message);
+    throw error;
+  });
   await prepared.leave();
 }
 
@@ -70,8 +74,8 @@ async function sessionSecret(): Promise<string> {
 async function isReady(server: ChildProcess): Promise<boolean> {
   const deadline = Date.now() + 60_000;
   while (Date.now() < deadline && server.exitCode === null && server.signalCode === null) {
-    const answer = await fetch(`${address}/v1/billing/meters`).catch(() => undefined);
-    if (answer?.status === 401) return true;
+    const answer = await fetch(`${address}/health`).catch(() => undefined);
+    if (answer?.ok) return true;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
   return false;

@@ -3,7 +3,7 @@ import { createDatabase } from "./database.ts";
 import { awaitHealth } from "./health.ts";
 import { describePlan, planOf, stateOf } from "./plan.ts";
 import { createQueue } from "./queue.ts";
-import { applySchema } from "./schema.ts";
+import { applySteps } from "./schema.ts";
 import type { Target } from "./target.ts";
 import { upload } from "./upload.ts";
 import { addressOf } from "./worker.ts";
@@ -31,7 +31,7 @@ export async function deploy(cloudflare: Cloudflare, target: Target, options: De
   if (options.dryRun) return address;
 
   const database = state.database ?? (await createDatabase(cloudflare, target.database, target.region));
-  if (plan.createObjects.length > 0) await applySchema(cloudflare, database);
+  if (plan.schema.length > 0) await applySteps(cloudflare, database, plan.schema);
   for (const queue of plan.createQueues) await createQueue(cloudflare, queue);
   if (plan.upload !== undefined) await upload(target, plan.setSecret);
   await awaitHealth(address, options.patienceMs);

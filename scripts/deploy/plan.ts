@@ -1,7 +1,10 @@
+import { desiredObjects } from "../schema/desired.ts";
+import type { StoredObject } from "../schema/objects.ts";
+import { type Step, stepsTo } from "../schema/steps.ts";
 import type { Cloudflare } from "./cloudflare.ts";
 import { type Database, findDatabase } from "./database.ts";
 import { consumerOf, findQueue, type Queue } from "./queue.ts";
-import { objectsOf, schemaObjects } from "./schema.ts";
+import { objectsOf } from "./schema.ts";
 import type { Target } from "./target.ts";
 import { findWorker, type Worker } from "./worker.ts";
 
@@ -12,7 +15,7 @@ export const SECRET = "SESSION_SECRET";
 export type State = {
   readonly database: Database | undefined;
   /** Its tables and indexes. */
-  readonly objects: readonly string[];
+  readonly objects: readonly StoredObject[];
   readonly queues: readonly Queue[];
   readonly worker: Worker | undefined;
 };
@@ -20,8 +23,8 @@ export type State = {
 /** What is to be done, in this order. */
 export type Plan = {
   readonly createDatabase: boolean;
-  /** Tables and indexes that the database lacks. */
-  readonly createObjects: readonly string[];
+  /** What the database lacks of schema.sql. It is brought forward before any code that knows the new schema. */
+  readonly schema: readonly Step[];
   readonly createQueues: readonly string[];
   readonly setSecret: boolean;
   /** Why the Worker is uploaded; `undefined` when it is as it should be. */
@@ -38,12 +41,12 @@ export async function stateOf(cloudflare: Cloudflare, target: Target): Promise<S
   return { database, objects, worker, queues: queues.filter((queue) => queue !== undefined) };
 }
 
+/** Throws a CommandError when the database cannot be brought to schema.sql by adding to it. */
 export async function planOf(target: Target, state: State): Promise<Plan> {
-  const objects = new Set(state.objects);
   const queues = new Set(state.queues.map(({ queue_name }) => queue_name));
   return {
     createDatabase: state.database === undefined,
-    createObjects: (await schemaObjects()).filter((name) => !objects.has(name)),
+    schema: stepsTo(await desiredObjects(), state.objects),
     createQueues: target.queues.filter((name) => !queues.has(name)),
     setSecret: !state.worker?.secrets.includes(SECRET),
     upload: whyUpload(target, state),
@@ -75,12 +78,18 @@ export function describePlan(target: Target, state: State, plan: Plan): string[]
     ...(movedFrom === undefined
       ? []
       : [`          in ${movedFrom}, not ${target.region}: a database stays where it was made`]),
-    line("tables", plan.createObjects.length === 0, `make ${plan.createObjects.length} tables and indexes`),
+    line("tables", plan.schema.length === 0, `add ${whatIsAdded(plan.schema)}`),
     ...target.queues.map((queue) => line("queue", !plan.createQueues.includes(queue), `make ${queue}`)),
     line("secret", !plan.setSecret, `make a ${SECRET}`),
     `Worker    ${plan.upload === undefined ? "is up to date" : `deploy ${target.worker}: ${plan.upload}`}`,
   ];
 }
+
+/** A first deployment adds more than anybody wants to read. */
+const NAMED = 6;
+
+const whatIsAdded = (steps: readonly Step[]): string =>
+  steps.length > NAMED ? `${steps.length} tables and indexes` : steps.map(({ makes }) => makes).join(", ");
 
 function elsewhere({ region }: Target, { database }: State): string | undefined {
   const actual = database?.running_in_region?.toLowerCase();

@@ -11,7 +11,7 @@ export const LOCAL: Database = ["--local", "--persist-to", stateDir];
 
 /** The database of the deployment, or of an environment of it. Throws a CommandError when wrangler.toml has no such. */
 export async function remote(env: string | undefined): Promise<Database> {
-  if (env === undefined) return ["--remote"];
+  if (env === undefined || env === "") return ["--remote"];
   const { experimental_readRawConfig: readRawConfig } = await import("wrangler");
   const { rawConfig } = readRawConfig({ config: path.join(root, "wrangler.toml") });
   // wrangler itself would only warn, and take the top level's database for it.

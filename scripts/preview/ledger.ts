@@ -29,7 +29,7 @@ export async function readLedger(
 ): Promise<Ledger | undefined> {
   const objects = await objectsOf(cloudflare, database);
   if (objects.length === 0) return undefined;
-  const isMarked = objects.includes(`table ${TABLE}`);
+  const isMarked = objects.some(({ type, name }) => type === "table" && name === TABLE);
   const [rows = []] = isMarked ? await query(cloudflare, database, `SELECT kind, name FROM ${TABLE}`) : [];
   const noted = Rows.parse(rows);
   if (noted.length === 0 && isMarked && objects.length === 1) return undefined;

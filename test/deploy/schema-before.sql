@@ -1,0 +1,114 @@
+-- The whole D1 schema. Every statement can run again on a database that has it already.
+
+-- API keys. Written by whoever hands out keys, read (and cached) by every request.
+-- A key itself is never stored, only its SHA-256 in hex; its mode is in its prefix.
+CREATE TABLE IF NOT EXISTS api_keys (
+  hash TEXT PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL,
+  livemode INTEGER NOT NULL,
+  created INTEGER NOT NULL, -- ms
+  revoked_at INTEGER -- ms; NULL while the key works
+) WITHOUT ROWID;
+
+-- Meters. Written by /v1/billing/meters, read (and cached) by every event. Never deleted.
+CREATE TABLE IF NOT EXISTS meters (
+  id TEXT PRIMARY KEY, -- sorts by creation, so lists page by it
+  livemode INTEGER NOT NULL,
+  event_name TEXT NOT NULL,
+  display_name TEXT NOT NULL,
+  formula TEXT NOT NULL, -- 'count', 'last', 'sum'
+  event_time_window TEXT, -- 'day', 'hour' or NULL
+  customer_key TEXT NOT NULL,
+  value_key TEXT NOT NULL,
+  status TEXT NOT NULL, -- 'active', 'inactive'
+  created INTEGER NOT NULL, -- ms
+  updated INTEGER NOT NULL, -- ms
+  deactivated_at INTEGER -- ms
+) WITHOUT ROWID;
+
+-- One active meter per event name and mode; inactive ones give their name up.
+CREATE UNIQUE INDEX IF NOT EXISTS active_meters ON meters (livemode, event_name) WHERE status = 'active';
+
+-- For archived_meter: the meters that ever had a name.
+CREATE INDEX IF NOT EXISTS meters_by_name ON meters (livemode, event_name);
+
+-- First answers to POSTs with an Idempotency-Key, except events, which the log remembers.
+-- Written in the same transaction as the change they answer, read by retries, deleted after a day
+-- by the scheduled handler.
+CREATE TABLE IF NOT EXISTS idempotency_keys (
+  livemode INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  request TEXT NOT NULL, -- digest of method, path and body
+  response TEXT NOT NULL, -- the body that was answered with 200
+  created INTEGER NOT NULL, -- ms
+  PRIMARY KEY (livemode, key)
+) WITHOUT ROWID;
+
+-- Accepted events. Written by the aggregator alone, in one transaction with the summaries;
+-- read by summaries where a range cuts through an hour. The mode is the meter's.
+-- The key clusters what is read together, so no secondary index is paid for.
+CREATE TABLE IF NOT EXISTS events (
+  meter TEXT NOT NULL,
+  customer TEXT NOT NULL,
+  timestamp INTEGER NOT NULL, -- ms
+  id TEXT NOT NULL,
+  identifier TEXT NOT NULL,
+  value INTEGER NOT NULL,
+  received INTEGER NOT NULL, -- ms
+  dimensions TEXT, -- JSON: the payload without customer and value
+  cancelled INTEGER, -- ms; NULL while it counts. A cancellation that comes first brings its event along
+  PRIMARY KEY (meter, customer, timestamp, id)
+) WITHOUT ROWID;
+
+-- Counts and sums per UTC hour of meters that add up (`sum`, `count`). Written by the aggregator,
+-- read by summaries. The sum is high * 1,000,000,000 + low; see src/metering/values.ts.
+CREATE TABLE IF NOT EXISTS hourly_summaries (
+  meter TEXT NOT NULL,
+  customer TEXT NOT NULL,
+  hour INTEGER NOT NULL, -- start, ms
+  count INTEGER NOT NULL,
+  sum_high INTEGER NOT NULL,
+  sum_low INTEGER NOT NULL,
+  PRIMARY KEY (meter, customer, hour)
+) WITHOUT ROWID;
+
+-- The one event that stands for its UTC window, for meters that keep one: the latest by timestamp
+-- (`last`), or the last received (event time windows). Written by the aggregator, read by summaries.
+CREATE TABLE IF NOT EXISTS window_survivors (
+  meter TEXT NOT NULL,
+  customer TEXT NOT NULL,
+  window_start INTEGER NOT NULL, -- ms
+  rank INTEGER NOT NULL, -- what the window keeps the greatest of, before receipt order: timestamp or received, ms
+  timestamp INTEGER NOT NULL, -- ms
+  received INTEGER NOT NULL, -- ms
+  id TEXT NOT NULL,
+  value INTEGER NOT NULL,
+  PRIMARY KEY (meter, customer, window_start)
+) WITHOUT ROWID;
+
+-- Events of streams that were refused. Written by the aggregator, read by /v2/core/events, deleted by
+-- the scheduled handler 30 days after their report was created. The key is the rejected event's own,
+-- without its report: which report that is depends on when it arrives, so a redelivered row would
+-- have another one, and must change nothing.
+CREATE TABLE IF NOT EXISTS rejections (
+  id TEXT PRIMARY KEY,
+  livemode INTEGER NOT NULL,
+  meter TEXT, -- NULL when there is no meter of the name
+  code TEXT NOT NULL,
+  message TEXT NOT NULL,
+  identifier TEXT NOT NULL,
+  received INTEGER NOT NULL, -- ms; all of one report are of the same 10 seconds
+  report TEXT NOT NULL -- id; sorts by mode and creation. See src/aggregation/error-reports.ts
+) WITHOUT ROWID;
+
+-- Reports are listed, counted and deleted by this index alone. It is a second row to pay for per
+-- rejected event, which is rare beside accepted ones.
+CREATE INDEX IF NOT EXISTS rejections_by_report ON rejections (report, meter, code, received);
+
+-- What a deployment may not change while there is data, recorded by the first isolate that starts.
+-- Read once by every isolate.
+CREATE TABLE IF NOT EXISTS deployment (
+  name TEXT PRIMARY KEY, -- 'event_log_shards'
+  value TEXT NOT NULL
+) WITHOUT ROWID;

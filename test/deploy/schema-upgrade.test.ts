@@ -1,0 +1,110 @@
+// A new version's deployment, and its `npm start`, on the database of the version before.
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { command } from "../support/node/cloudflare/command.ts";
+import { changesOf } from "../support/node/cloudflare/inspect.ts";
+import { type FakeCloudflare, startCloudflare } from "../support/node/cloudflare/server.ts";
+import { npmRun } from "../support/node/npm-run.ts";
+import { freePort, newStateDir, removeStateDir, startServer } from "../support/node/server.ts";
+
+const PATIENCE_MS = 120_000;
+
+const BEFORE = await readFile(path.join(import.meta.dirname, "schema-before.sql"), "utf8");
+
+const A_KEY = "INSERT INTO api_keys (hash, id, name, livemode, created) VALUES ('h', 'key_1', 'before', 1, 5);";
+
+/** A schema that schema.sql cannot be reached from by adding. */
+const OTHER = BEFORE.replace("value INTEGER NOT NULL,", "value TEXT,");
+
+describe("npm run deploy", () => {
+  let cloudflare: FakeCloudflare;
+  let folder: string;
+  beforeAll(async () => {
+    cloudflare = await startCloudflare();
+    folder = await mkdtemp(path.join(tmpdir(), "edgemeter-upgrade-"));
+  });
+  beforeEach(() => {
+    for (const things of Object.values(cloudflare.account)) things.clear();
+    cloudflare.begin(undefined);
+  });
+  afterAll(async () => {
+    await cloudflare.stop();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  /** Gives the account a database of before. */
+  function plant(sql: string): DatabaseSync {
+    const database = new DatabaseSync(":memory:");
+    database.exec(sql);
+    const uuid = "00000000-0000-4000-8000-999999999999";
+    cloudflare.account.databases.set("edgemeter", { uuid, name: "edgemeter", location: undefined, sql: database });
+    return database;
+  }
+
+  const deploy = () =>
+    command(cloudflare, folder, "deploy", ["--url", cloudflare.addressOf("edgemeter"), "--wait", "20"]);
+
+  test("adds what is missing before any code that needs it, and keeps the rows", { timeout: PATIENCE_MS }, async () => {
+    const database = plant(BEFORE + A_KEY);
+    const { code, stdout } = await deploy();
+    expect({ code, stdout }).toEqual({
+      code: 0,
+      stdout: expect.stringContaining("tables    add column api_keys.permission, table dead_letters, table audits\n"),
+    });
+    const changes = changesOf(cloudflare);
+    expect(changes[0]).toBe("POST /d1/database/ID/query");
+    expect(changes.indexOf("PUT /workers/scripts/edgemeter")).toBeGreaterThan(0);
+    expect(database.prepare("SELECT id, permission FROM api_keys").all()).toEqual([{ id: "key_1", permission: null }]);
+    expect(database.prepare("SELECT * FROM dead_letters, audits").all()).toEqual([]);
+  });
+
+  test("refuses what is no addition before anything is touched", { timeout: PATIENCE_MS }, async () => {
+    const database = plant(OTHER + A_KEY);
+    const { code, stderr } = await deploy();
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: expect.stringContaining("column events.value is 'value TEXT', not 'value INTEGER NOT NULL'"),
+    });
+    expect(changesOf(cloudflare)).toEqual([]);
+    expect(database.prepare("SELECT name FROM sqlite_master WHERE name = 'dead_letters'").all()).toEqual([]);
+  });
+});
+
+describe("npm start", () => {
+  let stateDir: string;
+  beforeEach(async () => {
+    stateDir = await newStateDir();
+    return () => removeStateDir(stateDir);
+  });
+
+  /** Prepares the local database as the version before did, with the mark that it left. */
+  async function plant(sql: string): Promise<void> {
+    const { runWrangler } = await import("../../scripts/wrangler.ts");
+    const script = path.join(stateDir, "before.sql");
+    await writeFile(script, sql);
+    const execute = ["d1", "execute", "DB", "--local", "--yes", "--persist-to", stateDir, "--file", script];
+    expect(await runWrangler(execute)).toMatchObject({ ok: true });
+    await mkdir(path.join(stateDir, "v3/d1"), { recursive: true });
+    await writeFile(path.join(stateDir, "v3/d1/prepared"), "the mark of another version");
+  }
+
+  test("brings the data of the version before forward", { timeout: PATIENCE_MS }, async () => {
+    await plant(BEFORE + A_KEY);
+    const server = await startServer(stateDir);
+    await server.stop();
+    const { code, stdout } = await npmRun("keys", ["list"], { STATE_DIR: stateDir });
+    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining("key_1") });
+  });
+
+  test("does not start on data that it cannot bring forward, and says why", { timeout: PATIENCE_MS }, async () => {
+    await plant(OTHER + A_KEY);
+    const { code, stderr } = await npmRun("start", [], { STATE_DIR: stateDir, PORT: String(await freePort()) });
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: expect.stringContaining("column events.value is 'value TEXT'"),
+    });
+  });
+});
