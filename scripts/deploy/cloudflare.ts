@@ -14,6 +14,7 @@ export type Cloudflare = {
   /** Reads what may not be there: `undefined` when Cloudflare says that it is not. */
   readonly find: <T>(path: string, result: z.ZodType<T>) => Promise<T | undefined>;
   readonly post: <T>(path: string, body: object, result: z.ZodType<T>) => Promise<T>;
+  readonly put: <T>(path: string, body: object, result: z.ZodType<T>) => Promise<T>;
   /** Deletes what may not be there any more. */
   readonly remove: (path: string) => Promise<void>;
 };
@@ -34,14 +35,16 @@ export async function connect(configured: string | undefined): Promise<Cloudflar
   const who = await credentials();
   const account = process.env.CLOUDFLARE_ACCOUNT_ID ?? configured ?? accountOf(await read(who, "/accounts", Accounts));
   const below = (path: string): string => `/accounts/${account}${path}`;
+  const write = async <T>(method: "POST" | "PUT", path: string, body: object, result: z.ZodType<T>): Promise<T> => {
+    const answer = await ask(who, method, below(path), body);
+    if (!answer.success) throw refused(method, path, answer);
+    return understood(method, path, answer, result);
+  };
   return {
     account,
     find: (path, result) => read(who, below(path), result.optional()),
-    post: async (path, body, result) => {
-      const answer = await ask(who, "POST", below(path), body);
-      if (!answer.success) throw refused("POST", path, answer);
-      return understood("POST", path, answer, result);
-    },
+    post: (path, body, result) => write("POST", path, body, result),
+    put: (path, body, result) => write("PUT", path, body, result),
     remove: async (path) => {
       const answer = await ask(who, "DELETE", below(path));
       if (!answer.success && answer.status !== 404) throw refused("DELETE", path, answer);

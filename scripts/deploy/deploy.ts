@@ -1,5 +1,5 @@
 import type { Cloudflare } from "./cloudflare.ts";
-import { createDatabase } from "./database.ts";
+import { createDatabase, replicate } from "./database.ts";
 import { awaitHealth } from "./health.ts";
 import { describePlan, planOf, stateOf } from "./plan.ts";
 import { createQueue } from "./queue.ts";
@@ -31,6 +31,7 @@ export async function deploy(cloudflare: Cloudflare, target: Target, options: De
   if (options.dryRun) return address;
 
   const database = state.database ?? (await createDatabase(cloudflare, target.database, target.region));
+  if (plan.replicate) await replicate(cloudflare, database);
   if (plan.schema.length > 0) await applySteps(cloudflare, database, plan.schema);
   for (const queue of plan.createQueues) await createQueue(cloudflare, queue);
   if (plan.upload !== undefined) await upload(target, plan.setSecret);

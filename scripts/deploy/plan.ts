@@ -2,7 +2,7 @@ import { desiredObjects } from "../schema/desired.ts";
 import type { StoredObject } from "../schema/objects.ts";
 import { type Step, stepsTo } from "../schema/steps.ts";
 import type { Cloudflare } from "./cloudflare.ts";
-import { type Database, findDatabase } from "./database.ts";
+import { type Database, findDatabase, isReplicated } from "./database.ts";
 import { consumerOf, findQueue, type Queue } from "./queue.ts";
 import { objectsOf } from "./schema.ts";
 import type { Target } from "./target.ts";
@@ -23,6 +23,8 @@ export type State = {
 /** What is to be done, in this order. */
 export type Plan = {
   readonly createDatabase: boolean;
+  /** Have Cloudflare keep read replicas of the database. */
+  readonly replicate: boolean;
   /** What the database lacks of schema.sql. It is brought forward before any code that knows the new schema. */
   readonly schema: readonly Step[];
   readonly createQueues: readonly string[];
@@ -46,6 +48,7 @@ export async function planOf(target: Target, state: State): Promise<Plan> {
   const queues = new Set(state.queues.map(({ queue_name }) => queue_name));
   return {
     createDatabase: state.database === undefined,
+    replicate: state.database === undefined || !isReplicated(state.database),
     schema: stepsTo(await desiredObjects(), state.objects),
     createQueues: target.queues.filter((name) => !queues.has(name)),
     setSecret: !state.worker?.secrets.includes(SECRET),
@@ -78,6 +81,7 @@ export function describePlan(target: Target, state: State, plan: Plan): string[]
     ...(movedFrom === undefined
       ? []
       : [`          in ${movedFrom}, not ${target.region}: a database stays where it was made`]),
+    line("replicas", !plan.replicate, "have them kept, of keys and meters for the edge"),
     line("tables", plan.schema.length === 0, `add ${whatIsAdded(plan.schema)}`),
     ...target.queues.map((queue) => line("queue", !plan.createQueues.includes(queue), `make ${queue}`)),
     line("secret", !plan.setSecret, `make a ${SECRET}`),

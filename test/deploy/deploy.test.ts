@@ -42,6 +42,7 @@ async function deploy(worker: string, ...args: string[]): Promise<NpmRun> {
 /** What a first deployment makes, in its order: nothing runs without what it needs. */
 const firstDeployment = (worker: string): string[] => [
   "POST /d1/database",
+  "PUT /d1/database/ID",
   "POST /d1/database/ID/query",
   "POST /queues",
   `PUT /workers/scripts/${worker}`,
@@ -61,6 +62,7 @@ describe("a first deployment", () => {
 
   test("binds the Worker to its own database, queue and classes, and gives it a secret", () => {
     const { workers, databases, queues } = cloudflare.account;
+    expect(databases.get("edgemeter")?.replicated).toBe(true);
     expect(bindingsOf(cloudflare.account, "edgemeter")).toMatchObject({
       DB: { type: "d1", id: databases.get("edgemeter")?.uuid },
       EVENT_QUEUE: { type: "queue", queue_name: "meter-events" },

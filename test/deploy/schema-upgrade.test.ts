@@ -40,7 +40,10 @@ describe("npm run deploy", () => {
     const database = new DatabaseSync(":memory:");
     database.exec(sql);
     const uuid = "00000000-0000-4000-8000-999999999999";
-    cloudflare.account.databases.set("edgemeter", { uuid, name: "edgemeter", location: undefined, sql: database });
+    cloudflare.account.databases.set("edgemeter", {
+      ...{ uuid, name: "edgemeter" },
+      ...{ location: undefined, replicated: true, sql: database },
+    });
     return database;
   }
 

@@ -26,6 +26,8 @@ export type Database = {
   readonly uuid: string;
   readonly name: string;
   readonly location: string | undefined;
+  /** Whether it has read replicas. */
+  replicated: boolean;
   readonly sql: DatabaseSync;
 };
 

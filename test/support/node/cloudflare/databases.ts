@@ -14,8 +14,20 @@ export const DATABASE_ROUTES: readonly Route[] = [
       if (typeof name !== "string") throw new ApiFailure(400, 7400, "name is required");
       if (account.databases.has(name)) throw new ApiFailure(400, 7502, "A database with that name already exists");
       const location = typeof hint === "string" ? hint : undefined;
-      const database: Database = { uuid: newId(), name, location, sql: new DatabaseSync(":memory:") };
+      const sql = new DatabaseSync(":memory:");
+      const database: Database = { uuid: newId(), name, location, replicated: false, sql };
       account.databases.set(name, database);
+      return described(database);
+    },
+  ],
+  [
+    "PUT",
+    "/d1/database/*",
+    ({ account, params, json }) => {
+      const database = databaseOf(account, params[0]);
+      const { read_replication: replication } = json();
+      if (JSON.stringify(replication) !== '{"mode":"auto"}') throw new ApiFailure(400, 7400, "an unknown setting");
+      database.replicated = true;
       return described(database);
     },
   ],
@@ -34,9 +46,10 @@ export const DATABASE_ROUTES: readonly Route[] = [
   ],
 ];
 
-const described = ({ uuid, name, location }: Database): object => ({
+const described = ({ uuid, name, location, replicated }: Database): object => ({
   uuid,
   name,
+  read_replication: { mode: replicated ? "auto" : "disabled" },
   running_in_region: location?.toUpperCase(),
 });
 
