@@ -9,6 +9,7 @@ import {
   type LoggedRejection,
 } from "../metering/groups.ts";
 import { UNIQUENESS_MS } from "../metering/limits.ts";
+import type { Holder } from "./identifiers.ts";
 import type {
   AppendOutcome,
   CancelOutcome,
@@ -19,7 +20,7 @@ import type {
   RetrievedEvent,
 } from "./log-entries.ts";
 import { bringForward } from "./log-layout.ts";
-import { type Holder, LogStore, type StoredGroup } from "./log-store.ts";
+import { LogStore, type StoredGroup } from "./log-store.ts";
 import { Sender } from "./sender.ts";
 import { shardNumber } from "./stubs.ts";
 

@@ -1,6 +1,7 @@
 import type { Group, GroupKind, LoggedEvent, PackedEntries } from "../metering/groups.ts";
 import { UNIQUENESS_MS } from "../metering/limits.ts";
 import { floorTo, HOUR_MS } from "../metering/windows.ts";
+import { type Accepted, type Cancelled, findLastIn, type Holder, insertInto, markCancelled } from "./identifiers.ts";
 import { slicesOf, sliceTables } from "./log-layout.ts";
 
 /**
@@ -21,32 +22,6 @@ const IDS_PER_MS = 1_000;
 
 /** Groups that are read at a time. Each may have the size of a message, and a send takes two of those. */
 const GROUPS_PER_READ = 5;
-
-/** What the log remembers of an accepted event. Times in ms. */
-export type Accepted = {
-  readonly eventId: string;
-  readonly received: number;
-  readonly timestamp: number;
-  /** Digest of the Idempotency-Key it came with, or "". */
-  readonly keyDigest: string;
-  readonly reportDigest: string;
-};
-
-/** The cancellation of an event: the adjustment's id, and when (ms). */
-export type Cancelled = { readonly id: string; readonly at: number };
-
-/** Who holds an identifier. */
-export type Holder = Accepted & { readonly cancelled: Cancelled | undefined };
-
-type HolderRow = {
-  key: string;
-  event_id: string;
-  received: number;
-  timestamp: number;
-  key_digest: string;
-  report_digest: string;
-  cancelled: string | null;
-};
 
 export type StoredGroup = Omit<Group, "shard">;
 
@@ -74,46 +49,19 @@ export class LogStore {
 
   /** Who held unique keys last, as far as the slices remember; after 24 hours they are free again. */
   findLast(keys: readonly string[]): Map<string, Holder> {
-    const found = new Map<string, Holder>();
-    let missing = keys;
-    for (const slice of this.#slices.toReversed()) {
-      if (missing.length === 0) break;
-      const rows = this.#sql.exec<HolderRow>(
-        `SELECT key, event_id, received, timestamp, key_digest, report_digest, cancelled
-         FROM identifiers_${slice} WHERE key IN (SELECT value FROM json_each(?))`,
-        JSON.stringify(missing),
-      );
-      for (const row of rows.toArray()) found.set(row.key, toHolder(row));
-      missing = missing.filter((key) => !found.has(key));
-    }
-    return found;
+    return findLastIn(this.#sql, this.#slices.toReversed(), keys);
   }
 
   /** Remembers who holds unique keys, all received at the same time. One row each. */
   remember(accepted: readonly (Accepted & { readonly key: string })[]): void {
     const [first] = accepted;
     if (first === undefined) return;
-    this.#sql.exec(
-      `INSERT INTO identifiers_${this.#openSlice(first.received)}
-         (key, event_id, received, timestamp, key_digest, report_digest)
-       SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
-       FROM json_each(?)`,
-      JSON.stringify(
-        accepted.map(({ key, eventId, received, timestamp, keyDigest, reportDigest }) => [
-          ...[key, eventId, received],
-          ...[timestamp, keyDigest, reportDigest],
-        ]),
-      ),
-    );
+    insertInto(this.#sql, this.#openSlice(first.received), accepted);
   }
 
   /** Notes that an event was cancelled. One row. */
   cancel(key: string, { received }: Accepted, cancelled: Cancelled): void {
-    this.#sql.exec(
-      `UPDATE identifiers_${sliceOf(received)} SET cancelled = ? WHERE key = ?`,
-      JSON.stringify(cancelled),
-      key,
-    );
+    markCancelled(this.#sql, sliceOf(received), key, cancelled);
   }
 
   /** An event with all that was logged of it, and the group it is in. */
@@ -354,15 +302,6 @@ export class LogStore {
 
 /** The slice that holds a time (ms), named by its first hour since 1970. */
 const sliceOf = (time: number): number => floorTo(Math.floor(time), SLICE_MS) / HOUR_MS;
-
-const toHolder = (row: HolderRow): Holder => ({
-  eventId: row.event_id,
-  received: row.received,
-  timestamp: row.timestamp,
-  keyDigest: row.key_digest,
-  reportDigest: row.report_digest,
-  cancelled: row.cancelled === null ? undefined : JSON.parse(row.cancelled),
-});
 
 /** When a group was received (ms), by its id. */
 const receivedAt = (id: number): number => Math.floor(id / IDS_PER_MS);
