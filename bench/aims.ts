@@ -10,7 +10,7 @@ export type Aim = {
   readonly bound: number;
 };
 
-export const AIMS: readonly Aim[] = [
+const AIMS: readonly Aim[] = [
   {
     name: "sync events/s ÷ bare Durable Object round trips/s",
     figure: "sync-by-echo",

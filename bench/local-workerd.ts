@@ -50,7 +50,7 @@ export type LocalWorkerd = {
 };
 
 /** Starts these Workers. */
-export async function startWorkerd(specs: readonly WorkerSpec[]): Promise<LocalWorkerd> {
+async function startWorkerd(specs: readonly WorkerSpec[]): Promise<LocalWorkerd> {
   const folder = await mkdtemp(path.join(tmpdir(), "edgemeter-bench-"));
   const remove = (): void => rmSync(folder, { recursive: true, force: true });
   process.once("exit", remove);

@@ -25,7 +25,7 @@ export const hostOf = (worker: Pick<WorkerSpec, "name">): string => `${worker.na
 let made = 0;
 
 /** An event of the next customer in turn, with an identifier of its own. */
-export function nextEvent(customers: number = CUSTOMERS): object {
+function nextEvent(customers: number = CUSTOMERS): object {
   const n = made++;
   return {
     event_name: EVENT_NAME,

@@ -28,7 +28,7 @@ const Answer = z.object({
 type Answer = { readonly status: number } & z.output<typeof Answer>;
 
 /** Read where wrangler reads it, so that both ask the same. */
-export const apiAddress = (): string => process.env.CLOUDFLARE_API_BASE_URL ?? "https://api.cloudflare.com/client/v4";
+const apiAddress = (): string => process.env.CLOUDFLARE_API_BASE_URL ?? "https://api.cloudflare.com/client/v4";
 
 /** As whom wrangler is, on the account that it would take. `configured` is wrangler.toml's account, if it has one. */
 export async function connect(configured: string | undefined): Promise<Cloudflare> {

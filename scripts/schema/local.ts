@@ -11,7 +11,7 @@ import { stepsTo } from "./steps.ts";
 const Executed = z.tuple([z.object({ results: z.array(z.unknown()) })]);
 
 /** Where a local server's databases lie in its folder. */
-export const databasesIn = (stateDir: string): string => path.join(stateDir, "v3/d1");
+const databasesIn = (stateDir: string): string => path.join(stateDir, "v3/d1");
 
 /**
  * Brings the database of a local server to schema.sql, and runs `more` after it. Throws a CommandError

@@ -4,10 +4,10 @@ import { describe, expect, it, vi } from "vitest";
 import { auditLog } from "../../src/auditing/audit-log.ts";
 import { eventLog } from "../../src/durable-objects/stubs.ts";
 import { DAY_MS } from "../../src/metering/windows.ts";
-import { unique } from "../support/builders.ts";
 import {
   addToHour,
   aStoredMeter,
+  cancel,
   holdQueueAndClock,
   lose,
   sent,
@@ -75,13 +75,7 @@ describe("comparing the log with D1", () => {
     const meter = await aStoredMeter();
     const { shard, log, events } = await tenEvents(meter);
     const [event] = events;
-    await log.cancel({
-      key: event?.key ?? "",
-      id: unique("adjustment"),
-      meters: [meter.id],
-      keyDigest: "",
-      requestDigest: "",
-    });
+    await cancel(log, event, meter);
     await settle(log);
     expect(await totalOf(meter)).toBe(225n);
     await sql("UPDATE events SET cancelled = NULL WHERE meter = ?", meter.id);
@@ -95,13 +89,7 @@ describe("comparing the log with D1", () => {
     const meter = await aStoredMeter();
     const { shard, log, events } = await tenEvents(meter);
     const [event] = events;
-    await log.cancel({
-      key: event?.key ?? "",
-      id: unique("adjustment"),
-      meters: [meter.id],
-      keyDigest: "",
-      requestDigest: "",
-    });
+    await cancel(log, event, meter);
     await settle(log);
     await sql("DELETE FROM events WHERE meter = ? AND identifier = ?", meter.id, event?.identifier);
     await auditShard(shard);

@@ -5,8 +5,7 @@ import { auditStep, type Cursor, writeCursor } from "../../src/auditing/full-aud
 import { auditSome } from "../../src/auditing/scheduled.ts";
 import { eventLog } from "../../src/durable-objects/stubs.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS } from "../../src/metering/windows.ts";
-import { unique } from "../support/builders.ts";
-import { aStoredMeter, holdQueueAndClock, lose, settle, sql, tenEvents, totalOf } from "./audit-support.ts";
+import { aStoredMeter, cancel, holdQueueAndClock, lose, settle, sql, tenEvents, totalOf } from "./audit-support.ts";
 import { aNewEvent, answerOf, aShard, FUTURE } from "./support.ts";
 
 holdQueueAndClock();
@@ -161,13 +160,7 @@ describe("the operator's calls", () => {
     const { log, events } = await tenEvents(meter, { shard: 2, log: eventLog(env, 2) });
     vi.setSystemTime(FUTURE + HOUR_MS);
     await tenEvents(meter, { shard: 2, log });
-    await log.cancel({
-      key: events[0]?.key ?? "",
-      id: unique("adjustment"),
-      meters: [meter.id],
-      keyDigest: "",
-      requestDigest: "",
-    });
+    await cancel(log, events[0], meter);
     await settle(log);
     const truth = await totalOf(meter);
     for (const table of ["events", "hourly_summaries"]) await sql(`DELETE FROM ${table} WHERE meter = ?`, meter.id);

@@ -88,3 +88,13 @@ export const addToHour = (meter: Meter, event: NewEvent | undefined, count: 1 | 
     meter.id,
     floorTo(event?.event.timestamp ?? 0, HOUR_MS),
   );
+
+/** Cancels an event of a meter in its log. */
+export const cancel = (log: DurableObjectStub<EventLog>, event: NewEvent | undefined, meter: Meter) =>
+  log.cancel({
+    key: event?.key ?? "",
+    id: unique("adjustment"),
+    meters: [meter.id],
+    keyDigest: "",
+    requestDigest: "",
+  });
