@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
   key TEXT NOT NULL,
   request TEXT NOT NULL, -- digest of method, path and body
   response TEXT NOT NULL, -- the body that was answered with 200
+  token TEXT NOT NULL, -- of the request that it answered: its id without `req_`
   created INTEGER NOT NULL, -- ms
   PRIMARY KEY (livemode, key)
 ) WITHOUT ROWID;
@@ -83,10 +84,9 @@ CREATE TABLE IF NOT EXISTS window_survivors (
   meter TEXT NOT NULL,
   customer TEXT NOT NULL,
   window_start INTEGER NOT NULL, -- ms
-  rank INTEGER NOT NULL, -- what the window keeps the greatest of, before receipt order: timestamp or received, ms
+  rank INTEGER NOT NULL, -- what the window keeps the greatest of, before receipt order: the timestamp (ms) for `last`, else 0
   timestamp INTEGER NOT NULL, -- ms
-  received INTEGER NOT NULL, -- ms
-  id TEXT NOT NULL,
+  id TEXT NOT NULL, -- ids sort in receipt order
   value INTEGER NOT NULL,
   PRIMARY KEY (meter, customer, window_start)
 ) WITHOUT ROWID;

@@ -11,6 +11,7 @@ const Settings = z.object({
   EVENT_LOG_SHARDS: count(1, 1_000),
   LOCATION_HINT: z.enum(["", "wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"]),
   CONFLICT_WAIT_MS: count(0, 10_000),
+  RETRY_WAIT_MS: count(0, 10_000),
   GROUP_COMMIT_MS: count(0, 1_000),
   SEND_DELAY_MS: count(0, 60_000),
   RESEND_AFTER_MS: count(1, 3_600_000),

@@ -33,7 +33,6 @@ const INCOMING = `
       item.value ->> 'timestamp' AS timestamp,
       item.value ->> 'id' AS id,
       item.value ->> 'value' AS value,
-      item.value ->> 'received' AS received,
       item.value ->> 'aggregation' AS aggregation
     FROM ${ITEMS}
     WHERE NOT EXISTS (
@@ -65,34 +64,32 @@ export const WINDOW_LENGTH = "IIF(aggregation = 'last_received_of_day', 86400000
 /** The start of the window (ms) that an event is in. */
 export const WINDOW_START = `timestamp - timestamp % ${WINDOW_LENGTH}`;
 
-/** What a window keeps the greatest of, before receipt order. */
-export const RANK = "IIF(aggregation = 'latest_of_hour', timestamp, received)";
+/** What a window keeps the greatest of, before receipt order: the timestamp, or nothing where receipt alone decides. */
+export const RANK = "IIF(aggregation = 'latest_of_hour', timestamp, 0)";
 
-/** A window keeps the first of these: the greatest (rank, received, id), whatever the order of arrival. */
-export const SURVIVOR_ORDER = `${RANK} DESC, received DESC, id DESC`;
+/** A window keeps the first of these: the greatest (rank, id), whatever the order of arrival. Ids sort in receipt order. */
+export const SURVIVOR_ORDER = `${RANK} DESC, id DESC`;
 
 /** Between what comes and what a window has already the same order decides, in its last condition. */
 export const KEEP_WINDOW_SURVIVORS = `
   WITH ${INCOMING},
   ordered AS (
     SELECT
-      meter, customer, ${WINDOW_START} AS window_start, ${RANK} AS rank, timestamp, received, id, value,
+      meter, customer, ${WINDOW_START} AS window_start, ${RANK} AS rank, timestamp, id, value,
       ROW_NUMBER() OVER (PARTITION BY meter, customer, ${WINDOW_START} ORDER BY ${SURVIVOR_ORDER}) AS place
     FROM incoming
     WHERE aggregation <> 'additive'
   )
-  INSERT INTO window_survivors (meter, customer, window_start, rank, timestamp, received, id, value)
-  SELECT meter, customer, window_start, rank, timestamp, received, id, value
+  INSERT INTO window_survivors (meter, customer, window_start, rank, timestamp, id, value)
+  SELECT meter, customer, window_start, rank, timestamp, id, value
   FROM ordered
   WHERE place = 1
   ON CONFLICT (meter, customer, window_start) DO UPDATE SET
     rank = excluded.rank,
     timestamp = excluded.timestamp,
-    received = excluded.received,
     id = excluded.id,
     value = excluded.value
-  WHERE (excluded.rank, excluded.received, excluded.id)
-      > (window_survivors.rank, window_survivors.received, window_survivors.id)`;
+  WHERE (excluded.rank, excluded.id) > (window_survivors.rank, window_survivors.id)`;
 
 export const INSERT_EVENTS = `
   INSERT INTO events (${EVENT_COLUMNS})
@@ -159,13 +156,13 @@ export const RESTORE_WINDOW_SURVIVORS = `
   ),
   left_over AS (
     SELECT
-      meter, customer, window_start, ${RANK} AS rank, timestamp, received, id, value,
+      meter, customer, window_start, ${RANK} AS rank, timestamp, id, value,
       ROW_NUMBER() OVER (PARTITION BY meter, customer, window_start ORDER BY ${SURVIVOR_ORDER}) AS place
     FROM emptied JOIN events USING (meter, customer)
     WHERE timestamp >= window_start AND timestamp < window_start + ${WINDOW_LENGTH} AND cancelled IS NULL
   )
-  INSERT INTO window_survivors (meter, customer, window_start, rank, timestamp, received, id, value)
-  SELECT meter, customer, window_start, rank, timestamp, received, id, value
+  INSERT INTO window_survivors (meter, customer, window_start, rank, timestamp, id, value)
+  SELECT meter, customer, window_start, rank, timestamp, id, value
   FROM left_over
   WHERE place = 1
   ON CONFLICT DO NOTHING`;
@@ -211,22 +208,22 @@ const ADDITIVE = `
 const SURVIVORS = `
   WITH ${WINDOWS},
   parts AS (
-    SELECT timestamp, received, id, value
+    SELECT timestamp, id, value
     FROM window_survivors
     WHERE meter = ?1 AND customer = ?2 AND window_start >= ?3 AND window_start < ?4
       AND timestamp >= ?12 AND timestamp < ?13
     UNION ALL
-    SELECT timestamp, received, id, value
+    SELECT timestamp, id, value
     FROM events
     WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?5 AND timestamp < ?6 AND cancelled IS NULL
     UNION ALL
-    SELECT timestamp, received, id, value
+    SELECT timestamp, id, value
     FROM events
     WHERE meter = ?1 AND customer = ?2 AND timestamp >= ?7 AND timestamp < ?8 AND cancelled IS NULL
   ),
   placed AS (
     SELECT *, windows.origin + (timestamp - windows.origin) / windows.length * windows.length AS start, ROW_NUMBER() OVER (
-      PARTITION BY (timestamp - windows.origin) / windows.length ORDER BY timestamp DESC, received DESC, id DESC
+      PARTITION BY (timestamp - windows.origin) / windows.length ORDER BY timestamp DESC, id DESC
     ) AS place
     FROM parts, windows
   )

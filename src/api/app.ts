@@ -2,17 +2,18 @@ import { OpenAPIRegistry, OpenApiGeneratorV31 } from "@asteasolutions/zod-to-ope
 import { type Context, Hono, type Next } from "hono";
 import type { Env } from "../env.ts";
 import { logError } from "../log.ts";
-import { newId } from "../metering/identifiers.ts";
+import { newToken } from "../metering/identifiers.ts";
 import { LIMITS } from "../metering/limits.ts";
 import { permits } from "../metering/permissions.ts";
+import { err, ok, type Result } from "../metering/result.ts";
 import { authenticate, authenticateSession } from "./auth.ts";
 import { API_INFO, docsPage, SECURITY, SESSION_SECURITY } from "./docs.ts";
-import type { Endpoint } from "./endpoint.ts";
+import type { Endpoint, Replay } from "./endpoint.ts";
 import { ENDPOINTS } from "./endpoints.ts";
 import { type ApiError, type Door, errorResponse } from "./errors.ts";
 import { healthRoute } from "./operations/health.ts";
 
-type App = { Bindings: Env; Variables: { requestId: string } };
+type App = { Bindings: Env; Variables: { token: string } };
 
 /** The HTTP side: every endpoint, the description of the API, and Stripe's `error` object for everything else. */
 export function createApp(): Hono<App> {
@@ -34,7 +35,7 @@ export function createApp(): Hono<App> {
   app.get(healthRoute.path, (c) => c.json({ status: "ok" }));
   app.notFound((c) => errorResponse(doorOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
   app.onError((error, c) => {
-    logError("a request could not be finished", error, { path: c.req.path, request: c.get("requestId") });
+    logError("a request could not be finished", error, { path: c.req.path, request: requestId(c.get("token")) });
     return errorResponse(doorOf(c.req.path), { reason: "unavailable" });
   });
   return app;
@@ -53,26 +54,43 @@ async function serve({ door, limited, auth, needs, call }: Endpoint, c: Context<
   if (limited && key.value.livemode && !(await env.SYNC_EVENTS_LIMIT.limit({ key: key.value.id })).success) {
     return errorResponse(door, { reason: "rate_limited" });
   }
-  const idempotencyKey = c.req.header("idempotency-key") || undefined;
-  if (idempotencyKey !== undefined && idempotencyKey.length > LIMITS.idempotencyKeyLength) {
-    return errorResponse(door, {
-      reason: "invalid_field",
-      message: `An Idempotency-Key can have at most ${LIMITS.idempotencyKeyLength} characters.`,
-    });
-  }
-  const context = { door, key: key.value, env, execution, now, idempotencyKey };
+  const idempotencyKey = readIdempotencyKey(c.req.header("idempotency-key"));
+  if (!idempotencyKey.ok) return errorResponse(door, idempotencyKey.error);
+  const context = { key: key.value, env, execution, now, token: c.get("token"), idempotencyKey: idempotencyKey.value };
   const answer = await call(c.req.raw, c.req.param(), context);
-  return answer.ok
-    ? new Response(answer.value, { headers: { "content-type": "application/json" } })
-    : errorResponse(door, answer.error);
+  return answer.ok ? successResponse(answer.value) : errorResponse(door, answer.error);
 }
+
+const PRINTABLE_ASCII = /^[\x20-\x7e]*$/;
+
+/** An Idempotency-Key. Other bytes than printable ASCII would not all survive the way here, so two keys could become one. */
+function readIdempotencyKey(header: string | undefined): Result<string | undefined, ApiError> {
+  if (!header) return ok(undefined);
+  const tooLong = header.length > LIMITS.idempotencyKeyLength;
+  if (!tooLong && PRINTABLE_ASCII.test(header)) return ok(header);
+  const rule = tooLong
+    ? `have at most ${LIMITS.idempotencyKeyLength} characters`
+    : "consist of printable ASCII characters";
+  return err({ reason: "invalid_field", message: `An Idempotency-Key can only ${rule}.` });
+}
+
+function successResponse(answer: string | Replay): Response {
+  const headers = { "content-type": "application/json" };
+  if (typeof answer === "string") return new Response(answer, { headers });
+  return new Response(answer.body, {
+    headers: { ...headers, "idempotent-replayed": "true", "original-request": requestId(answer.token) },
+  });
+}
+
+/** The id of a request, by its token: what its caller and the logs know it by. */
+const requestId = (token: string): string => `req_${token}`;
 
 /** The headers that every answer has, errors included; the SDKs read them. */
 async function answerHeaders(c: Context<App>, next: Next): Promise<void> {
-  const requestId = `req_${newId()}`;
-  c.set("requestId", requestId);
+  const token = newToken();
+  c.set("token", token);
   await next();
-  c.res.headers.set("request-id", requestId);
+  c.res.headers.set("request-id", requestId(token));
   for (const name of ["stripe-version", "idempotency-key"]) {
     const value = c.req.header(name);
     if (value) c.res.headers.set(name, value);

@@ -1,7 +1,7 @@
 import { digest } from "../metering/identifiers.ts";
 import { err, ok, type Result } from "../metering/result.ts";
 import { findAnswer, type KeyedRequest, saveAnswer } from "../storage/idempotency.ts";
-import type { Answer, Call } from "./endpoint.ts";
+import { type Answer, answerFirstGivenTo, type Call } from "./endpoint.ts";
 import type { ApiError } from "./errors.ts";
 
 /** What a POST is going to change, and the body that answers it. */
@@ -25,8 +25,9 @@ export async function commitOnce(
   const change = await prepare();
   if (!change.ok) return change;
   const { body, statements, explain } = change.value;
-  const { env, idempotencyKey, now } = call;
-  const answer = idempotencyKey === undefined ? [] : saveAnswer(env.DB, keyed(call, idempotencyKey), body, now);
+  const { env, idempotencyKey, now, token } = call;
+  const answer =
+    idempotencyKey === undefined ? [] : saveAnswer(env.DB, keyed(call, idempotencyKey), { body, token }, now);
   const all = [...answer, ...statements];
   if (all.length === 0) return ok(body);
   try {
@@ -47,7 +48,9 @@ async function answerOf(call: Call<object>): Promise<Answer | undefined> {
   if (idempotencyKey === undefined) return undefined;
   const found = await findAnswer(env.DB, keyed(call, idempotencyKey), now);
   if (found === undefined) return undefined;
-  return found === "reused" ? err({ reason: "idempotency_key_reused", key: idempotencyKey }) : ok(found.body);
+  return found === "reused"
+    ? err({ reason: "idempotency_key_reused", key: idempotencyKey })
+    : ok(answerFirstGivenTo(found.token, found.body, call));
 }
 
 const keyed = ({ endpoint, input, key }: Call<object>, idempotencyKey: string): KeyedRequest => ({

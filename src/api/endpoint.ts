@@ -1,9 +1,11 @@
 import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
 import type { Env, Execution } from "../env.ts";
+import { digest } from "../metering/identifiers.ts";
 import type { Permission } from "../metering/permissions.ts";
 import type { Result } from "../metering/result.ts";
 import type { ApiKey } from "../storage/keys.ts";
 import { parseForm, readBody } from "./body.ts";
+import { claimKey } from "./claim-key.ts";
 import { describeRoute } from "./describe-route.ts";
 import type { ApiError, Door } from "./errors.ts";
 import { check } from "./input.ts";
@@ -19,11 +21,20 @@ export type Call<Input> = {
   readonly execution: Execution;
   /** When the request came in (ms). */
   readonly now: number;
+  /** What tells this request from all others; its ids and those of what it makes end with it. */
+  readonly token: string;
   readonly idempotencyKey: string | undefined;
 };
 
 /** The JSON text of a 200, or what went wrong. */
-export type Answer = Result<string, ApiError>;
+export type Answer = Result<string | Replay, ApiError>;
+
+/** The JSON text of a 200 that answered an earlier request first, and that request's token. */
+export type Replay = { readonly body: string; readonly token: string };
+
+/** A 200 as the request with `token` got it first: a replay, unless that is this request. */
+export const answerFirstGivenTo = (token: string, body: string, call: Pick<Call<unknown>, "token">): string | Replay =>
+  token === call.token ? body : { body, token };
 
 export type Shape = z.ZodRawShape;
 
@@ -54,6 +65,8 @@ export type Definition<Params extends Shape, Fields extends Shape> = {
   readonly needs?: Permission;
   /** What a body may have (bytes); LIMITS.bodyBytes unless given. */
   readonly bodyBytes?: number;
+  /** Whether `handle` claims the Idempotency-Key itself; unless it does, it is claimed before. */
+  readonly claimsKey?: boolean;
   readonly handle: (call: Call<InputOf<Params, Fields>>) => Promise<Answer>;
 };
 
@@ -77,7 +90,7 @@ export type Endpoint = Pick<Definition<Shape, Shape>, "door" | "method" | "path"
 export function defineEndpoint<Fields extends Shape, Params extends Shape = Record<never, never>>(
   definition: Definition<Params, Fields>,
 ): Endpoint {
-  const { door, method, path, bodyBytes, handle } = definition;
+  const { door, method, path, bodyBytes, claimsKey = false, handle } = definition;
   const needs = definition.needs ?? (method === "get" ? "read" : "all");
   const fields = z.strictObject({ ...definition.fields, ...(door === "v1" ? { expand: EXPAND } : {}) });
   const params = z.strictObject(definition.params ?? ({} as Params));
@@ -98,7 +111,12 @@ export function defineEndpoint<Fields extends Shape, Params extends Shape = Reco
       const inFields = check(fields, raw.value);
       if (!inFields.ok) return inFields;
       const input = { ...inPath.value, ...inFields.value } as InputOf<Params, Fields>;
-      return handle({ ...context, endpoint: `${method} ${path}`, input });
+      const call = { ...context, endpoint: `${method} ${path}`, input };
+      if (method !== "get" && !claimsKey) {
+        const claimed = await claimKey(digest(call.endpoint, JSON.stringify(input)), call);
+        if (!claimed.ok) return claimed;
+      }
+      return handle(call);
     },
   };
 }

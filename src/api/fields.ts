@@ -1,5 +1,6 @@
 import type { MeteringError } from "../metering/errors.ts";
 import { isStorable, readPayload } from "../metering/events.ts";
+import { OWN_PREFIX } from "../metering/identifiers.ts";
 import { LIMITS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
 import { SECOND_MS } from "../metering/windows.ts";
@@ -69,6 +70,12 @@ export const paging = {
   starting_after: optional(text(200)).openapi({ type: "string", description: "The id after which the page begins." }),
   ending_before: optional(text(200)).openapi({ type: "string", description: "The id before which the page ends." }),
 };
+
+/** The identifier of a reported event. Those that the service makes are a namespace of its own. */
+export const reportedIdentifier = text(LIMITS.identifierLength).refine(
+  (identifier) => !identifier.startsWith(OWN_PREFIX),
+  `it cannot begin with ${OWN_PREFIX}, as the identifiers do that the service makes.`,
+);
 
 export const eventName = text(LIMITS.eventNameLength).openapi({ example: "ai_search_api" });
 

@@ -1,20 +1,31 @@
 import type { RecordOutcome } from "../durable-objects/customer-meter.ts";
-import type { AppendOutcome, NewEvent } from "../durable-objects/log-entries.ts";
+import type { AppendOutcome, NewClaim, NewEvent } from "../durable-objects/log-entries.ts";
 import { customerMeter, eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
-import { admit, type EventReport, type Refusal, reportDigest } from "../metering/events.ts";
-import { digest, newId, serverIdentifier, shardOf, uniqueKey } from "../metering/identifiers.ts";
+import { admit, type EventReport, type Refusal, reportDigest, requestDigest } from "../metering/events.ts";
+import {
+  digest,
+  identifierOfKey,
+  newEventId,
+  newIdentifier,
+  shardOf,
+  tokenOf,
+  uniqueKey,
+} from "../metering/identifiers.ts";
 import { err, ok, type Result } from "../metering/result.ts";
-import { checkShards } from "../storage/deployment.ts";
 import { findMeterForEvent } from "../storage/meters.ts";
+import { checkDeployment } from "./check-deployment.ts";
+import { claimOf, isCallersKey } from "./claim-key.ts";
 import type { Call } from "./endpoint.ts";
 import type { ApiError } from "./errors.ts";
 
-/** An accepted event, as either door answers it. Times in ms. */
+/** An accepted event, as either API version answers it. Times in ms. */
 export type RecordedEvent = EventReport & {
   readonly identifier: string;
   readonly timestamp: number;
   readonly received: number;
+  /** The token of the request that it was first accepted from; this one's, unless this is a retry. */
+  readonly token: string;
 };
 
 /** A report on its way into the log, before it is known to be an event. */
@@ -29,72 +40,84 @@ export async function recordEvent(report: EventReport, call: Call<unknown>): Pro
   const deployment = await checkDeployment(call);
   if (!deployment.ok) return deployment;
   const candidate = candidateOf(report, call);
+  const claim = claimBeside(report, call);
   const meter = await findMeterForEvent(env.DB, key.livemode, report.eventName, execution);
   const admitted = admit(report, meter, now);
   if (!admitted.ok) {
-    const earlier = await earlierAcceptance(candidate, admitted.error, report, call);
+    const earlier = mayBeRetry(admitted.error, report, call) ? await earlierAttempt(candidate, claim, call) : undefined;
     return earlier === undefined ? admitted : toResult(earlier, report, candidate.identifier, call);
   }
-  const outcome = await record({ ...candidate, event: admitted.value }, env);
+  const event = admitted.value;
+  const outcome = await customerMeter(env, event.meter, event.customer).record({ ...candidate, event }, claim);
   return toResult(outcome, report, candidate.identifier, call);
 }
 
-/** Whether this deployment may look for identifiers in its logs at all. */
-export async function checkDeployment({ env }: Call<unknown>): Promise<Result<void, ApiError>> {
-  const settings = settingsOf(env);
-  const shards = await checkShards(env.DB, settings);
-  if (shards.ok) return shards;
-  return err({ reason: "shards_changed", configured: settings.EVENT_LOG_SHARDS, recorded: shards.error });
+/**
+ * Where a report goes in the log, and by what its retry is recognised. Without an identifier it takes the one
+ * that its Idempotency-Key stands for, and so is that key's claim.
+ */
+function candidateOf(report: EventReport, { endpoint, idempotencyKey, ...call }: Call<unknown>): Candidate {
+  const { now, token } = call;
+  const id = newEventId(now, token);
+  const keyDigest = idempotencyKey === undefined ? undefined : digest(idempotencyKey);
+  if (report.identifier === undefined && idempotencyKey !== undefined) {
+    const identifier = identifierOfKey(call.key.livemode, idempotencyKey);
+    const claims = { reportDigest: requestDigest(endpoint, report), keyDigest, claims: true };
+    return { ...placeOf(identifier, call), id, identifier, ...claims };
+  }
+  const identifier = report.identifier ?? newIdentifier();
+  return { ...placeOf(identifier, call), id, identifier, reportDigest: reportDigest(report), keyDigest, claims: false };
 }
 
-/** Where a report goes in the log, and by what its retry will be recognised. `position`: its place among those of one request. */
-export function candidateOf(
-  report: EventReport,
-  { env, endpoint, key, idempotencyKey }: Call<unknown>,
-  position?: number,
-): Candidate {
-  const identifier = report.identifier ?? serverIdentifier(key.livemode, idempotencyKey, position);
+/** An identifier's unique key in its caller's mode, and the shard of that. */
+export function placeOf(
+  identifier: string,
+  { env, key }: Pick<Call<unknown>, "env" | "key">,
+): Pick<Candidate, "key" | "shard"> {
   const unique = uniqueKey(key.livemode, identifier);
-  return {
-    key: unique,
-    shard: shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS),
-    id: newId(),
-    identifier,
-    keyDigest: idempotencyKey === undefined ? "" : digest(idempotencyKey),
-    reportDigest: reportDigest(endpoint, report),
-  };
+  return { key: unique, shard: shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS) };
+}
+
+/** The claim that an event with an identifier of its own needs for the Idempotency-Key that its caller chose. */
+function claimBeside(report: EventReport, call: Call<unknown>): NewClaim | undefined {
+  const { endpoint, idempotencyKey } = call;
+  if (report.identifier === undefined || !isCallersKey(idempotencyKey)) return undefined;
+  return claimOf(idempotencyKey, requestDigest(endpoint, report), call);
 }
 
 /**
  * A refused event may be the retry of one that was accepted when the time or the meter was another:
  * the log knows. A name without any meter never had one, so nothing was accepted then.
  */
-export async function earlierAcceptance(
-  { shard, key, id, keyDigest, reportDigest }: Candidate,
-  { reason }: Refusal,
-  report: EventReport,
-  { env, idempotencyKey }: Call<unknown>,
+const mayBeRetry = ({ reason }: Refusal, { identifier }: EventReport, { idempotencyKey }: Call<unknown>): boolean =>
+  reason !== "no_meter" && (identifier ?? idempotencyKey) !== undefined;
+
+async function earlierAttempt(
+  candidate: Candidate,
+  claim: NewClaim | undefined,
+  { env }: Call<unknown>,
 ): Promise<AppendOutcome | undefined> {
-  if (reason === "no_meter" || (idempotencyKey ?? report.identifier) === undefined) return undefined;
-  const earlier = await eventLog(env, shard).recall({ key, id, keyDigest, reportDigest });
-  const same = earlier?.outcome === "accepted" || (earlier?.outcome === "duplicate" && earlier.sameReport);
-  return same ? earlier : undefined;
+  const [earlier, claimed] = await Promise.all([recall(env, candidate), claim && recall(env, claim)]);
+  if (claimed?.outcome === "key_reused") return claimed;
+  return earlier?.outcome === "duplicate" && !earlier.sameReport ? undefined : earlier;
 }
 
-function record(event: NewEvent, env: Env): Promise<RecordOutcome> {
-  const { meter, customer } = event.event;
-  return customerMeter(env, meter, customer).record(event);
+async function recall(env: Env, entry: Candidate | NewClaim): Promise<AppendOutcome | undefined> {
+  const [outcome] = await eventLog(env, entry.shard).recall([entry]);
+  return outcome;
 }
 
 function toResult(
   outcome: RecordOutcome,
   report: EventReport,
   identifier: string,
-  { idempotencyKey }: Call<unknown>,
+  { idempotencyKey, token }: Call<unknown>,
 ): Result<RecordedEvent, ApiError> {
   switch (outcome.outcome) {
-    case "accepted":
-      return ok({ ...report, identifier, timestamp: outcome.timestamp, received: outcome.received });
+    case "accepted": {
+      const { id, timestamp, received } = outcome;
+      return ok({ ...report, identifier, timestamp, received, token: id === undefined ? token : tokenOf(id) });
+    }
     case "busy":
       return err({ reason: "too_many_concurrent_requests" });
     case "duplicate":

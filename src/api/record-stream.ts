@@ -1,22 +1,35 @@
-import type { AppendOutcome, NewEntry, NewRejection, NewRequest } from "../durable-objects/log-entries.ts";
+import type { AppendOutcome, NewEntry, NewRejection } from "../durable-objects/log-entries.ts";
 import { eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
-import { admit, type EventReport, type Refusal, reportDigest } from "../metering/events.ts";
-import { digest, newId, shardOf, uniqueKey } from "../metering/identifiers.ts";
+import type { MeteringError } from "../metering/errors.ts";
+import { type AdmittedEvent, admit, type EventReport, type Refusal, reportDigest } from "../metering/events.ts";
+import { identifierOfKey, newEventId, newIdentifier, shardOf } from "../metering/identifiers.ts";
 import type { Meter } from "../metering/meters.ts";
 import { err, ok, type Result } from "../metering/result.ts";
-import { findMeterForEvent } from "../storage/meters.ts";
+import { findMetersForEvents } from "../storage/meters.ts";
+import { checkDeployment } from "./check-deployment.ts";
 import type { Call } from "./endpoint.ts";
 import { type ApiError, hasTooManyDigits, messageOf } from "./errors.ts";
-import { type Candidate, candidateOf, checkDeployment, earlierAcceptance } from "./record-event.ts";
+import { type Candidate, placeOf } from "./record-event.ts";
+
+/** A report of a stream on its way, and what the rules said of it. */
+type Examined = {
+  readonly report: EventReport;
+  readonly candidate: Candidate;
+  readonly meter: Meter | undefined;
+  readonly admitted: Result<AdmittedEvent, Refusal>;
+};
+
+/** Why a report of a stream counts nowhere. */
+type StreamRefusal = Refusal | Extract<MeteringError, { reason: "duplicate_meter_event" }>;
 
 /**
  * The way of a stream's events at the edge: each is admitted, or becomes a rejection on its way to an
  * error report; all of them are durable when this succeeds. No customer's turn is taken: the log alone
- * makes them unique, and in a stream the order of arrival is nobody's promise.
+ * makes them unique. Events of one request are in receipt order as they stand in it.
  *
- * Yields `idempotency_key_reused`, and `log_full` also when other shards took their part: the whole can
- * be sent again, since what is there is recognised.
+ * Yields `shards_changed`, and `log_full` also when other shards took their part: the whole can be sent
+ * again, since what is there is recognised.
  */
 export async function recordStream(
   reports: readonly EventReport[],
@@ -24,79 +37,78 @@ export async function recordStream(
 ): Promise<Result<void, ApiError>> {
   const deployment = await checkDeployment(call);
   if (!deployment.ok) return deployment;
-  const claimed = await claimKey(reports, call);
-  if (!claimed.ok) return claimed;
-  const meters = await metersOf(reports, call);
-  const entries = await Promise.all(
-    reports.map((report, position) => toEntry(report, position, meters.get(report.eventName), call)),
+  const examined = await examine(reports, call);
+  const acceptedBefore = await acceptedEarlier(examined, call);
+  const entries = examined.flatMap((each): NewEntry[] => {
+    const { candidate, admitted } = each;
+    if (admitted.ok) return [{ ...candidate, event: admitted.value }];
+    return acceptedBefore.has(candidate) ? [] : [toRejection(each, admitted.error, call)];
+  });
+  const outcomes = await appendAll(entries, call.env);
+  const taken = examined.filter(({ candidate }) => isTakenByAnother(outcomes.get(candidate.id)));
+  const duplicates = taken.map((each) =>
+    toRejection(each, { reason: "duplicate_meter_event", identifier: each.candidate.identifier }, call),
   );
-  const outcomes = await appendAll(oncePerKey(entries), call.env);
-  // A derived identifier that is taken by another body: the note of its request expired a moment before it.
-  const isReused = (entry: NewEntry | undefined, position: number): boolean =>
-    entry !== undefined && reports[position]?.identifier === undefined && outcomes.get(entry.key) === "key_reused";
-  if (entries.some(isReused)) return err({ reason: "idempotency_key_reused", key: call.idempotencyKey ?? "" });
-  return [...outcomes.values()].includes("full") ? err({ reason: "log_full" }) : ok(undefined);
+  const reported = await appendAll(duplicates, call.env);
+  const isFull = [...outcomes.values(), ...reported.values()].some(({ outcome }) => outcome === "full");
+  return isFull ? err({ reason: "log_full" }) : ok(undefined);
+}
+
+/** What the rules say of each report, its meter looked up once for all of one name. */
+async function examine(reports: readonly EventReport[], call: Call<unknown>): Promise<Examined[]> {
+  const { env, key, execution, now } = call;
+  const names = [...new Set(reports.map(({ eventName }) => eventName))];
+  const meters = await findMetersForEvents(env.DB, key.livemode, names, execution);
+  return reports.map((report, position) => {
+    const meter = meters.get(report.eventName);
+    return { report, candidate: candidateOf(report, position, call), meter, admitted: admit(report, meter, now) };
+  });
+}
+
+/** Where a report goes in the log. Its Idempotency-Key was claimed for the whole request, so its row needs none. */
+function candidateOf(report: EventReport, position: number, call: Call<unknown>): Candidate {
+  const { key, idempotencyKey, now } = call;
+  const made = idempotencyKey === undefined ? newIdentifier() : identifierOfKey(key.livemode, idempotencyKey, position);
+  const identifier = report.identifier ?? made;
+  const digests = { reportDigest: reportDigest(report), keyDigest: undefined, claims: false };
+  return { ...placeOf(identifier, call), id: newEventId(now), identifier, ...digests };
 }
 
 /**
- * Notes which body came under the request's Idempotency-Key, before anything else is stored: the same
- * key with another body changes nothing. Yields `idempotency_key_reused` and `log_full`.
+ * Which of the refused reports were accepted by an earlier attempt, when the time or the meter was another.
+ * A name without any meter never had one.
  */
-async function claimKey(reports: readonly EventReport[], call: Call<unknown>): Promise<Result<void, ApiError>> {
-  const { env, endpoint, key, idempotencyKey } = call;
-  if (idempotencyKey === undefined) return ok(undefined);
-  const unique = `request:${uniqueKey(key.livemode, digest(endpoint, idempotencyKey))}`;
-  const request: NewRequest = {
-    key: unique,
-    shard: shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS),
-    id: newId(),
-    identifier: unique,
-    keyDigest: digest(idempotencyKey),
-    reportDigest: digest(...reports.map((report) => reportDigest(endpoint, report))),
-    request: true,
-  };
-  const outcome = (await appendAll([request], env)).get(unique);
-  if (outcome === "key_reused") return err({ reason: "idempotency_key_reused", key: idempotencyKey });
-  return outcome === "full" ? err({ reason: "log_full" }) : ok(undefined);
-}
-
-/** The meters of all event names, each looked up once. */
-async function metersOf(
-  reports: readonly EventReport[],
-  { env, key, execution }: Call<unknown>,
-): Promise<Map<string, Meter | undefined>> {
-  const names = [...new Set(reports.map(({ eventName }) => eventName))];
-  return new Map(
-    await Promise.all(
-      names.map(async (name) => [name, await findMeterForEvent(env.DB, key.livemode, name, execution)] as const),
-    ),
+async function acceptedEarlier(
+  examined: readonly Examined[],
+  { env, idempotencyKey }: Call<unknown>,
+): Promise<ReadonlySet<Candidate>> {
+  const inQuestion = examined.filter(
+    ({ report, admitted }) =>
+      !admitted.ok && admitted.error.reason !== "no_meter" && (report.identifier ?? idempotencyKey) !== undefined,
   );
+  const known = await perShard(
+    inQuestion.map(({ candidate }) => candidate),
+    (shard, candidates) => eventLog(env, shard).recall(candidates),
+  );
+  return new Set([...known].filter(([, outcome]) => isSameReport(outcome)).map(([candidate]) => candidate));
 }
 
-/** What the log is to append for a report; nothing when it refuses what it accepted before, time or meter having changed. */
-async function toEntry(
-  report: EventReport,
-  position: number,
-  meter: Meter | undefined,
-  call: Call<unknown>,
-): Promise<NewEntry | undefined> {
-  const candidate = candidateOf(report, call, position);
-  const admitted = admit(report, meter, call.now);
-  if (admitted.ok) return { ...candidate, event: admitted.value };
-  const earlier = await earlierAcceptance(candidate, admitted.error, report, call);
-  return earlier === undefined ? toRejection(candidate, admitted.error, meter, call) : undefined;
-}
+const isSameReport = (outcome: AppendOutcome | undefined): boolean =>
+  outcome?.outcome === "accepted" || (outcome?.outcome === "duplicate" && outcome.sameReport);
+
+const isTakenByAnother = (outcome: AppendOutcome | undefined): boolean =>
+  outcome?.outcome === "duplicate" && !outcome.sameReport;
 
 /** A refused event under a key of its own, which leaves the identifier free and makes a retry report it once. */
 function toRejection(
-  candidate: Candidate,
-  refusal: Refusal,
-  meter: Meter | undefined,
-  { env, key }: Call<unknown>,
+  { candidate, meter }: Examined,
+  refusal: StreamRefusal,
+  { env, key, now }: Call<unknown>,
 ): NewRejection {
-  const unique = `rejected:${candidate.key}:${digest(candidate.reportDigest, candidate.keyDigest)}`;
+  const unique = `rejected:${candidate.key}:${candidate.reportDigest}`;
   return {
     ...candidate,
+    id: newEventId(now),
     key: unique,
     shard: shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS),
     rejection: {
@@ -109,7 +121,7 @@ function toRejection(
 }
 
 /** What an error report calls a refusal (wire contract, section 4: async error events). */
-function reportCode(refusal: Refusal): string {
+function reportCode(refusal: StreamRefusal): string {
   switch (refusal.reason) {
     case "payload_no_customer_defined":
       return "meter_event_no_customer_defined";
@@ -119,35 +131,30 @@ function reportCode(refusal: Refusal): string {
       return hasTooManyDigits(refusal.value) ? "meter_event_value_too_many_digits" : "meter_event_invalid_value";
     case "no_meter":
     case "archived_meter":
+    case "duplicate_meter_event":
     case "timestamp_in_future":
     case "timestamp_too_far_in_past":
       return refusal.reason;
   }
 }
 
-/**
- * Of entries with one unique key, the first. Within one request the log would take the others, which
- * come under the same Idempotency-Key, for a reuse of that key rather than for duplicates.
- */
-function oncePerKey(entries: readonly (NewEntry | undefined)[]): NewEntry[] {
-  const first = new Map<string, NewEntry>();
-  for (const entry of entries) {
-    if (entry !== undefined && !first.has(entry.key)) first.set(entry.key, entry);
-  }
-  return [...first.values()];
+/** Appends entries, one call per shard; what came of each, by its id. Throws when a log does not answer. */
+async function appendAll(entries: readonly NewEntry[], env: Env): Promise<Map<string, AppendOutcome>> {
+  const outcomes = await perShard(entries, (shard, ofShard) => eventLog(env, shard).append(ofShard));
+  return new Map([...outcomes].map(([{ id }, outcome]) => [id, outcome]));
 }
 
-/** Appends entries, one call per shard; what came of each, by its key. Throws when a log does not answer. */
-async function appendAll(entries: readonly NewEntry[], env: Env): Promise<Map<string, AppendOutcome["outcome"]>> {
+/** Asks each shard once about all that is its own; the answers by what was asked. Throws when one is missing. */
+async function perShard<E extends { readonly shard: number }, A>(
+  entries: readonly E[],
+  ask: (shard: number, entries: readonly E[]) => Promise<readonly A[]>,
+): Promise<Map<E, A>> {
   const byShard = Map.groupBy(entries, ({ shard }) => shard);
   const answers = await Promise.all(
     [...byShard].map(async ([shard, ofShard]) => {
-      const outcomes = await eventLog(env, shard).append(ofShard);
-      return ofShard.map(({ key }, position) => {
-        const outcome = outcomes[position]?.outcome;
-        if (outcome === undefined) throw new Error("the log did not answer for every event");
-        return [key, outcome] as const;
-      });
+      const answered = await ask(shard, ofShard);
+      if (answered.length !== ofShard.length) throw new Error("the log did not answer for every entry");
+      return ofShard.map((entry, position) => [entry, answered[position] as A] as const);
     }),
   );
   return new Map(answers.flat());

@@ -51,7 +51,7 @@ const EMPTY_HOURS = `
 const SURVIVORS = `
   ordered AS (
     SELECT
-      meter, customer, ${WINDOW_START} AS window_start, ${RANK} AS rank, timestamp, received, id, value,
+      meter, customer, ${WINDOW_START} AS window_start, ${RANK} AS rank, timestamp, id, value,
       ROW_NUMBER() OVER (PARTITION BY meter, customer, ${WINDOW_START} ORDER BY ${SURVIVOR_ORDER}) AS place
     FROM ${COUNTED} AND aggregation <> 'additive'
   ),
@@ -118,20 +118,18 @@ export const REPAIR = [
 
   // Windows whose survivor is wrong or missing.
   `WITH ${SPANS}, ${SURVIVORS}
-  INSERT INTO window_survivors (meter, customer, window_start, rank, timestamp, received, id, value)
-  SELECT meter, customer, window_start, rank, timestamp, received, id, value
+  INSERT INTO window_survivors (meter, customer, window_start, rank, timestamp, id, value)
+  SELECT meter, customer, window_start, rank, timestamp, id, value
   FROM truth
   WHERE true
   ON CONFLICT (meter, customer, window_start) DO UPDATE SET
     rank = excluded.rank,
     timestamp = excluded.timestamp,
-    received = excluded.received,
     id = excluded.id,
     value = excluded.value
   WHERE (
-      window_survivors.rank, window_survivors.timestamp, window_survivors.received, window_survivors.id,
-      window_survivors.value
-    ) IS NOT (excluded.rank, excluded.timestamp, excluded.received, excluded.id, excluded.value)
+      window_survivors.rank, window_survivors.timestamp, window_survivors.id, window_survivors.value
+    ) IS NOT (excluded.rank, excluded.timestamp, excluded.id, excluded.value)
     AND (${maySayLess("window_survivors.window_start")} OR ${hasItsEvent("window_survivors")})
   RETURNING meter, window_start AS start`,
 

@@ -8,6 +8,7 @@ import {
   type LoggedEvent,
   type LoggedRejection,
 } from "../metering/groups.ts";
+import { tokenOf } from "../metering/identifiers.ts";
 import { UNIQUENESS_MS } from "../metering/limits.ts";
 import type { Holder } from "./identifiers.ts";
 import type {
@@ -78,9 +79,11 @@ export class EventLog extends DurableObject<Env> {
     });
   }
 
-  /** What an append of this event would have answered, were it the retry of an accepted one; nothing when it is new. */
-  recall(inquiry: Inquiry): AppendOutcome | undefined {
-    return recognise(inquiry, this.#holderOf(inquiry.key, Date.now()));
+  /** What an append of each of these would be told if it is the retry of an accepted one; nothing for a new one. */
+  recall(inquiries: readonly Inquiry[]): (AppendOutcome | undefined)[] {
+    const now = Date.now();
+    const holders = this.#store.findLast(inquiries.map(({ key }) => key));
+    return inquiries.map((inquiry) => recognise(inquiry, ifFresh(holders.get(inquiry.key), now)));
   }
 
   /**
@@ -251,20 +254,24 @@ export class EventLog extends DurableObject<Env> {
       const known = recognise(entry, ifFresh(holders.get(entry.key), now));
       if (known !== undefined) return known;
       if (full) return { outcome: "full" };
-      const { key, id, identifier, keyDigest, reportDigest } = entry;
+      const { key, keyDigest, reportDigest } = entry;
+      const isClaimAlone = !("event" in entry || "rejection" in entry);
+      const id = isClaimAlone ? undefined : entry.id;
       const timestamp = ("event" in entry ? entry.event.timestamp : undefined) ?? now;
       const holder = { key, eventId: id, received: now, timestamp, keyDigest, reportDigest, cancelled: undefined };
       accepted.push(holder);
       // For those that come after it in the same commit.
       holders.set(key, holder);
       if ("event" in entry) {
-        const logged: LoggedEvent = { ...entry.event, id, identifier, timestamp, received: now };
+        const { event, identifier } = entry;
+        const logged: LoggedEvent = { ...event, id: entry.id, identifier, timestamp, received: now };
         events.push(JSON.stringify(logged));
       } else if ("rejection" in entry) {
-        const logged: LoggedRejection = { ...entry.rejection, id, identifier, received: now };
+        const { rejection, identifier } = entry;
+        const logged: LoggedRejection = { ...rejection, id: entry.id, identifier, received: now };
         rejections.push(JSON.stringify(logged));
       }
-      return { outcome: "accepted", received: now, timestamp };
+      return { outcome: "accepted", id, received: now, timestamp };
     });
     this.#store.remember(accepted);
     this.#appendGroups("events", events, now);
@@ -283,15 +290,15 @@ export class EventLog extends DurableObject<Env> {
     const { key, id, meters, keyDigest, requestDigest } = request;
     const now = this.#store.receiptTime(Date.now());
     // By its key a retry is known even when its event's identifier has expired, or is another event's.
-    const retryKey = keyDigest === "" ? undefined : `cancelled:${key}:${keyDigest}`;
+    const retryKey = keyDigest === undefined ? undefined : `cancelled:${key}:${keyDigest}`;
     const first = retryKey === undefined ? undefined : this.#holderOf(retryKey, now);
-    if (first !== undefined) {
+    if (first?.eventId !== undefined) {
       return first.eventId === id || first.reportDigest === requestDigest
         ? { outcome: "cancelled", id: first.eventId, at: first.received }
         : { outcome: "key_reused" };
     }
     const holder = this.#store.findLast([key]).get(key);
-    if (holder === undefined) return { outcome: "unknown" };
+    if (holder?.eventId === undefined) return { outcome: "unknown" };
     const { cancelled } = holder;
     if (cancelled?.id === id) return { outcome: "cancelled", id, at: cancelled.at };
     if (holder.received <= now - UNIQUENESS_MS) return { outcome: "too_old" };
@@ -324,12 +331,18 @@ export class EventLog extends DurableObject<Env> {
 const ifFresh = (holder: Holder | undefined, now: number): Holder | undefined =>
   holder !== undefined && holder.received > now - UNIQUENESS_MS ? holder : undefined;
 
-/** What an event is to the log if its unique key is taken (design, promise 2); nothing when nobody holds it. */
-function recognise({ id, keyDigest, reportDigest }: Inquiry, holder: Holder | undefined): AppendOutcome | undefined {
+/** What an entry is to the log if its unique key is taken; nothing when the key is free. */
+function recognise(
+  { id, keyDigest, reportDigest, claims }: Inquiry,
+  holder: Holder | undefined,
+): AppendOutcome | undefined {
   if (holder === undefined) return undefined;
-  const { received, timestamp } = holder;
-  if (holder.eventId === id) return { outcome: "accepted", received, timestamp };
+  const { eventId, received, timestamp } = holder;
+  const accepted = { outcome: "accepted", id: eventId, received, timestamp } as const;
+  // The customer's lock may have raised the id in between, so only its token tells.
+  if (eventId !== undefined && tokenOf(eventId) === tokenOf(id)) return accepted;
   const sameReport = holder.reportDigest === reportDigest;
-  if (keyDigest === "" || holder.keyDigest !== keyDigest) return { outcome: "duplicate", sameReport };
-  return sameReport ? { outcome: "accepted", received, timestamp } : { outcome: "key_reused" };
+  if (claims) return sameReport ? accepted : { outcome: "key_reused" };
+  const isRetry = sameReport && keyDigest !== undefined && keyDigest === holder.keyDigest;
+  return isRetry ? accepted : { outcome: "duplicate", sameReport };
 }

@@ -1,12 +1,12 @@
 // Who holds an identifier: the rows of the log's `identifiers_S` tables. See LogStore for the slices.
 
-/** What the log remembers of an accepted event. Times in ms. */
+/** What the log remembers of an accepted entry. Times in ms. */
 export type Accepted = {
-  readonly eventId: string;
+  /** None for the claim of an Idempotency-Key, which is no event. */
+  readonly eventId: string | undefined;
   readonly received: number;
   readonly timestamp: number;
-  /** Digest of the Idempotency-Key it came with, or "". */
-  readonly keyDigest: string;
+  readonly keyDigest: string | undefined;
   readonly reportDigest: string;
 };
 
@@ -18,10 +18,10 @@ export type Holder = Accepted & { readonly cancelled: Cancelled | undefined };
 
 type HolderRow = {
   key: string;
-  event_id: string;
+  event_id: string | null;
   received: number;
   timestamp: number;
-  key_digest: string;
+  key_digest: string | null;
   report_digest: string;
   cancelled: string | null;
 };
@@ -68,10 +68,10 @@ export function markCancelled(sql: SqlStorage, slice: number, key: string, cance
 }
 
 const toHolder = (row: HolderRow): Holder => ({
-  eventId: row.event_id,
+  eventId: row.event_id ?? undefined,
   received: row.received,
   timestamp: row.timestamp,
-  keyDigest: row.key_digest,
+  keyDigest: row.key_digest ?? undefined,
   reportDigest: row.report_digest,
   cancelled: row.cancelled === null ? undefined : JSON.parse(row.cancelled),
 });

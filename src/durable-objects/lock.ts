@@ -10,6 +10,11 @@ export class Lock {
   /** Ends the holder's turn with its lease, while somebody waits for that. */
   #leaseTimer: ReturnType<typeof setTimeout> | undefined;
 
+  /** How many wait for a turn. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
   /** A turn, when one was had within `waitMs`; whoever has one releases it. */
   acquire(waitMs: number): number | undefined | Promise<number | undefined> {
     if (this.#waiting.length === 0 && Date.now() >= this.#heldUntil) return this.#take();

@@ -2,46 +2,57 @@
 import type { AdmittedEvent } from "../metering/events.ts";
 import type { LoggedEvent, LoggedRejection } from "../metering/groups.ts";
 
-/** An event on its way into the log. */
-export type NewEvent = {
+/** By what the log recognises that it has met an entry before. */
+export type Inquiry = {
   /** What is unique for 24 hours; see `uniqueKey`. */
   readonly key: string;
-  /** The shard of that key, as the edge counts shards: during a deployment others may count differently. */
-  readonly shard: number;
-  /** Minted at the edge, so that the platform's own repeat of a call recognises itself. */
+  /** Minted at the edge (`newEventId`), so that the platform's own repetition of a call recognises itself. */
   readonly id: string;
-  readonly identifier: string;
-  readonly event: AdmittedEvent;
-  /** Digest of its Idempotency-Key, or "". */
-  readonly keyDigest: string;
+  /** What the entry says. Two reports with one identifier are the same when this is the same. */
   readonly reportDigest: string;
+  /** Digest of the Idempotency-Key that it came with alone: what tells a retry from a second report of the same. */
+  readonly keyDigest: string | undefined;
+  /** Whether `key` is what an Idempotency-Key stands for. What comes under it later must be the same request. */
+  readonly claims: boolean;
 };
 
+/** An entry of any kind on its way into the log. */
+type NewRow = Inquiry & {
+  /** The shard of its key, as the edge counts shards: during a deployment others may count differently. */
+  readonly shard: number;
+};
+
+/** An event on its way into the log. */
+export type NewEvent = NewRow & { readonly identifier: string; readonly event: AdmittedEvent };
+
 /** An event of a stream that was refused, on its way into the log; unique by a key of its own, so that a retry reports it once. */
-export type NewRejection = Omit<NewEvent, "event"> & {
+export type NewRejection = NewRow & {
+  readonly identifier: string;
   readonly rejection: Pick<LoggedRejection, "livemode" | "meter" | "code" | "message">;
 };
 
 /**
- * A request of many entries, by its Idempotency-Key: nothing but a row that says which body came under
- * that key, so that another body is refused before any of it is appended.
+ * An Idempotency-Key of a caller, with a digest of the request that came under it first: nothing but a row.
+ * It is no event, so it can be neither retrieved nor cancelled.
  */
-export type NewRequest = Omit<NewEvent, "event"> & { readonly request: true };
+export type NewClaim = NewRow & { readonly claims: true };
 
 /** What the log appends. */
-export type NewEntry = NewEvent | NewRejection | NewRequest;
-
-/** Who asks whether an event was accepted: the parts of a NewEvent that tell. */
-export type Inquiry = Pick<NewEvent, "key" | "id" | "keyDigest" | "reportDigest">;
+export type NewEntry = NewEvent | NewRejection | NewClaim;
 
 /**
- * - `accepted`: durable and unique, now or by an earlier attempt with the same Idempotency-Key;
+ * - `accepted`: durable and unique, now or by an earlier attempt, whose id is `id`; none for a claim;
  * - `duplicate`: the identifier is taken, by the very same report or by another;
- * - `key_reused`: the Idempotency-Key came before, with another body;
+ * - `key_reused`: the Idempotency-Key came before, with another request;
  * - `full`: the log is past its high-water mark.
  */
 export type AppendOutcome =
-  | { readonly outcome: "accepted"; readonly received: number; readonly timestamp: number }
+  | {
+      readonly outcome: "accepted";
+      readonly id: string | undefined;
+      readonly received: number;
+      readonly timestamp: number;
+    }
   | { readonly outcome: "duplicate"; readonly sameReport: boolean }
   | { readonly outcome: "key_reused" }
   | { readonly outcome: "full" };
@@ -54,8 +65,8 @@ export type NewCancellation = {
   readonly id: string;
   /** The meters that the event may belong to: those that ever had the name that the caller gave. */
   readonly meters: readonly string[];
-  /** Digest of its Idempotency-Key, or "". */
-  readonly keyDigest: string;
+  /** Digest of its Idempotency-Key. */
+  readonly keyDigest: string | undefined;
   readonly requestDigest: string;
 };
 

@@ -3,24 +3,9 @@
  * and only by what old code can live with: after a rollback it meets the new layout, so a new column has a
  * default and no column goes away or changes its meaning.
  *
- * 1. `identifiers_S`, `groups_S`, `confirmed_S`.
- * 2. `groups_S.entry_count`, for what waits, and `confirmed_S.at`, for when D1 was last heard of.
+ * 1. `identifiers_S`, `groups_S`, `confirmed_S`, made as they are needed.
  */
-const STEPS: readonly ((sql: SqlStorage) => void)[] = [
-  // Layout 1 did not note that it was one; its slices are made as they are needed.
-  () => {},
-  (sql) => {
-    for (const slice of slicesOf(sql)) {
-      sql.exec(`
-        ALTER TABLE groups_${slice} ADD COLUMN entry_count INTEGER NOT NULL DEFAULT 0;
-        ALTER TABLE confirmed_${slice} ADD COLUMN at INTEGER NOT NULL DEFAULT 0;
-        -- Of the others nobody asks how many entries they have.
-        UPDATE groups_${slice} SET entry_count = json_array_length('[' || entries || ']')
-        WHERE NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = groups_${slice}.id);
-      `);
-    }
-  },
-];
+const STEPS: readonly ((sql: SqlStorage) => void)[] = [() => {}];
 
 /** Brings an object's tables to the layout of this code. To be run in one transaction, before anything else. */
 export function bringForward(sql: SqlStorage): void {
@@ -44,8 +29,10 @@ export const slicesOf = (sql: SqlStorage): number[] =>
 /** The tables of a new slice; see LogStore. */
 export const sliceTables = (slice: number): string => `
   CREATE TABLE identifiers_${slice} (
-    key TEXT PRIMARY KEY, event_id TEXT NOT NULL, received INTEGER NOT NULL, timestamp INTEGER NOT NULL,
-    key_digest TEXT NOT NULL, report_digest TEXT NOT NULL,
+    key TEXT PRIMARY KEY,
+    event_id TEXT, -- NULL for the claim of an Idempotency-Key
+    received INTEGER NOT NULL, timestamp INTEGER NOT NULL,
+    key_digest TEXT, report_digest TEXT NOT NULL,
     cancelled TEXT -- JSON of Cancelled
   ) WITHOUT ROWID;
   CREATE TABLE groups_${slice} (

@@ -64,8 +64,9 @@ export class LogStore {
     markCancelled(this.#sql, sliceOf(received), key, cancelled);
   }
 
-  /** An event with all that was logged of it, and the group it is in. */
+  /** An event with all that was logged of it, and the group it is in; nothing for a claim. */
   eventOf({ eventId, received }: Accepted): { event: LoggedEvent; group: number } | undefined {
+    if (eventId === undefined) return undefined;
     const slice = sliceOf(received);
     // A commit's groups have ids from the time it was received on; nearly always it is the first.
     for (let id = received * IDS_PER_MS - 1; ; ) {

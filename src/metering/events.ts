@@ -151,16 +151,14 @@ function dimensionsOf(payload: Payload, { customerKey, valueKey, formula }: Mete
 }
 
 /**
- * What a report says, in 16 characters: the same for the same body sent again, whatever the order
- * of its payload. An Idempotency-Key belongs to one endpoint, so that counts too.
+ * What a report says, in 16 characters: the same for the same body sent again, whatever the order of its
+ * payload and whatever the endpoint.
  */
-export function reportDigest(endpoint: string, { eventName, payload, identifier, timestamp }: EventReport): string {
+export function reportDigest({ eventName, payload, identifier, timestamp }: EventReport): string {
   const pairs = Object.entries(payload).sort(([a], [b]) => (a < b ? -1 : 1));
-  return fingerprint(
-    endpoint,
-    eventName,
-    identifier ?? "",
-    timestamp === undefined ? "" : String(timestamp),
-    ...pairs.flat(),
-  );
+  return fingerprint(eventName, identifier ?? "", timestamp === undefined ? "" : String(timestamp), ...pairs.flat());
 }
+
+/** What a request that reports one event says: an Idempotency-Key belongs to one endpoint, so that counts too. */
+export const requestDigest = (endpoint: string, report: EventReport): string =>
+  fingerprint(endpoint, reportDigest(report));

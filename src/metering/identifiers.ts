@@ -13,6 +13,53 @@ export function newId(): string {
   return prefix + (made++).toString(36);
 }
 
+/** Random bytes of a token, and how many tokens are drawn at once, since each draw is a call into the runtime. */
+const TOKEN_BYTES = 9;
+const TOKENS_PER_DRAW = 256;
+
+let drawn: Buffer = Buffer.alloc(0);
+let used = 0;
+
+/** 72 random bits, in 12 URL-safe characters. */
+export function newToken(): string {
+  if (used === drawn.length) {
+    drawn = randomBytes(TOKEN_BYTES * TOKENS_PER_DRAW);
+    used = 0;
+  }
+  const start = used;
+  used += TOKEN_BYTES;
+  return drawn.toString("base64url", start, used);
+}
+
+/** Event ids that one isolate makes within a millisecond, before it borrows from the next: two digits of base 36. */
+const IDS_PER_MS = 36 ** 2;
+
+/** Digits of an event id's place in the order of receipt: nine for the time, enough until the year 5188, and two for the counter. */
+const ORDER_DIGITS = 11;
+
+let lastOrder = 0;
+
+/**
+ * A new event's id. Ids sort in receipt order: a time (ms), a counter, which this isolate never turns
+ * back, and a token that no other event has.
+ */
+export function newEventId(now: number, token: string = newToken()): string {
+  lastOrder = Math.max(now * IDS_PER_MS, lastOrder + 1);
+  return writeOrder(lastOrder) + token;
+}
+
+/** An event id's place in receipt order: a number that grows with the time and the counter. */
+export const orderOf = (id: string): number => Number.parseInt(id.slice(0, ORDER_DIGITS), 36);
+
+/** The part of an event id that no other event has, whatever its place. */
+export const tokenOf = (id: string): string => id.slice(ORDER_DIGITS);
+
+/** The event id at the place right after `order`, or the id itself when it comes later anyway. */
+export const raisedAbove = (id: string, order: number): string =>
+  orderOf(id) > order ? id : writeOrder(order + 1) + tokenOf(id);
+
+const writeOrder = (order: number): string => order.toString(36).padStart(ORDER_DIGITS, "0");
+
 /** 96 bits of SHA-256 over the parts, in 16 URL-safe characters; parts cannot run into each other. */
 export function digest(...parts: readonly string[]): string {
   return createHash("sha256").update(JSON.stringify(parts)).digest("base64url").slice(0, 16);
@@ -48,15 +95,19 @@ const hex = (hash: number): string => (hash >>> 0).toString(16).padStart(8, "0")
 export const timeOrderedId = (prefix: string, now: number): string =>
   prefix + now.toString(36).padStart(9, "0") + randomBytes(8).toString("hex");
 
+/** What identifiers that the service makes begin with. Callers cannot report one. */
+export const OWN_PREFIX = "em_";
+
+/** The identifier of an event that came with neither identifier nor Idempotency-Key. */
+export const newIdentifier = (): string => OWN_PREFIX + newId();
+
 /**
- * The identifier of an event that came without one. From an Idempotency-Key (and its position, when
- * several events came under one) it is always the same, so that a retry meets the first attempt in
- * the log (design, promise 2).
+ * The identifier that an Idempotency-Key stands for; with the position of an event, when several came
+ * under one key. It is always the same, so that a retry meets the first attempt in the log.
  */
-export function serverIdentifier(livemode: boolean, idempotencyKey: string | undefined, position?: number): string {
-  if (idempotencyKey === undefined) return `em_${newId()}`;
+export function identifierOfKey(livemode: boolean, idempotencyKey: string, position?: number): string {
   const place = position === undefined ? [] : [String(position)];
-  return `em_${digest("identifier", mode(livemode), idempotencyKey, ...place)}`;
+  return OWN_PREFIX + digest("identifier", mode(livemode), idempotencyKey, ...place);
 }
 
 const mode = (livemode: boolean): "live" | "test" => (livemode ? "live" : "test");

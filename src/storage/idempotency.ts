@@ -8,37 +8,44 @@ export type KeyedRequest = {
   readonly digest: string;
 };
 
-type FirstAnswer = { request: string; response: string };
+/** A body that was answered with 200, and the token of the request that it answered. */
+type FirstAnswer = { readonly body: string; readonly token: string };
 
-const FIND_ANSWER = "SELECT request, response FROM idempotency_keys WHERE livemode = ?1 AND key = ?2 AND created > ?3";
+const FIND_ANSWER =
+  "SELECT request, response, token FROM idempotency_keys WHERE livemode = ?1 AND key = ?2 AND created > ?3";
 
 const SAVE_ANSWER =
-  "INSERT INTO idempotency_keys (livemode, key, request, response, created) VALUES (?1, ?2, ?3, ?4, ?5)";
+  "INSERT INTO idempotency_keys (livemode, key, request, response, token, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 
 const FREE_KEY = "DELETE FROM idempotency_keys WHERE livemode = ?1 AND key = ?2 AND created <= ?3";
 
 const DELETE_EXPIRED = "DELETE FROM idempotency_keys WHERE created <= ?1";
 
-/** The body first answered to this key; `reused` when the key came with another request; nothing when it is new. */
+/** The first answer to this key; `reused` when the key came with another request; nothing when it is new. */
 export async function findAnswer(
   db: D1Database,
   request: KeyedRequest,
   now: number,
-): Promise<{ body: string } | "reused" | undefined> {
+): Promise<FirstAnswer | "reused" | undefined> {
   const row = await db
     .prepare(FIND_ANSWER)
     .bind(request.livemode ? 1 : 0, request.key, now - UNIQUENESS_MS)
-    .first<FirstAnswer>();
+    .first<{ request: string; response: string; token: string }>();
   if (row === null) return undefined;
-  return row.request === request.digest ? { body: row.response } : "reused";
+  return row.request === request.digest ? { body: row.response, token: row.token } : "reused";
 }
 
 /** Statements that remember an answer; in one transaction with the change it answers. A key that is taken makes it fail. */
-export function saveAnswer(db: D1Database, request: KeyedRequest, body: string, now: number): D1PreparedStatement[] {
+export function saveAnswer(
+  db: D1Database,
+  request: KeyedRequest,
+  { body, token }: FirstAnswer,
+  now: number,
+): D1PreparedStatement[] {
   const livemode = request.livemode ? 1 : 0;
   return [
     db.prepare(FREE_KEY).bind(livemode, request.key, now - UNIQUENESS_MS),
-    db.prepare(SAVE_ANSWER).bind(livemode, request.key, request.digest, body, now),
+    db.prepare(SAVE_ANSWER).bind(livemode, request.key, request.digest, body, token, now),
   ];
 }
 

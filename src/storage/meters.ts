@@ -35,8 +35,11 @@ const ACTIVE_METERS = `
   SELECT * FROM meters
   WHERE status = 'active' AND (livemode, event_name) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))`;
 
-const ANY_METER_BY_NAME =
-  "SELECT * FROM meters WHERE livemode = ?1 AND event_name = ?2 ORDER BY status = 'active' DESC LIMIT 1";
+/** All meters of names, the active one of each name last. */
+const METERS_BY_NAME = `
+  SELECT * FROM meters
+  WHERE livemode = ?1 AND event_name IN (SELECT value FROM json_each(?2))
+  ORDER BY status = 'active'`;
 
 const METER_IDS_BY_NAME = "SELECT id FROM meters WHERE livemode = ?1 AND event_name = ?2";
 
@@ -56,28 +59,54 @@ const cache = new PositiveCache<Meter>();
 
 const cacheKey = (livemode: boolean, eventName: string): string => JSON.stringify([livemode ? 1 : 0, eventName]);
 
-/**
- * The meter that an event with this name reports to: the active one, else an inactive one, else
- * nothing. An active meter may come from the isolate's cache (up to FRESH_MS old); that a meter is
- * inactive or missing is always the database's own word.
- */
+/** The meter that an event with this name reports to; see `findMetersForEvents`. */
 export async function findMeterForEvent(
   db: D1Database,
   livemode: boolean,
   eventName: string,
   execution: Execution,
 ): Promise<Meter | undefined> {
-  const active = await cache.get(
-    cacheKey(livemode, eventName),
-    (keys) => fromReplica(db, keys, loadActiveMeters),
+  return (await findMetersForEvents(db, livemode, [eventName], execution)).get(eventName);
+}
+
+/**
+ * The meters that events with these names report to: of each name the active one, else an inactive one, else
+ * nothing. An active meter may come from the isolate's cache (up to FRESH_MS old); that a meter is
+ * inactive or missing is always the database's own word. Asks for all names at once.
+ */
+export async function findMetersForEvents(
+  db: D1Database,
+  livemode: boolean,
+  eventNames: readonly string[],
+  execution: Execution,
+): Promise<Map<string, Meter>> {
+  const keys = new Map(eventNames.map((name) => [name, cacheKey(livemode, name)]));
+  const active = await cache.getAll(
+    [...keys.values()],
+    (missing) => fromReplica(db, missing, loadActiveMeters),
     execution,
   );
-  if (active !== undefined) return active;
-  const row = await db
-    .prepare(ANY_METER_BY_NAME)
-    .bind(livemode ? 1 : 0, eventName)
-    .first<MeterRow>();
-  return row === null ? undefined : toMeter(row);
+  const found = new Map<string, Meter>();
+  for (const [name, key] of keys) {
+    const meter = active.get(key);
+    if (meter !== undefined) found.set(name, meter);
+  }
+  const unknown = eventNames.filter((name) => !found.has(name));
+  if (unknown.length === 0) return found;
+  return new Map([...found, ...(await metersByName(db, livemode, unknown))]);
+}
+
+/** Of each name its active meter, else an inactive one. Asks the database, not the cache. */
+async function metersByName(
+  db: D1Database,
+  livemode: boolean,
+  eventNames: readonly string[],
+): Promise<Map<string, Meter>> {
+  const { results } = await db
+    .prepare(METERS_BY_NAME)
+    .bind(livemode ? 1 : 0, JSON.stringify(eventNames))
+    .all<MeterRow>();
+  return new Map(results.map((row) => [row.event_name, toMeter(row)]));
 }
 
 async function loadActiveMeters(db: Queryable, keys: readonly string[]): Promise<Map<string, Meter>> {
@@ -113,11 +142,8 @@ export async function aggregationsOf(db: D1Database, ids: readonly string[]): Pr
 
 /** Whether another active meter has this one's event name now; asks the database, not the cache. */
 export async function nameIsTaken(db: D1Database, { id, livemode, eventName }: Meter): Promise<boolean> {
-  const row = await db
-    .prepare(ANY_METER_BY_NAME)
-    .bind(livemode ? 1 : 0, eventName)
-    .first<MeterRow>();
-  return row !== null && row.status === "active" && row.id !== id;
+  const meter = (await metersByName(db, livemode, [eventName])).get(eventName);
+  return meter !== undefined && meter.status === "active" && meter.id !== id;
 }
 
 export async function findMeter(db: D1Database, livemode: boolean, id: string): Promise<Meter | undefined> {

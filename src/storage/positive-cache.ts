@@ -78,6 +78,19 @@ export class PositiveCache<V> {
     }
   }
 
+  /** The values of several keys, without those that have none; what is not cached is loaded at once. Throws as `get` does. */
+  async getAll(keys: readonly string[], load: Load<V>, execution: Execution): Promise<Map<string, V>> {
+    const missing = keys.filter((key) => !this.#entries.has(key));
+    if (missing.length > 1) await withTimeout(this.#look(missing, load), LONG_PATIENCE_MS);
+    const looked = new Set(missing.length > 1 ? missing : []);
+    const found = new Map<string, V>();
+    for (const key of keys) {
+      const value = looked.has(key) ? this.#entries.get(key)?.value : await this.get(key, load, execution);
+      if (value !== undefined) found.set(key, value);
+    }
+    return found;
+  }
+
   /** Forgets a key whose value this isolate has just changed. */
   delete(key: string): void {
     this.#entries.delete(key);

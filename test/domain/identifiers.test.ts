@@ -3,10 +3,15 @@ import { describe, expect, test } from "vitest";
 import {
   digest,
   fingerprint,
+  identifierOfKey,
+  newEventId,
   newId,
-  serverIdentifier,
+  newIdentifier,
+  orderOf,
+  raisedAbove,
   shardOf,
   timeOrderedId,
+  tokenOf,
   uniqueKey,
 } from "../../src/metering/identifiers.ts";
 import { LIMITS } from "../../src/metering/limits.ts";
@@ -14,22 +19,22 @@ import { isSorted, NOON } from "../support/builders.ts";
 
 describe("the identifier of an event that came without one", () => {
   test("is the same for every attempt with the same Idempotency-Key, also by another version", () => {
-    expect(serverIdentifier(false, "key-1")).toBe("em_fd_rKbZ7k3LCUnT_");
-    expect(serverIdentifier(true, "key-1")).toBe("em_yVj6fIygQiQfcL3Q");
+    expect(identifierOfKey(false, "key-1")).toBe("em_fd_rKbZ7k3LCUnT_");
+    expect(identifierOfKey(true, "key-1")).toBe("em_yVj6fIygQiQfcL3Q");
   });
 
   test("is another one for another key or mode", () => {
-    const made = ["key-1", "key-2", ""].flatMap((key) => [serverIdentifier(false, key), serverIdentifier(true, key)]);
+    const made = ["key-1", "key-2", ""].flatMap((key) => [identifierOfKey(false, key), identifierOfKey(true, key)]);
     expect(new Set(made)).toHaveLength(made.length);
   });
 
   test("is new each time when there is no key", () => {
-    const made = Array.from({ length: 10_000 }, () => serverIdentifier(true, undefined));
+    const made = Array.from({ length: 10_000 }, newIdentifier);
     expect(new Set(made)).toHaveLength(made.length);
   });
 
   test("is one that a caller could have chosen too", () => {
-    for (const identifier of [serverIdentifier(true, "k".repeat(255)), serverIdentifier(true, undefined)]) {
+    for (const identifier of [identifierOfKey(true, "k".repeat(255)), newIdentifier()]) {
       expect(identifier).toMatch(/^em_[A-Za-z0-9_-]+$/);
       expect(identifier.length).toBeLessThanOrEqual(LIMITS.identifierLength);
     }
@@ -137,7 +142,7 @@ describe("the shard of a key", () => {
     ["counted identifiers", (i: number) => `live:${i}`],
     ["counted identifiers of one length", (i: number) => `test:event-${String(i).padStart(8, "0")}`],
     ["identifiers that end alike", (i: number) => `live:${i}-cus_1-tokens`],
-    ["identifiers of the service", (i: number) => uniqueKey(true, serverIdentifier(true, `key-${i}`))],
+    ["identifiers of the service", (i: number) => uniqueKey(true, identifierOfKey(true, `key-${i}`))],
     ["times", (i: number) => `live:${NOON + i * 1_000}`],
   ])("is spread evenly over %s", (_, key) => {
     const KEYS = 20_000;
@@ -154,5 +159,29 @@ describe("the shard of a key", () => {
       const freedom = shards - 1;
       expect(chiSquare, `${shards} shards: ${counts.slice(0, 16)}`).toBeLessThan(freedom + 6 * Math.sqrt(2 * freedom));
     }
+  });
+});
+
+describe("an event's id", () => {
+  test("sorts as it was made, within a millisecond and when the clock goes back", () => {
+    const times = [NOON, NOON, NOON - 5_000, ...Array.from({ length: 3_000 }, () => NOON), NOON + 60_000];
+    expect(isSorted(times.map((time) => newEventId(time)))).toBe(true);
+  });
+
+  test("begins with its time, so that isolates agree on order as far as their clocks do", () => {
+    const later = Date.UTC(2100, 0);
+    expect(newEventId(later).slice(0, 9)).toBe(later.toString(36).padStart(9, "0"));
+  });
+
+  test("is raised above a place only when it is not there yet, and keeps its token", () => {
+    const id = newEventId(NOON);
+    expect(raisedAbove(id, orderOf(id) - 1)).toBe(id);
+    const raised = raisedAbove(id, orderOf(id) + 7);
+    expect(orderOf(raised)).toBe(orderOf(id) + 8);
+    expect(tokenOf(raised)).toBe(tokenOf(id));
+  });
+
+  test("ends with a token that no other has", () => {
+    expect(new Set(Array.from({ length: 100_000 }, () => tokenOf(newEventId(NOON))))).toHaveLength(100_000);
   });
 });

@@ -1,5 +1,6 @@
 import type { EventReport } from "../../src/metering/events.ts";
 import type { LoggedEvent } from "../../src/metering/groups.ts";
+import { newEventId, newToken, raisedAbove } from "../../src/metering/identifiers.ts";
 import { createMeter, type Meter, type NewMeter } from "../../src/metering/meters.ts";
 import type { Result } from "../../src/metering/result.ts";
 
@@ -10,6 +11,9 @@ let made = 0;
 
 /** A new word each time, so that tests of one file do not meet. */
 export const unique = (prefix: string): string => `${prefix}_${++made}`;
+
+/** An event id at a place in receipt order. */
+export const anEventId = (order: number): string => raisedAbove("0".repeat(11) + newToken(), order - 1);
 
 /** A sum meter in test mode, created at NOON. */
 export function aMeter(changes: Partial<NewMeter & { livemode: boolean; now: number }> = {}): Meter {
@@ -34,7 +38,7 @@ export const aReport = (changes: Partial<EventReport> = {}): EventReport => ({
 
 /** An event as the log hands it to the aggregator: 25 for cus_1 at NOON. */
 export function aLoggedEvent(changes: Partial<LoggedEvent> = {}): LoggedEvent {
-  const id = unique("event");
+  const id = newEventId(NOON);
   return {
     id,
     meter: "mtr_test_1",

@@ -36,4 +36,5 @@ function aggregatedValue(meter: Meter, events: readonly LoggedEvent[]): bigint {
   return BigInt(last?.value ?? 0);
 }
 
-const byReceipt = (a: LoggedEvent, b: LoggedEvent): number => a.received - b.received || (a.id < b.id ? -1 : 1);
+/** Ids sort in receipt order. */
+const byReceipt = (a: LoggedEvent, b: LoggedEvent): number => (a.id < b.id ? -1 : 1);

@@ -1,5 +1,12 @@
-import type { AppendOutcome, CancelOutcome, NewCancellation, NewEvent } from "../../src/durable-objects/log-entries.ts";
+import type {
+  AppendOutcome,
+  CancelOutcome,
+  NewCancellation,
+  NewClaim,
+  NewEvent,
+} from "../../src/durable-objects/log-entries.ts";
 import type { LoggedEvent } from "../../src/metering/groups.ts";
+import { tokenOf } from "../../src/metering/identifiers.ts";
 import { DAY_MS } from "../../src/metering/windows.ts";
 
 declare module "vitest" {
@@ -19,6 +26,14 @@ export type ModelEvent = {
   cancelled: { readonly id: string; readonly at: number } | undefined;
 };
 
+/** What holds a unique key: an event, or the claim of an Idempotency-Key. */
+type Held = {
+  readonly entry: NewEvent | NewClaim;
+  readonly received: number;
+  readonly timestamp: number;
+  readonly event: ModelEvent | undefined;
+};
+
 /**
  * What a log should answer and D1 should end up with, the way the promises read: lists in memory,
  * no slices, no groups, no queue, and nothing that can fail. Times in ms.
@@ -26,29 +41,26 @@ export type ModelEvent = {
 export class Model {
   /** Everything accepted, in its order. */
   readonly events: ModelEvent[] = [];
+  readonly #held: Held[] = [];
   /** The first answers to cancellations, for their retries. */
   readonly #answers: Answer[] = [];
   #lastReceipt = 0;
 
-  append(reported: NewEvent, now: number): AppendOutcome {
+  append(entry: NewEvent | NewClaim, now: number): AppendOutcome {
     const received = this.#receive(now);
-    const { key, id, identifier, event, keyDigest, reportDigest } = reported;
-    const holder = this.holder(key);
-    if (holder !== undefined && isFresh(holder, received)) {
-      const first = { received: holder.logged.received, timestamp: holder.logged.timestamp };
-      if (holder.reported.id === id) return { outcome: "accepted", ...first };
-      const sameReport = holder.reported.reportDigest === reportDigest;
-      if (keyDigest === "" || holder.reported.keyDigest !== keyDigest) return { outcome: "duplicate", sameReport };
-      return sameReport ? { outcome: "accepted", ...first } : { outcome: "key_reused" };
+    const held = this.#holder(entry.key);
+    if (held !== undefined && isFresh(held, received)) return outcomeOf(entry, held);
+    const timestamp = ("event" in entry ? entry.event.timestamp : undefined) ?? received;
+    let event: ModelEvent | undefined;
+    if ("event" in entry) {
+      const logged = { ...entry.event, id: entry.id, identifier: entry.identifier, timestamp, received };
+      event = { reported: entry, logged, cancelled: undefined };
+      this.events.push(event);
     }
-    const timestamp = event.timestamp ?? received;
-    this.events.push({
-      reported,
-      logged: { ...event, id, identifier, timestamp, received },
-      cancelled: undefined,
-    });
-    this.#lastReceipt = received;
-    return { outcome: "accepted", received, timestamp };
+    this.#held.push({ entry, received, timestamp, event });
+    // A claim alone makes no group, which is where a log keeps its last time of receipt.
+    if (event !== undefined) this.#lastReceipt = received;
+    return { outcome: "accepted", id: event?.logged.id, received, timestamp };
   }
 
   /** The answers that are right; more than one where the log may have forgotten an event that is past its 24 hours. */
@@ -56,7 +68,8 @@ export class Model {
     const at = this.#receive(now);
     const { key, id, keyDigest, requestDigest } = request;
     const first = this.#answers.findLast(
-      (answer) => keyDigest !== "" && answer.key === key && answer.keyDigest === keyDigest && answer.at + DAY_MS > at,
+      (answer) =>
+        keyDigest !== undefined && answer.key === key && answer.keyDigest === keyDigest && answer.at + DAY_MS > at,
     );
     if (first !== undefined) {
       const same = first.id === id || first.requestDigest === requestDigest;
@@ -66,7 +79,7 @@ export class Model {
     if (holder === undefined) return [{ outcome: "unknown" }];
     const { cancelled } = holder;
     if (cancelled?.id === id) return [{ outcome: "cancelled", id, at: cancelled.at }, ...this.#forgotten(holder, at)];
-    if (!isFresh(holder, at)) return [{ outcome: "too_old" }, { outcome: "unknown" }];
+    if (!isFresh(holder.logged, at)) return [{ outcome: "too_old" }, { outcome: "unknown" }];
     if (!request.meters.includes(holder.logged.meter)) return [{ outcome: "other_meter" }];
     if (cancelled !== undefined) return [{ outcome: "already_cancelled" }];
     holder.cancelled = { id, at };
@@ -77,18 +90,22 @@ export class Model {
 
   /** What the log may say of an event past its 24 hours, when its slice is gone. */
   #forgotten(holder: ModelEvent, at: number): CancelOutcome[] {
-    return isFresh(holder, at) ? [] : [{ outcome: "unknown" }];
+    return isFresh(holder.logged, at) ? [] : [{ outcome: "unknown" }];
   }
 
-  /** The last event accepted under a unique key. */
+  #holder(key: string): Held | undefined {
+    return this.#held.findLast(({ entry }) => entry.key === key);
+  }
+
+  /** The event that held a unique key last, if it was one. */
   holder(key: string): ModelEvent | undefined {
-    return this.events.findLast(({ reported }) => reported.key === key);
+    return this.#holder(key)?.event;
   }
 
   /** Whether a unique key is taken. */
   isTaken(key: string, now: number): boolean {
-    const holder = this.holder(key);
-    return holder !== undefined && isFresh(holder, this.#receive(now));
+    const held = this.#holder(key);
+    return held !== undefined && isFresh(held, this.#receive(now));
   }
 
   /** What counts. */
@@ -104,4 +121,14 @@ export class Model {
   }
 }
 
-const isFresh = ({ logged }: ModelEvent, now: number): boolean => logged.received + DAY_MS > now;
+const isFresh = ({ received }: { readonly received: number }, now: number): boolean => received + DAY_MS > now;
+
+/** What an entry is told whose unique key is taken. */
+function outcomeOf(entry: NewEvent | NewClaim, { entry: first, received, timestamp, event }: Held): AppendOutcome {
+  const accepted = { outcome: "accepted", id: event?.logged.id, received, timestamp } as const;
+  if (event !== undefined && tokenOf(event.logged.id) === tokenOf(entry.id)) return accepted;
+  const sameReport = first.reportDigest === entry.reportDigest;
+  if (entry.claims) return sameReport ? accepted : { outcome: "key_reused" };
+  const isRetry = sameReport && entry.keyDigest !== undefined && first.keyDigest === entry.keyDigest;
+  return isRetry ? accepted : { outcome: "duplicate", sameReport };
+}

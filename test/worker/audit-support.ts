@@ -95,6 +95,6 @@ export const cancel = (log: DurableObjectStub<EventLog>, event: NewEvent | undef
     key: event?.key ?? "",
     id: unique("adjustment"),
     meters: [meter.id],
-    keyDigest: "",
+    keyDigest: undefined,
     requestDigest: "",
   });

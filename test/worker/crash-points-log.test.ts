@@ -17,7 +17,8 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-const aClient = (): Client => ({ identifier: unique("crash"), key: unique("crash_key") });
+/** A client whose report is one append: the SDK's own key is not claimed. */
+const aClient = (): Client => ({ identifier: unique("crash"), key: `stripe-node-retry-${unique("crash_key")}` });
 
 /** A report that fails, and its retry. */
 async function failedOnce(strike: (story: Story, client: Client) => Promise<() => number>): Promise<void> {

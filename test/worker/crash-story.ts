@@ -4,10 +4,11 @@ import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, vi } from "vitest";
 import { consume } from "../../src/aggregation/consumer.ts";
+import { isCallersKey } from "../../src/api/claim-key.ts";
 import { settingsOf } from "../../src/env.ts";
 import type { EventLog } from "../../src/index.ts";
 import { decodeMessage } from "../../src/metering/groups.ts";
-import { serverIdentifier, shardOf, uniqueKey } from "../../src/metering/identifiers.ts";
+import { identifierOfKey, newEventId, shardOf, uniqueKey } from "../../src/metering/identifiers.ts";
 import { HOUR_MS, MINUTE_MS } from "../../src/metering/windows.ts";
 import { unique } from "../support/builders.ts";
 import { callsUnderWay, forgetCalls, isFallen, watched } from "./crash-faults.ts";
@@ -28,13 +29,21 @@ export type Client = { readonly identifier?: string; readonly key?: string };
 
 /** The ways a client may report, each with names of its own. */
 export const everyClient = (): Client[] => [
-  { identifier: unique("crash"), key: unique("crash_key") },
+  { identifier: unique("crash"), key: `stripe-node-retry-${unique("crash_key")}` },
   { identifier: unique("crash") },
   { key: unique("crash_key") },
+  aClaimingClient(),
 ];
 
+/** A client that chose an Idempotency-Key beside an identifier, so that the key is claimed before its event is appended. */
+export const aClaimingClient = (): Client => ({ identifier: unique("crash"), key: unique("crash_key") });
+
+/** How many claims come before a client's event. */
+export const claimsBefore = ({ identifier, key }: Client): number =>
+  identifier !== undefined && isCallersKey(key) ? 1 : 0;
+
 /** The identifier of a client's event. */
-const nameOf = ({ identifier, key }: Client): string => identifier ?? serverIdentifier(false, key);
+const nameOf = ({ identifier, key }: Client): string => identifier ?? identifierOfKey(false, key ?? "");
 
 let stories = 0;
 
@@ -102,7 +111,8 @@ export class Story {
   /** Whether the log has a client's event. */
   async knows(client: Client): Promise<boolean> {
     const key = uniqueKey(false, nameOf(client));
-    return (await this.log(client).recall({ key, id: "", keyDigest: "", reportDigest: "" })) !== undefined;
+    const inquiry = { key, id: newEventId(Date.now()), keyDigest: undefined, reportDigest: "", claims: false };
+    return (await this.log(client).recall([inquiry]))[0] !== undefined;
   }
 
   /** Lets every log's alarm ring, where one is set; whether one was. */

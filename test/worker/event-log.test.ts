@@ -4,9 +4,10 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { EventLog } from "../../src/durable-objects/event-log.ts";
 import type { NewCancellation, NewEvent } from "../../src/durable-objects/log-entries.ts";
 import { decodeMessage, type Group } from "../../src/metering/groups.ts";
+import { newEventId, orderOf, raisedAbove } from "../../src/metering/identifiers.ts";
 import { HOUR_MS } from "../../src/metering/windows.ts";
 import { unique } from "../support/builders.ts";
-import { aNewEvent, aShard, eventually, FUTURE } from "./support.ts";
+import { aClaim, again, aNewEvent, aShard, eventually, FUTURE } from "./support.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -54,30 +55,28 @@ describe("uniqueness", () => {
     const { log } = aShard();
     const event = aNewEvent();
     expect(await log.append([event])).toMatchObject([{ outcome: "accepted" }]);
-    expect(await log.append([{ ...event, id: "another" }])).toEqual([{ outcome: "duplicate", sameReport: true }]);
+    expect(await log.append([again(event)])).toEqual([{ outcome: "duplicate", sameReport: true }]);
     expect(await rowsOf(log, "identifiers")).toBe(1);
   });
 
   it("accepts an identifier once within one commit", async () => {
     const { log } = aShard();
     const event = aNewEvent();
-    const outcomes = await log.append([event, { ...event, id: "another" }, aNewEvent()]);
+    const outcomes = await log.append([event, again(event), aNewEvent()]);
     expect(outcomes.map(({ outcome }) => outcome)).toEqual(["accepted", "duplicate", "accepted"]);
   });
 
   it("accepts an identifier once under any interleaving of callers", async () => {
     const { log } = aShard();
     const event = aNewEvent();
-    const outcomes = await Promise.all(
-      Array.from({ length: 20 }, (_, i) => log.append([{ ...event, id: `caller ${i}` }])),
-    );
+    const outcomes = await Promise.all(Array.from({ length: 20 }, () => log.append([again(event)])));
     expect(outcomes.flat().filter(({ outcome }) => outcome === "accepted")).toHaveLength(1);
   });
 
   it("keeps the modes apart", async () => {
     const { log } = aShard();
     const event = aNewEvent({ key: "test:same" });
-    expect(await log.append([event, { ...event, key: "live:same", id: "another" }])).toMatchObject([
+    expect(await log.append([event, { ...again(event), key: "live:same" }])).toMatchObject([
       { outcome: "accepted" },
       { outcome: "accepted" },
     ]);
@@ -91,10 +90,10 @@ describe("uniqueness", () => {
     const start = Date.now();
     await log.append([event]);
     vi.setSystemTime(start + 24 * HOUR_MS - 1);
-    expect(await log.append([{ ...event, id: "too soon" }])).toEqual([{ outcome: "duplicate", sameReport: true }]);
+    expect(await log.append([again(event)])).toEqual([{ outcome: "duplicate", sameReport: true }]);
     vi.setSystemTime(start + 24 * HOUR_MS);
-    expect(await log.append([{ ...event, id: "free again" }])).toMatchObject([{ outcome: "accepted" }]);
-    expect(await log.append([{ ...event, id: "taken again" }])).toEqual([{ outcome: "duplicate", sameReport: true }]);
+    expect(await log.append([again(event)])).toMatchObject([{ outcome: "accepted" }]);
+    expect(await log.append([again(event)])).toEqual([{ outcome: "duplicate", sameReport: true }]);
   });
 });
 
@@ -105,16 +104,45 @@ describe("retries", () => {
     const event = aNewEvent({ keyDigest: "key" });
     const [first] = await log.append([event]);
     vi.setSystemTime(Date.now() + HOUR_MS);
-    expect(await log.append([{ ...event, id: "a retry" }])).toEqual([first]);
+    expect(await log.append([again(event)])).toEqual([first]);
     expect(await rowsOf(log, "groups")).toBe(1);
   });
 
-  it("refuses the same Idempotency-Key with another body", async () => {
+  it("refuses another request under the key of an Idempotency-Key, whatever came first", async () => {
+    for (const first of [aNewEvent({ claims: true }), aClaim()]) {
+      const { log } = aShard();
+      await log.append([first]);
+      for (const other of [aNewEvent({ claims: true }), aClaim()]) {
+        expect(await log.append([{ ...other, key: first.key }])).toEqual([{ outcome: "key_reused" }]);
+      }
+      expect(await rowsOf(log, "identifiers")).toBe(1);
+    }
+  });
+
+  it("lets the same request claim an Idempotency-Key again", async () => {
+    const { log } = aShard();
+    const claim = aClaim();
+    const [first] = await log.append([claim]);
+    expect(await log.append([{ ...claim, id: newEventId(Date.now()) }])).toEqual([first]);
+  });
+
+  it("does not take a claim for an event", async () => {
+    const { log } = aShard();
+    const claim = aClaim();
+    await log.append([claim]);
+    expect(await log.retrieve(claim.key)).toBeUndefined();
+    const { key } = claim;
+    const request = { key, id: "a", meters: ["mtr_test_1"], keyDigest: undefined, requestDigest: "r" };
+    expect(await log.cancel(request)).toEqual({ outcome: "unknown" });
+    expect(await rowsOf(log, "groups")).toBe(0);
+  });
+
+  it("calls another report of the same identifier a duplicate, also under the same Idempotency-Key", async () => {
     const { log } = aShard();
     const event = aNewEvent({ keyDigest: "key" });
     await log.append([event]);
-    expect(await log.append([{ ...event, id: "a retry", reportDigest: "another" }])).toEqual([
-      { outcome: "key_reused" },
+    expect(await log.append([{ ...again(event), reportDigest: "another" }])).toEqual([
+      { outcome: "duplicate", sameReport: false },
     ]);
   });
 
@@ -122,28 +150,29 @@ describe("retries", () => {
     const { log } = aShard();
     const event = aNewEvent({ keyDigest: "key" });
     await log.append([event]);
-    expect(await log.append([{ ...event, id: "b", keyDigest: "other" }])).toEqual([
+    expect(await log.append([{ ...again(event), keyDigest: "other" }])).toEqual([
       { outcome: "duplicate", sameReport: true },
     ]);
-    expect(await log.append([{ ...event, id: "c", keyDigest: "" }])).toEqual([
+    expect(await log.append([{ ...again(event), keyDigest: undefined }])).toEqual([
       { outcome: "duplicate", sameReport: true },
     ]);
   });
 
-  it("recognises the platform's own repeat of a call by the event's id", async () => {
+  it("recognises the platform's own repeat of a call by the token of the event's id", async () => {
     const { log } = aShard();
     const event = aNewEvent();
     const [first] = await log.append([event]);
-    expect(await log.append([event])).toEqual([first]);
+    const raised = { ...event, id: raisedAbove(event.id, orderOf(event.id) + 5) };
+    for (const repeat of [event, raised]) expect(await log.append([repeat])).toEqual([first]);
     expect(await rowsOf(log, "groups")).toBe(1);
   });
 
   it("recalls an accepted event without appending", async () => {
     const { log } = aShard();
     const event = aNewEvent({ keyDigest: "key" });
-    expect(await log.recall(event)).toBeUndefined();
+    expect(await log.recall([event])).toEqual([undefined]);
     const [first] = await log.append([event]);
-    expect(await log.recall({ ...event, id: "a retry" })).toEqual(first);
+    expect(await log.recall([again(event), aNewEvent()])).toEqual([first, undefined]);
     expect(await rowsOf(log, "identifiers")).toBe(1);
   });
 });
@@ -153,7 +182,7 @@ describe("cancelling", () => {
     key: event.key,
     id: unique("adjustment"),
     meters: [event.event.meter],
-    keyDigest: "",
+    keyDigest: undefined,
     requestDigest: "request",
     ...changes,
   });
@@ -164,7 +193,7 @@ describe("cancelling", () => {
     await log.append([event]);
     expect(await log.cancel(aCancellation(event))).toMatchObject({ outcome: "cancelled" });
     expect(await log.cancel(aCancellation(event))).toEqual({ outcome: "already_cancelled" });
-    expect(await log.append([{ ...event, id: "again" }])).toMatchObject([{ outcome: "duplicate" }]);
+    expect(await log.append([again(event)])).toMatchObject([{ outcome: "duplicate" }]);
     expect(await rowsOf(log, "groups")).toBe(2);
   });
 
@@ -191,9 +220,10 @@ describe("cancelling", () => {
     const request = aCancellation(event, { keyDigest: "key" });
     const first = await log.cancel(request);
     vi.setSystemTime(FUTURE + 24 * HOUR_MS);
-    expect(await log.append([{ ...event, id: "the next" }])).toMatchObject([{ outcome: "accepted" }]);
+    const next = again(event);
+    expect(await log.append([next])).toMatchObject([{ outcome: "accepted", id: next.id }]);
     expect(await log.cancel({ ...request, id: "a retry" })).toEqual(first);
-    expect(await log.retrieve(event.key)).toMatchObject({ event: { id: "the next" }, cancelled: undefined });
+    expect(await log.retrieve(event.key)).toMatchObject({ event: { id: next.id }, cancelled: undefined });
   });
 
   it("is known again by its Idempotency-Key when its event's slice is gone", async () => {
@@ -303,7 +333,7 @@ describe("commits", () => {
       });
       await expect(instance.append([event])).rejects.toThrow("disk full");
     });
-    expect(await log.recall(event)).toBeUndefined();
+    expect(await log.recall([event])).toEqual([undefined]);
     expect(await log.append([event])).toMatchObject([{ outcome: "accepted" }]);
     expect(await rowsOf(log, "groups")).toBe(1);
   });
@@ -321,7 +351,7 @@ describe("commits", () => {
     await runInDurableObject(log, async (instance, { storage }) => {
       vi.spyOn(storage.sql, "databaseSize", "get").mockReturnValue(9_000_000_000);
       expect(await instance.append([aNewEvent()])).toEqual([{ outcome: "full" }]);
-      expect(await instance.append([{ ...event, id: "a retry" }])).toEqual([first]);
+      expect(await instance.append([again(event)])).toEqual([first]);
     });
   });
 

@@ -8,16 +8,16 @@ import { afterEach, beforeEach, expect, inject, it, vi } from "vitest";
 import { consume } from "../../src/aggregation/consumer.ts";
 import { readSummaries } from "../../src/aggregation/summaries.ts";
 import type { EventLog } from "../../src/durable-objects/event-log.ts";
-import type { NewCancellation, NewEvent } from "../../src/durable-objects/log-entries.ts";
+import type { NewCancellation, NewClaim, NewEvent } from "../../src/durable-objects/log-entries.ts";
 import { type Env, settingsOf } from "../../src/env.ts";
 import { decodeMessage } from "../../src/metering/groups.ts";
 import { uniqueKey } from "../../src/metering/identifiers.ts";
 import { aggregationOf, type Meter } from "../../src/metering/meters.ts";
 import { ceilTo, DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../src/metering/windows.ts";
-import { aMeter, unique } from "../support/builders.ts";
+import { aMeter, anEventId, unique } from "../support/builders.ts";
 import { fold } from "../support/fold.ts";
 import { Model } from "../support/model.ts";
-import { aBatch, aNewEvent, aShard } from "./support.ts";
+import { aBatch, aClaim, again, aNewEvent, aShard } from "./support.ts";
 
 /** Where stories begin (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */
 const START = Date.UTC(2040, 5, 15);
@@ -44,24 +44,36 @@ const KINDS = [
 const CUSTOMERS = ["cus_1", "cus_2"] as const;
 
 const pick = fc.nat({ max: 20 });
-const digest = fc.constantFrom("", "key_1", "key_2");
+const digest = fc.constantFrom(undefined, "key_1", "key_2");
+const reportDigest = fc.constantFrom("report_1", "report_2");
 
 /** A new report; its identifier is one of few, so that they meet, or its own. */
 const report = fc.record({
   is: fc.constant("report" as const),
   identifier: fc.option(fc.constantFrom("a", "b", "c")),
+  /** It has no identifier, and takes the one that an Idempotency-Key stands for. */
+  underKey: fc.option(fc.constantFrom("k", "l"), { freq: 2 }),
   keyDigest: digest,
-  reportDigest: fc.constantFrom("report_1", "report_2"),
+  reportDigest,
   meter: fc.constantFrom(0, 1),
   customer: fc.constantFrom(...CUSTOMERS),
   value: fc.oneof(
     { weight: 4, arbitrary: fc.integer({ min: 1, max: 100 }) },
     { weight: 1, arbitrary: fc.constantFrom(999_999_999_999_999, 1_000_000_000) },
   ),
+  /** How far the clock of the edge is off that it came through (ms). */
+  skew: fc.constantFrom(0, 0, -20, 20),
   /** How long ago it happened (ms), or nothing: when it is received. */
   ago: fc.option(
     fc.constantFrom(0, 1, MINUTE_MS, 20 * MINUTE_MS, HOUR_MS, 5 * HOUR_MS, DAY_MS, 30 * DAY_MS, -4 * MINUTE_MS),
   ),
+});
+
+/** A request of another kind under an Idempotency-Key. */
+const claim = fc.record({
+  is: fc.constant("claim" as const),
+  underKey: fc.constantFrom("k", "l"),
+  reportDigest,
 });
 
 /** An earlier report again, by the platform (`sameId`) or by the client. */
@@ -72,10 +84,10 @@ const command = fc.oneof(
     weight: 6,
     arbitrary: fc.record({
       do: fc.constant("append" as const),
-      entries: fc.array(fc.oneof({ weight: 3, arbitrary: report }, { weight: 1, arbitrary: repeat }), {
-        minLength: 1,
-        maxLength: 3,
-      }),
+      entries: fc.array(
+        fc.oneof({ weight: 6, arbitrary: report }, { weight: 2, arbitrary: repeat }, { weight: 1, arbitrary: claim }),
+        { minLength: 1, maxLength: 3 },
+      ),
       /** Each in a call of its own, all at once. */
       apart: fc.boolean(),
       /** The log dies meanwhile, and the callers try again. */
@@ -261,7 +273,7 @@ class Story {
   }
 
   async #append({ entries, apart, crash, sent }: CommandOf<"append">): Promise<void> {
-    const events = entries.flatMap((entry) => this.#newEvent(entry) ?? []);
+    const events = entries.flatMap((entry) => this.#newEntry(entry) ?? []);
     const log = this.#log();
     const call = async (to: DurableObjectStub<EventLog>) =>
       (await Promise.all(apart ? events.map((event) => to.append([event])) : [to.append(events)])).flat();
@@ -274,19 +286,24 @@ class Story {
     if (sent) await this.#log().nudge();
   }
 
-  #newEvent(entry: Entry): NewEvent | undefined {
+  #newEntry(entry: Entry): NewEvent | NewClaim | undefined {
+    if (entry.is === "claim") {
+      return { ...aClaim(), shard: this.#shard, key: this.#keyUnder(entry.underKey), reportDigest: entry.reportDigest };
+    }
     const event = entry.is === "report" ? this.#report(entry) : this.#repeat(entry);
     if (event !== undefined) this.#reported.push(event);
     return event;
   }
 
   #report(drawn: Extract<Entry, { is: "report" }>): NewEvent {
-    const { identifier, keyDigest, reportDigest, meter, customer, value, ago } = drawn;
+    const { identifier, underKey, keyDigest, reportDigest, skew, meter, customer, value, ago } = drawn;
     const of = this.#meters[meter === 0 ? 0 : 1];
     const name = identifier === null ? unique(this.#name) : `${this.#name}_${identifier}`;
     const event = aNewEvent({ identifier: name, shard: this.#shard, keyDigest, reportDigest });
     return {
       ...event,
+      ...(underKey === null ? {} : { key: this.#keyUnder(underKey), claims: true }),
+      id: anEventId((Date.now() + skew) * 1_000 + this.#reported.length),
       event: {
         ...event.event,
         meter: of.id,
@@ -298,12 +315,17 @@ class Story {
     };
   }
 
+  /** The unique key that an Idempotency-Key stands for. */
+  #keyUnder(idempotencyKey: string): string {
+    return uniqueKey(false, `${this.#name}_${idempotencyKey}`);
+  }
+
   #repeat({ of, sameId }: Extract<Entry, { is: "repeat" }>): NewEvent | undefined {
     const earlier = this.#reported[of % Math.max(1, this.#reported.length)];
     if (earlier === undefined) return undefined;
     // The platform repeats a call at once or never.
     const repeats = sameId && this.#model.isTaken(earlier.key, Date.now());
-    return repeats ? earlier : { ...earlier, id: unique("id") };
+    return repeats ? earlier : again(earlier);
   }
 
   async #cancel({ of, keyDigest, requestDigest, meters, sameId, sent }: CommandOf<"cancel">): Promise<void> {

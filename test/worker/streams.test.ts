@@ -258,7 +258,7 @@ describe("a token", () => {
 });
 
 describe("a stream's request", () => {
-  it("makes valid events count, ignores duplicates, and rejects the rest with the codes of error reports", async () => {
+  it("makes valid events count, ignores repeated reports, and rejects the rest with the codes of error reports", async () => {
     const appended = watchAppends();
     const meter = await createdMeter();
     const archived = await createdMeter();
@@ -284,11 +284,13 @@ describe("a stream's request", () => {
       anEvent(meter, paid("1234567890123456")),
       anEvent(meter, { timestamp: at(10 * MINUTE_MS) }),
       anEvent(meter, { timestamp: at(-36 * 24 * 60 * MINUTE_MS) }),
+      first,
     ];
     expect(await stream(events, { key: unique("key") })).toMatchObject(ACCEPTED);
     await eventually(async () => expect(await storedEvents(meter.id)).toBe(2));
     const reported = rejections(appended).map(({ identifier, rejection }) => ({ identifier, ...rejection }));
     const expected = [
+      [2, meter.id, "duplicate_meter_event", `An event already exists with identifier ${first.identifier}.`],
       [3, null, "no_meter", `No active meter found for event name "${unknown.event_name}".`],
       [4, archived.id, "archived_meter", `No active meter found for event name "${archived.event_name}".`],
       [5, meter.id, "meter_event_no_customer_defined", "Customer mapping key stripe_customer_id not found in payload."],
@@ -328,6 +330,25 @@ describe("a stream's request", () => {
     await eventually(async () => expect(await storedEvents(meter.id)).toBe(100));
   });
 
+  it("with only refused events asks for all names at once, and each shard once", async () => {
+    const token = await aToken();
+    const unknown = Array.from({ length: 100 }, () => anEvent({ event_name: unique("unknown") }));
+    const prepare = vi.spyOn(env.DB, "prepare");
+    expect(await stream(unknown, { token })).toMatchObject(ACCEPTED);
+    const lookUps = prepare.mock.calls.filter(([sql]) => sql.includes("FROM meters"));
+    // At the nearest replica, at the primary, and for those that are inactive.
+    expect(lookUps.length).toBeLessThanOrEqual(3);
+    prepare.mockRestore();
+
+    const meter = await createdMeter();
+    await call(`/v1/billing/meters/${meter.id}/deactivate`, { method: "POST" });
+    const shards = vi.spyOn(env.EVENT_LOG, "getByName");
+    const refused = Array.from({ length: 100 }, () => anEvent(meter));
+    expect(await stream(refused, { token })).toMatchObject(ACCEPTED);
+    // Once to ask what was accepted before, once to append the rejections.
+    expect(shards.mock.calls.length).toBeLessThanOrEqual(2 * Number(env.EVENT_LOG_SHARDS));
+  });
+
   it("that is malformed changes nothing, not even for its valid events", async () => {
     const meter = await createdMeter();
     const appended = watchAppends();
@@ -347,7 +368,7 @@ describe("a stream's request", () => {
       const { status, body } = await stream(events);
       expect({ status, body }).toMatchObject({ status: 400, body: { error: { code: "invalid_fields" } } });
     }
-    expect(appended.filter((entry) => !("request" in entry))).toEqual([]);
+    expect(appended.filter((entry) => !entry.claims)).toEqual([]);
   });
 
   it("can have a body of a million bytes, four times what others can", async () => {
@@ -443,15 +464,18 @@ describe("a stream's request sent again", () => {
     await eventually(async () => expect(await storedEvents(meter.id)).toBe(6));
   });
 
-  it("with one identifier twice in it is no reuse of its key: the first of them counts", async () => {
+  it("with one identifier twice in it is no reuse of its key: the first of them counts, and the other is reported", async () => {
     const meter = await createdMeter();
     const key = unique("key");
+    const appended = watchAppends();
     const first = anEvent(meter);
     const second = { ...first, payload: { stripe_customer_id: "cus_1", value: "7" } };
     for (const _ of [1, 2]) expect(await stream([first, second], { key })).toMatchObject(ACCEPTED);
     await eventually(async () => expect(await storedEvents(meter.id)).toBe(1));
     const stored = env.DB.prepare("SELECT value FROM events WHERE meter = ?").bind(meter.id);
     expect(await stored.first("value")).toBe(25);
+    const reported = rejections(appended).map(({ key, rejection }) => [key, rejection.code]);
+    expect(new Set(reported.map(String))).toEqual(new Set([`${reported[0]?.[0]},duplicate_meter_event`]));
   });
 
   it("after one shard failed counts once, whole", async () => {
@@ -474,8 +498,9 @@ describe("a stream's request sent again", () => {
     const key = unique("key");
     await stream([bad, bad], { key });
     await stream([bad, bad], { key });
+    // The log keeps one of them, since they have one key.
     const keys = rejections(appended).map((rejection) => rejection.key);
-    expect(keys).toHaveLength(2);
+    expect(keys).toHaveLength(4);
     expect(new Set(keys).size).toBe(1);
     expect(keys[0]).toMatch(/^rejected:test:/);
   });
@@ -492,7 +517,7 @@ describe("a stream's request sent again", () => {
     expect(await stream(events, { key, token })).toMatchObject(ACCEPTED);
     await call(`/v1/billing/meters/${meter.id}/deactivate`, { method: "POST" });
     expect(await stream(events, { key, token })).toMatchObject(ACCEPTED);
-    expect(appended.filter((entry) => !("request" in entry))).toEqual([]);
+    expect(appended.filter((entry) => !entry.claims)).toEqual([]);
     await stream([{ ...events[0], payload: { stripe_customer_id: "cus_1", value: "1" } }], {
       key: unique("key"),
       token,

@@ -2,8 +2,8 @@ import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import type { EventLog } from "../../src/durable-objects/event-log.ts";
-import type { NewEvent } from "../../src/durable-objects/log-entries.ts";
-import { uniqueKey } from "../../src/metering/identifiers.ts";
+import type { NewClaim, NewEvent } from "../../src/durable-objects/log-entries.ts";
+import { newEventId, uniqueKey } from "../../src/metering/identifiers.ts";
 import { unique } from "../support/builders.ts";
 
 /** A time of the tests (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */
@@ -18,13 +18,23 @@ export function aNewEvent(
   return {
     key: uniqueKey(false, identifier),
     shard: 0,
-    id: unique("id"),
+    id: newEventId(Date.now()),
     identifier,
     event: { meter, customer, value, aggregation: "additive", timestamp, dimensions: undefined },
-    keyDigest: "",
+    keyDigest: undefined,
     reportDigest: `report of ${identifier}`,
+    claims: false,
     ...rest,
   };
+}
+
+/** The same event once more, as a client's retry brings it. */
+export const again = (event: NewEvent): NewEvent => ({ ...event, id: newEventId(Date.now()) });
+
+/** The claim of an Idempotency-Key by a request of its own. */
+export function aClaim(): NewClaim {
+  const { key, shard, id, reportDigest, keyDigest } = aNewEvent();
+  return { key, shard, id, reportDigest, keyDigest, claims: true };
 }
 
 /** A shard of its own for a test; its number is what the aggregator confirms to. */

@@ -1,6 +1,6 @@
 import { ok } from "../../metering/result.ts";
 import { cancelEvent } from "../cancel-event.ts";
-import { defineEndpoint } from "../endpoint.ts";
+import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
 import { adjustmentFields } from "../v2/meter-event-adjustments.ts";
 import * as z from "../zod.ts";
 
@@ -37,7 +37,7 @@ const createAdjustment = defineEndpoint({
       status: "pending",
       type,
     };
-    return ok(JSON.stringify(adjustment));
+    return ok(answerFirstGivenTo(cancelled.value.token, JSON.stringify(adjustment), call));
   },
 });
 

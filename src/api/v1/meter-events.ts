@@ -8,8 +8,19 @@ import type { Meter } from "../../metering/meters.ts";
 import { err, ok } from "../../metering/result.ts";
 import { SECOND_MS } from "../../metering/windows.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
-import { defineEndpoint } from "../endpoint.ts";
-import { choice, cursorOf, eventName, optional, paging, payload, text, toUnix, unixSeconds } from "../fields.ts";
+import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
+import {
+  choice,
+  cursorOf,
+  eventName,
+  optional,
+  paging,
+  payload,
+  reportedIdentifier,
+  text,
+  toUnix,
+  unixSeconds,
+} from "../fields.ts";
 import { recordEvent } from "../record-event.ts";
 import * as z from "../zod.ts";
 import { requireMeter } from "./meters.ts";
@@ -48,12 +59,13 @@ const createEndpoint = defineEndpoint({
     event_name: eventName,
     // A form has no way to write an empty map.
     payload: z.preprocess((raw) => raw ?? {}, payload),
-    identifier: optional(text(LIMITS.identifierLength)),
+    identifier: optional(reportedIdentifier),
     timestamp: optional(unixSeconds),
   },
   response: EventObject,
   needs: "ingest",
   limited: true,
+  claimsKey: true,
   handle: async (call) => {
     const { event_name, payload, identifier, timestamp } = call.input;
     const report = {
@@ -73,7 +85,7 @@ const createEndpoint = defineEndpoint({
       payload,
       timestamp: toUnix(recorded.value.timestamp),
     };
-    return ok(JSON.stringify(event));
+    return ok(answerFirstGivenTo(recorded.value.token, JSON.stringify(event), call));
   },
 });
 

@@ -1,7 +1,7 @@
 import { LIMITS } from "../../metering/limits.ts";
 import { ok } from "../../metering/result.ts";
 import { cancelEvent } from "../cancel-event.ts";
-import { defineEndpoint } from "../endpoint.ts";
+import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
 import { choice, eventName, text } from "../fields.ts";
 import { requiredError } from "../input.ts";
 import * as z from "../zod.ts";
@@ -51,7 +51,7 @@ const createAdjustment = defineEndpoint({
       status: "pending",
       type,
     };
-    return ok(JSON.stringify(adjustment));
+    return ok(answerFirstGivenTo(cancelled.value.token, JSON.stringify(adjustment), call));
   },
 });
 

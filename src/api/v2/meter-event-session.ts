@@ -26,8 +26,8 @@ const createSession = defineEndpoint({
   needs: "ingest",
   fields: {},
   response: MeterEventSession,
-  // An Idempotency-Key changes nothing here: to answer a retry with the first token, that would have to
-  // be stored in clear. A new session is as good, and one that nobody received is worth nothing.
+  // A retry with the same Idempotency-Key gets a new session: to answer with the first token, that would have
+  // to be stored in clear. A new session is as good, and one that nobody received is worth nothing.
   handle: async ({ key, env, now }) => {
     const session = await issueSession(key, env.SESSION_SECRET, now);
     if (!session.ok) return session;

@@ -1,7 +1,6 @@
-import { LIMITS } from "../../metering/limits.ts";
 import { ok } from "../../metering/result.ts";
-import { defineEndpoint } from "../endpoint.ts";
-import { eventName, payload, text } from "../fields.ts";
+import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
+import { eventName, payload, reportedIdentifier } from "../fields.ts";
 import { type RecordedEvent, recordEvent } from "../record-event.ts";
 import * as z from "../zod.ts";
 
@@ -18,7 +17,7 @@ const timestamp = z.iso
 export const eventFields = {
   event_name: eventName,
   payload,
-  identifier: text(LIMITS.identifierLength)
+  identifier: reportedIdentifier
     .optional()
     .openapi({ description: "Unique within a rolling 24 hours. Made by the service when absent." }),
   timestamp: timestamp.optional(),
@@ -72,10 +71,13 @@ const createMeterEvent = defineEndpoint({
   response: MeterEvent,
   needs: "ingest",
   limited: true,
+  claimsKey: true,
   handle: async (call) => {
     const { event_name, payload, identifier, timestamp } = call.input;
     const recorded = await recordEvent({ eventName: event_name, payload, identifier, timestamp }, call);
-    return recorded.ok ? ok(JSON.stringify(toWire(recorded.value, call.key.livemode))) : recorded;
+    if (!recorded.ok) return recorded;
+    const body = JSON.stringify(toWire(recorded.value, call.key.livemode));
+    return ok(answerFirstGivenTo(recorded.value.token, body, call));
   },
 });
 

@@ -1,4 +1,4 @@
-import { uniqueKey } from "../../../src/metering/identifiers.ts";
+import { identifierOfKey, uniqueKey } from "../../../src/metering/identifiers.ts";
 import type { Exchange } from "./send.ts";
 import type { Acknowledged } from "./state.ts";
 
@@ -11,10 +11,13 @@ export function acknowledgedBy(exchanges: readonly Exchange[]): Acknowledged {
   const prefixes: string[] = [];
   let operated = false;
   for (const { sent, status, answer, mode } of exchanges) {
-    if (sent.method !== "POST" || status >= 300 || mode === undefined) continue;
+    if (sent.method !== "POST" || mode === undefined) continue;
     const livemode = mode === "live";
-    const path = new URL(sent.url).pathname;
     const key = sent.headers["idempotency-key"];
+    // A claim outlives a refusal that follows it.
+    if (key) prefixes.push(uniqueKey(livemode, identifierOfKey(livemode, key)));
+    if (status >= 300) continue;
+    const path = new URL(sent.url).pathname;
     const body: Record<string, unknown> = JSON.parse(answer);
     if (key) push(answers, `${livemode ? 1 : 0}:${key}`, answer);
     if (path.startsWith("/v1/edgemeter/")) operated = true;
@@ -26,8 +29,8 @@ export function acknowledgedBy(exchanges: readonly Exchange[]): Acknowledged {
       if (key) prefixes.push(`cancelled:${cancelled}:`);
     }
     if (path === "/v2/billing/meter_event_stream") {
-      // Each event of it, a name that the service gave, a rejection, or the note of the request.
-      prefixes.push(`rejected:${mode}:`, ...(key ? [`request:${mode}:`] : []));
+      // Each event of it, a name that the service gave, or a rejection.
+      prefixes.push(`rejected:${mode}:`);
       prefixes.push(...identifiersOf(sent.text).map((identifier) => uniqueKey(livemode, identifier)));
       prefixes.push(uniqueKey(livemode, "em_"));
     }
