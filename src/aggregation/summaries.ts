@@ -9,7 +9,7 @@ export type Summary = TimeRange & { readonly value: bigint };
 export type SummaryQuery = {
   readonly meter: Meter;
   readonly customer: string;
-  /** Minute-aligned, or aligned with `windowLength`. */
+  /** Of any bounds, or aligned with `windowLength`. */
   readonly range: TimeRange;
   /** The length of a window (ms); the range's own length for one summary of it all. */
   readonly windowLength: number;

@@ -7,10 +7,11 @@ import { LIMITS } from "../metering/limits.ts";
 import { permits } from "../metering/permissions.ts";
 import { err, ok, type Result } from "../metering/result.ts";
 import { authenticate, authenticateSession } from "./auth.ts";
-import { API_INFO, docsPage, SECURITY, SESSION_SECURITY } from "./docs.ts";
+import { API_INFO, docsHeaders, docsPage, PUBLIC_PAGE, SECURITY, SESSION_SECURITY } from "./docs.ts";
 import type { Endpoint, Replay } from "./endpoint.ts";
 import { ENDPOINTS } from "./endpoints.ts";
 import { type ApiError, type Door, errorResponse } from "./errors.ts";
+import { headerFault, setCommonHeaders } from "./headers.ts";
 import { healthRoute } from "./operations/health.ts";
 
 type App = { Bindings: Env; Variables: { token: string } };
@@ -19,7 +20,7 @@ type App = { Bindings: Env; Variables: { token: string } };
 export function createApp(): Hono<App> {
   const app = new Hono<App>();
   const registry = new OpenAPIRegistry();
-  app.use(answerHeaders);
+  app.use(handleHeaders);
   for (const endpoint of ENDPOINTS) {
     registry.registerPath(endpoint.route);
     app.on(endpoint.method.toUpperCase(), endpoint.path.replaceAll(/\{(\w+)\}/g, ":$1"), (c) => serve(endpoint, c));
@@ -29,8 +30,8 @@ export function createApp(): Hono<App> {
   // Built when first asked for, not at the start of every isolate.
   const description = once(() => new OpenApiGeneratorV31(registry.definitions).generateDocument(API_INFO));
   const page = once(() => docsPage(description()));
-  app.get("/openapi.json", (c) => c.json(description()));
-  app.get("/docs", (c) => c.html(page()));
+  app.get("/openapi.json", (c) => c.json(description(), 200, PUBLIC_PAGE));
+  app.get("/docs", (c) => c.html(page(), 200, docsHeaders()));
   registry.registerPath(healthRoute);
   app.get(healthRoute.path, (c) => c.json({ status: "ok" }));
   app.notFound((c) => errorResponse(doorOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
@@ -85,16 +86,14 @@ function successResponse(answer: string | Replay): Response {
 /** The id of a request, by its token: what its caller and the logs know it by. */
 const requestId = (token: string): string => `req_${token}`;
 
-/** The headers that every answer has, errors included; the SDKs read them. */
-async function answerHeaders(c: Context<App>, next: Next): Promise<void> {
+/** What concerns the headers of every request and its response, whatever the route. */
+async function handleHeaders(c: Context<App>, next: Next): Promise<void> {
   const token = newToken();
   c.set("token", token);
-  await next();
-  c.res.headers.set("request-id", requestId(token));
-  for (const name of ["stripe-version", "idempotency-key"]) {
-    const value = c.req.header(name);
-    if (value) c.res.headers.set(name, value);
-  }
+  const fault = headerFault(c.req.raw.headers);
+  if (fault === undefined) await next();
+  else c.res = errorResponse(doorOf(c.req.path), fault);
+  setCommonHeaders(c.res.headers, c.req.raw.headers, requestId(token));
 }
 
 /** The API whose errors a path answers with. */

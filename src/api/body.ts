@@ -1,3 +1,4 @@
+import { gunzipSync } from "node:zlib";
 import { parse } from "qs";
 import { LIMITS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
@@ -29,24 +30,51 @@ export async function readBody(
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
 
-/** Reads no more of a body than the limit allows, and only well-formed UTF-8. */
+/** A body's text: no more bytes than the limit, as sent and as inflated, and only well-formed UTF-8. */
 async function readText(request: Request, limit: number): Promise<Result<string, ApiError>> {
   if (request.body === null) return ok("");
+  const encoding = request.headers.get("content-encoding")?.trim().toLowerCase() || "identity";
+  if (encoding !== "identity" && encoding !== "gzip") return err({ reason: "unsupported_content_encoding", encoding });
+  const sent = await readSent(request, request.body, limit);
+  if (!sent.ok) return sent;
+  const bytes = encoding === "gzip" && sent.value.byteLength > 0 ? inflate(sent.value, limit) : sent;
+  if (!bytes.ok) return bytes;
+  try {
+    return ok(UTF8.decode(bytes.value));
+  } catch {
+    return err({ reason: "malformed_body", message: "The request body is not valid UTF-8." });
+  }
+}
+
+/** Reads no more of a body than the limit allows. */
+async function readSent(
+  request: Request,
+  body: ReadableStream<Uint8Array>,
+  limit: number,
+): Promise<Result<Uint8Array | ArrayBuffer, ApiError>> {
   // A body with a length has no more bytes than that; one without is counted as it comes.
   const length = request.headers.get("content-length");
   if (Number(length ?? 0) > limit) return err({ reason: "body_too_large", limit });
-  let bytes: Uint8Array | ArrayBuffer | undefined;
   try {
-    bytes = length === null ? await readBytes(request.body, limit) : await request.arrayBuffer();
+    const bytes = length === null ? await readBytes(body, limit) : await request.arrayBuffer();
+    return bytes === undefined ? err({ reason: "body_too_large", limit }) : ok(bytes);
   } catch {
     // Its sender went away: no failure of ours, whoever may still hear of it.
     return err({ reason: "malformed_body", message: "The request body broke off before its end." });
   }
-  if (bytes === undefined) return err({ reason: "body_too_large", limit });
+}
+
+/**
+ * What a gzip body holds. zlib stops at the limit, so a body that would inflate to more costs no more
+ * than one that fits; a DecompressionStream would inflate all of a chunk before it could be stopped.
+ */
+function inflate(bytes: Uint8Array | ArrayBuffer, limit: number): Result<Uint8Array, ApiError> {
   try {
-    return ok(UTF8.decode(bytes));
-  } catch {
-    return err({ reason: "malformed_body", message: "The request body is not valid UTF-8." });
+    return ok(gunzipSync(bytes, { maxOutputLength: limit }));
+  } catch (error) {
+    return error instanceof RangeError
+      ? err({ reason: "body_too_large", limit })
+      : err({ reason: "malformed_body", message: "The request body is not valid gzip." });
   }
 }
 

@@ -64,10 +64,19 @@ const V1_ERROR = z
       message: z.string(),
       code: z.string().optional(),
       param: z.string().optional(),
+      doc_url: z.string().optional(),
     }),
   })
   .openapi("V1Error");
 
 const V2_ERROR = z
-  .object({ error: z.object({ code: z.string(), message: z.string(), type: z.string().optional() }) })
+  .object({
+    error: z.object({
+      code: z.string(),
+      message: z.string(),
+      type: z.string().optional(),
+      param: z.string().optional(),
+      doc_url: z.string().optional(),
+    }),
+  })
   .openapi("V2Error");

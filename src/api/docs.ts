@@ -1,12 +1,14 @@
+import { createHash } from "node:crypto";
 import { html, raw } from "hono/html";
 import type { HtmlEscapedString } from "hono/utils/html";
+import { version } from "../../package.json";
 
 /** The head of the OpenAPI document. */
 export const API_INFO = {
   openapi: "3.1.0",
   info: {
     title: "edgemeter",
-    version: "1",
+    version,
     description:
       "Usage metering that speaks Stripe's Billing Meter APIs. v1 takes forms and unix seconds, v2 takes JSON and RFC 3339. Every error is an `error` object.",
     license: { name: "Apache-2.0", identifier: "Apache-2.0" },
@@ -70,6 +72,21 @@ const STYLE = `
   td { border-top: 1px solid var(--soft); padding: .3rem .5rem .3rem 0; vertical-align: top; }
   td:first-child { white-space: nowrap; } .type { opacity: .7; }`;
 
+/** The headers of what is the same for every caller until the next deployment. */
+export const PUBLIC_PAGE = { "cache-control": "public, max-age=300" };
+
+/** The headers of the page: nothing may run or load in it but its own style, and no other page may frame it. */
+export const docsHeaders = (): Record<string, string> => ({
+  ...PUBLIC_PAGE,
+  "content-security-policy": [
+    "default-src 'none'",
+    `style-src 'sha256-${createHash("sha256").update(STYLE).digest("base64")}'`,
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+  ].join("; "),
+});
+
 /** A page that shows the API's description, made from it alone: no script, nothing from elsewhere. */
 export function docsPage(document: unknown): Html {
   const { info, paths = {}, components } = document as Document;
@@ -84,9 +101,7 @@ export function docsPage(document: unknown): Html {
         <meta charset="utf-8" />
         <meta name="viewport" content="width=device-width" />
         <title>${info.title} API</title>
-        <style>
-          ${raw(STYLE)}
-        </style>
+        <style>${raw(STYLE)}</style>
       </head>
       <body>
         <h1>${info.title}</h1>

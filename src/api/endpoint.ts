@@ -2,13 +2,13 @@ import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
 import type { Env, Execution } from "../env.ts";
 import { digest } from "../metering/identifiers.ts";
 import type { Permission } from "../metering/permissions.ts";
-import type { Result } from "../metering/result.ts";
+import { err, type Result } from "../metering/result.ts";
 import type { ApiKey } from "../storage/keys.ts";
 import { parseForm, readBody } from "./body.ts";
 import { claimKey } from "./claim-key.ts";
 import { describeRoute } from "./describe-route.ts";
 import type { ApiError, Door } from "./errors.ts";
-import { check } from "./input.ts";
+import { check, emptyParameter } from "./input.ts";
 import * as z from "./zod.ts";
 
 /** One call of an endpoint, authenticated and with its input checked. */
@@ -108,6 +108,8 @@ export function defineEndpoint<Fields extends Shape, Params extends Shape = Reco
       if (!raw.ok) return raw;
       const inPath = check(params, rawParams);
       if (!inPath.ok) return inPath;
+      const empty = door === "v1" ? emptyParameter(raw.value) : undefined;
+      if (empty !== undefined) return err({ reason: "empty_parameter", param: empty });
       const inFields = check(fields, raw.value);
       if (!inFields.ok) return inFields;
       const input = { ...inPath.value, ...inFields.value } as InputOf<Params, Fields>;

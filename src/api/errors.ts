@@ -25,6 +25,9 @@ type RequestError =
   | { readonly reason: "method_not_allowed"; readonly method: string; readonly path: string; readonly allowed: string }
   | { readonly reason: "body_too_large"; readonly limit: number }
   | { readonly reason: "unsupported_content_type"; readonly expected: string }
+  | { readonly reason: "unsupported_content_encoding"; readonly encoding: string }
+  /** A v1 parameter that is there, but empty. */
+  | { readonly reason: "empty_parameter"; readonly param: string }
   | { readonly reason: "malformed_body"; readonly message: string }
   /** The shard of the log is past its high-water mark. */
   | { readonly reason: "log_full" }
@@ -47,9 +50,9 @@ type WireError = {
   /** v1: when its status is not the same as v2's. */
   readonly v1Status?: 400;
   readonly v2Code: string;
-  /** v2: `error.type`, which the SDKs look at first; absent unless given. */
+  /** v2: `error.type`, which the SDKs look at first; unless given, `invalid_request_error` with 400 and 404, else absent. */
   readonly v2Type?: "idempotency_error" | "rate_limit" | "temporary_session_expired";
-  /** v2: `error.doc_url` (the spec needs one for an expired session), absent unless given. */
+  /** `error.doc_url` (the spec needs one for an expired session), absent unless given. */
   readonly docUrl?: string;
   /** What `stripe-should-retry` says; the SDK decides by the status when it is absent. */
   readonly retry?: boolean;
@@ -82,6 +85,15 @@ function describe(error: ApiError): WireError {
         v1Code: "parameter_missing",
         v2Code: "invalid_fields",
       };
+    case "empty_parameter":
+      return {
+        status: 400,
+        message: `You passed an empty string for '${error.param}'. We assume empty values are an attempt to unset a parameter; however '${error.param}' cannot be unset. You should remove '${error.param}' from your request or supply a non-empty value.`,
+        param: error.param,
+        v1Code: "parameter_invalid_empty",
+        v2Code: "invalid_fields",
+        docUrl: "https://stripe.com/docs/error-codes/parameter-invalid-empty",
+      };
     case "no_meter":
       return { status: 400, message: noActiveMeter(error.eventName), param: "event_name", v2Code: "no_meter" };
     case "archived_meter":
@@ -93,6 +105,11 @@ function describe(error: ApiError): WireError {
         param: `payload[${error.key}]`,
         v2Code: "payload_no_customer_defined",
       };
+    case "invalid_customer":
+    case "invalid_dimension": {
+      const param = `payload[${error.key}]`;
+      return { status: 400, message: `Invalid ${param}: ${error.fault}`, param, v2Code: "invalid_fields" };
+    }
     case "payload_no_value_defined":
       return {
         status: 400,
@@ -300,6 +317,13 @@ function describe(error: ApiError): WireError {
         message: `Invalid request: check that its Content-Type is ${error.expected}.`,
         v2Code: "invalid_fields",
       };
+    case "unsupported_content_encoding":
+      return {
+        status: 415,
+        message: `The Content-Encoding '${error.encoding}' is not supported. Send the body as it is, or with gzip.`,
+        v2Code: "invalid_fields",
+        headers: { "accept-encoding": "gzip" },
+      };
     case "malformed_body":
       return { status: 400, message: error.message, v2Code: "invalid_fields" };
     case "log_full":
@@ -375,8 +399,6 @@ function misaligned({
 }: Extract<ApiError, { reason: "misaligned_time" }>): string {
   const expected = `(expected ${expectedSeconds})`;
   switch (grouping) {
-    case "none":
-      return `${param} ${seconds} should be aligned with minute boundaries ${expected}.`;
     case "hour":
       return `${param} ${seconds} should be aligned with hourly boundaries ${expected} because the \`value_grouping_window\` is hour.`;
     case "day":
@@ -384,18 +406,30 @@ function misaligned({
   }
 }
 
+/** How long a client should wait before it sends again (s), by the status; only where sending again can help. */
+const RETRY_AFTER_S: Readonly<Partial<Record<WireError["status"], number>>> = { 409: 1, 429: 10, 503: 2 };
+
+const INVALID_REQUEST = "invalid_request_error";
+
+/** Without a type, stripe-node before 21 makes an unknown error of a 400 or 404. */
+const v2Type = ({ v2Type, status }: WireError): string | undefined =>
+  v2Type ?? (status === 400 || status === 404 ? INVALID_REQUEST : undefined);
+
 /** The answer to a failed request: Stripe's `{"error": …}`, which the SDKs need on every status that is not 2xx. */
 export function errorResponse(door: Door, error: ApiError): Response {
   const wire = describe(error);
   const { message } = wire;
+  const status = (door === "v1" ? wire.v1Status : undefined) ?? wire.status;
   const body =
     door === "v1"
-      ? { type: wire.v1Type ?? "invalid_request_error", message, code: wire.v1Code, param: wire.param }
-      : { code: wire.v2Code, message, type: wire.v2Type, doc_url: wire.docUrl };
+      ? { type: wire.v1Type ?? INVALID_REQUEST, message, code: wire.v1Code, param: wire.param, doc_url: wire.docUrl }
+      : { code: wire.v2Code, message, type: v2Type(wire), param: wire.param, doc_url: wire.docUrl };
+  const retryAfter = wire.retry === false ? undefined : RETRY_AFTER_S[status];
   return new Response(JSON.stringify({ error: body }), {
-    status: (door === "v1" ? wire.v1Status : undefined) ?? wire.status,
+    status,
     headers: {
       "content-type": "application/json",
+      ...(retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }),
       ...(wire.retry === undefined ? {} : { "stripe-should-retry": String(wire.retry) }),
       ...wire.headers,
     },

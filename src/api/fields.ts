@@ -1,11 +1,13 @@
 import type { MeteringError } from "../metering/errors.ts";
-import { isStorable, readPayload } from "../metering/events.ts";
+import { type EventReport, readPayload } from "../metering/events.ts";
 import { OWN_PREFIX } from "../metering/identifiers.ts";
 import { LIMITS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
+import { isLongerThan, isStorable, nameFault } from "../metering/text.ts";
 import { SECOND_MS } from "../metering/windows.ts";
 import type { Cursor } from "../storage/page.ts";
 import { MISSING, requiredError } from "./input.ts";
+import { parseTimestamp } from "./timestamps.ts";
 import * as z from "./zod.ts";
 
 /** Text of 1 to `max` characters that every store keeps as it is. */
@@ -13,18 +15,19 @@ export const text = (max: number) =>
   z
     .string(requiredError)
     .min(1, "it cannot be empty.")
-    .max(max, `it can have at most ${max} characters.`)
-    .refine(isStorable, "it contains characters that cannot be stored.");
+    .refine((given) => !isLongerThan(given, max), `it can have at most ${max} characters.`)
+    .refine(isStorable, "it contains characters that cannot be stored.")
+    .openapi({ maxLength: max });
+
+/** Text that can name an event or a customer: no two names look the same. */
+const name = (max: number) =>
+  text(max).refine((given) => nameFault(given) === undefined, { error: ({ input }) => nameFault(String(input)) ?? "" });
 
 /** One of a few words. */
 export const choice = <const T extends readonly [string, ...string[]]>(words: T) =>
   z.enum(words, {
     error: ({ input }) => (input === undefined ? MISSING : `it must be one of ${words.join(", ")}.`),
   });
-
-/** v1 sends null as an empty string: an optional parameter that is empty is not there. */
-export const optional = <T extends z.ZodType>(schema: T) =>
-  z.union([z.literal("").transform(() => undefined), schema]).optional();
 
 const INTEGER = /^-?[0-9]{1,12}$/;
 
@@ -34,6 +37,13 @@ export const unixSeconds = z
   .regex(INTEGER, "it must be a Unix timestamp in seconds.")
   .transform(Number)
   .openapi({ type: "integer", example: 1711656000 });
+
+/** A v2 time: RFC 3339, in ms. */
+export const rfc3339 = z
+  .string("it must be an RFC 3339 timestamp.")
+  .refine((given) => parseTimestamp(given) !== undefined, "it must be an RFC 3339 timestamp.")
+  .transform((given) => parseTimestamp(given) ?? Number.NaN)
+  .openapi({ type: "string", format: "date-time" });
 
 /** A time in ms as v1 answers it: whole seconds. */
 export const toUnix = (ms: number): number => Math.floor(ms / SECOND_MS);
@@ -67,8 +77,8 @@ export function cursorOf(input: {
 /** The paging parameters of a v1 list. */
 export const paging = {
   limit: pageLimit,
-  starting_after: optional(text(200)).openapi({ type: "string", description: "The id after which the page begins." }),
-  ending_before: optional(text(200)).openapi({ type: "string", description: "The id before which the page ends." }),
+  starting_after: text(200).optional().openapi({ description: "The id after which the page begins." }),
+  ending_before: text(200).optional().openapi({ description: "The id before which the page ends." }),
 };
 
 /** The identifier of a reported event. Those that the service makes are a namespace of its own. */
@@ -77,9 +87,17 @@ export const reportedIdentifier = text(LIMITS.identifierLength).refine(
   `it cannot begin with ${OWN_PREFIX}, as the identifiers do that the service makes.`,
 );
 
-export const eventName = text(LIMITS.eventNameLength).openapi({ example: "ai_search_api" });
+const EVENT_NAME = { example: "ai_search_api" };
 
-/** An event's payload: a flat map of strings; an integer is taken as its digits. */
+export const eventName = name(LIMITS.eventNameLength).openapi({
+  ...EVENT_NAME,
+  description: "Without control characters, and without white space around it.",
+});
+
+/** The event name of one event among many: a name that no meter can have is that event's fault, not its stream's. */
+export const streamedEventName = text(LIMITS.eventNameLength).openapi(EVENT_NAME);
+
+/** An event's payload: a flat map of strings; a number is taken as its digits. */
 export const payload = z
   .unknown()
   .transform((raw, context) => {
@@ -87,14 +105,30 @@ export const payload = z
       context.addIssue({ code: "custom", message: MISSING });
       return z.NEVER;
     }
-    const result = readPayload(raw);
-    if (result.ok) return result.value;
-    context.addIssue({ code: "custom", message: result.error.reason, params: { error: result.error } });
+    const read = readPayload(raw);
+    if (read.ok) return read.value;
+    const { message, key } = read.error;
+    context.addIssue({ code: "custom", message, path: key === undefined ? [] : [key] });
     return z.NEVER;
   })
   .openapi({
     type: "object",
-    additionalProperties: { type: "string" },
+    additionalProperties: { type: ["string", "number"], maxLength: LIMITS.payloadValueLength },
+    propertyNames: { minLength: 1, maxLength: LIMITS.payloadKeyLength },
+    maxProperties: LIMITS.payloadKeys,
     example: { stripe_customer_id: "cus_1", value: "25" },
-    description: `The customer, the value, and any further dimensions. At most ${LIMITS.payloadKeys} keys.`,
-  });
+    description: `The customer, the value, and any further dimensions. An integer is taken as its digits. At most ${LIMITS.payloadBytes} bytes as JSON.`,
+  } as never);
+
+/** A report from the fields of an event, whichever API version and encoding they came by. `timestamp` in ms. */
+export const toReport = (fields: {
+  readonly event_name: string;
+  readonly payload: z.output<typeof payload>;
+  readonly identifier?: string | undefined;
+  readonly timestamp?: number | undefined;
+}): EventReport => ({
+  eventName: fields.event_name,
+  ...fields.payload,
+  identifier: fields.identifier,
+  timestamp: fields.timestamp,
+});

@@ -1,6 +1,7 @@
 import type { MeteringError } from "../metering/errors.ts";
 import { LIMITS } from "../metering/limits.ts";
 import { err, ok, type Result } from "../metering/result.ts";
+import { isLongerThan } from "../metering/text.ts";
 import type * as z from "./zod.ts";
 
 /** Checks raw fields against a schema; the first thing that is wrong becomes the error. */
@@ -12,16 +13,25 @@ export function check<T>(schema: z.ZodType<T>, raw: unknown): Result<T, Metering
 }
 
 function toError(issue: z.core.$ZodIssue): MeteringError {
-  // A rule of the domain that ran inside a schema has named its error itself.
-  if (issue.code === "custom" && issue.params?.error) return issue.params.error as MeteringError;
-  // The last choice is what the parameter should have been; the others are ways to leave it out.
-  const choice = issue.code === "invalid_union" ? issue.errors.at(-1)?.[0] : undefined;
-  if (choice !== undefined) return toError({ ...choice, path: [...issue.path, ...choice.path] });
   if (issue.code === "unrecognized_keys")
     return { reason: "unknown_parameter", param: paramOf([...issue.path, issue.keys[0] ?? ""]) };
   const param = paramOf(issue.path);
   if (issue.message === MISSING) return { reason: "missing_parameter", param };
   return { reason: "invalid_field", message: `Invalid ${param}: ${issue.message}`, param };
+}
+
+/**
+ * The name of the first v1 parameter that is there but empty (the SDKs send null so), or nothing. What a
+ * payload holds is the meter's to judge.
+ */
+export function emptyParameter(fields: unknown, path: readonly string[] = []): string | undefined {
+  if (fields === "") return paramOf(path);
+  if (typeof fields !== "object" || fields === null || path[0] === "payload") return undefined;
+  for (const [key, value] of Object.entries(fields)) {
+    const found = emptyParameter(value, [...path, key]);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 /** The message of an issue about a parameter that is not there. */
@@ -34,6 +44,12 @@ export const requiredError = {
 
 /** A name as forms write it, `payload[value]`, no longer than a message should quote. */
 function paramOf(path: readonly PropertyKey[]): string {
-  const [first = "", ...rest] = path.map((part) => String(part).slice(0, LIMITS.payloadKeyLength));
+  const [first = "", ...rest] = path.map((part) => shortened(String(part)));
   return first + rest.map((part) => `[${part}]`).join("");
 }
+
+/** No half of a surrogate pair is left over: an error's text is well-formed. */
+const shortened = (part: string): string =>
+  isLongerThan(part, LIMITS.payloadKeyLength)
+    ? [...part.slice(0, 2 * LIMITS.payloadKeyLength)].slice(0, LIMITS.payloadKeyLength).join("")
+    : part;

@@ -125,6 +125,10 @@ function reportCode(refusal: StreamRefusal): string {
   switch (refusal.reason) {
     case "payload_no_customer_defined":
       return "meter_event_no_customer_defined";
+    case "invalid_customer":
+      return "meter_event_invalid_customer";
+    case "invalid_dimension":
+      return "meter_event_invalid_dimension";
     case "payload_no_value_defined":
       return "meter_event_value_not_found";
     case "payload_invalid_value":

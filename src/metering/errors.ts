@@ -12,8 +12,12 @@ export type MeteringError =
   | { readonly reason: "no_meter"; readonly eventName: string }
   | { readonly reason: "archived_meter"; readonly eventName: string }
   | { readonly reason: "payload_no_customer_defined"; readonly key: string }
+  /** The customer is no name (src/metering/text.ts). */
+  | { readonly reason: "invalid_customer"; readonly key: string; readonly fault: string }
   | { readonly reason: "payload_no_value_defined"; readonly key: string }
   | { readonly reason: "payload_invalid_value"; readonly key: string; readonly value: string }
+  /** What the payload holds besides customer and value came as a number that lost digits. */
+  | { readonly reason: "invalid_dimension"; readonly key: string; readonly fault: string }
   /** `earliest` is the oldest timestamp accepted now (ms). */
   | { readonly reason: "timestamp_too_far_in_past"; readonly earliest: number }
   /** `latest` is the newest timestamp accepted now (ms). */
@@ -41,5 +45,5 @@ export type MeteringError =
       readonly param: string;
       readonly seconds: number;
       readonly expectedSeconds: number;
-      readonly grouping: Grouping;
+      readonly grouping: Exclude<Grouping, "none">;
     };

@@ -3,6 +3,7 @@ import { fingerprint } from "./identifiers.ts";
 import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS } from "./limits.ts";
 import { type Aggregation, aggregationOf, type Meter } from "./meters.ts";
 import { err, ok, type Result } from "./result.ts";
+import { isLongerThan, isStorable, nameFault } from "./text.ts";
 import { parseValue } from "./values.ts";
 
 export type Payload = Readonly<Record<string, string>>;
@@ -11,6 +12,8 @@ export type Payload = Readonly<Record<string, string>>;
 export type EventReport = {
   readonly eventName: string;
   readonly payload: Payload;
+  /** Payload keys whose value came as a JSON number that is no exact integer; absent when there are none. */
+  readonly inexact?: readonly string[];
   /** Absent: the service makes one. */
   readonly identifier: string | undefined;
   /** When it happened (ms). Absent: when it is received. */
@@ -25,8 +28,10 @@ export type Refusal = Extract<
       | "no_meter"
       | "archived_meter"
       | "payload_no_customer_defined"
+      | "invalid_customer"
       | "payload_no_value_defined"
       | "payload_invalid_value"
+      | "invalid_dimension"
       | "timestamp_too_far_in_past"
       | "timestamp_in_future";
   }
@@ -44,42 +49,26 @@ export type AdmittedEvent = {
   readonly dimensions: Payload | undefined;
 };
 
-const invalid = (message: string, param: string): Result<never, MeteringError> =>
-  err({ reason: "invalid_field", message, param });
+/** What is wrong with the shape of a payload: with one key of it, or with the whole. */
+type PayloadFault = { readonly message: string; readonly key?: string };
 
 /**
- * Whether text survives every store unchanged: NUL ends strings in some of SQLite's functions, and
- * a lone surrogate has no UTF-8, so two different texts would become one.
+ * Checks the shape of a payload: a flat map of strings, within the limits. A JSON number becomes its
+ * digits; what it means when those are not exact depends on the meter, so `admit` judges it.
  */
-export const isStorable = (text: string): boolean => !text.includes("\0") && text.isWellFormed();
-
-/** Checks the shape of a payload: a flat map of strings (an integer is taken as its digits), within the limits. */
-export function readPayload(raw: unknown): Result<Payload, MeteringError> {
-  if (typeof raw !== "object" || raw === null || Array.isArray(raw)) {
-    return invalid("payload must be a map of strings.", "payload");
-  }
+export function readPayload(raw: unknown): Result<Pick<EventReport, "payload" | "inexact">, PayloadFault> {
+  if (typeof raw !== "object" || raw === null || Array.isArray(raw))
+    return err({ message: "it must be a map of strings." });
   const entries = Object.entries(raw);
-  if (entries.length > LIMITS.payloadKeys)
-    return invalid(`payload can have at most ${LIMITS.payloadKeys} keys.`, "payload");
+  if (entries.length > LIMITS.payloadKeys) return err({ message: `it can have at most ${LIMITS.payloadKeys} keys.` });
   const payload: Record<string, string> = {};
+  const inexact: string[] = [];
   let characters = 0;
   for (const [key, value] of entries) {
-    if (key === "" || key.length > LIMITS.payloadKeyLength) {
-      return invalid(`A payload key must have 1 to ${LIMITS.payloadKeyLength} characters.`, "payload");
-    }
-    // Such a number has lost digits before it came here: two customers could become one.
-    if (typeof value === "number" && Math.abs(value) > Number.MAX_SAFE_INTEGER) {
-      return err({ reason: "payload_invalid_value", key, value: String(value) });
-    }
     const text = typeof value === "number" ? String(value) : value;
-    if (typeof text !== "string") return invalid("payload must be a flat map of strings.", `payload[${key}]`);
-    if (text.length > LIMITS.payloadValueLength) {
-      return invalid(`A payload value can have at most ${LIMITS.payloadValueLength} characters.`, `payload[${key}]`);
-    }
-    // "__proto__" cannot be a plain object's key, and dropping it silently would change what was reported.
-    if (key === "__proto__" || !isStorable(key) || !isStorable(text)) {
-      return invalid("A payload key or value contains characters that cannot be stored.", "payload");
-    }
+    const message = keyFault(key) ?? valueFault(text);
+    if (message !== undefined) return err({ message, key });
+    if (typeof value === "number" && !Number.isSafeInteger(value)) inexact.push(key);
     payload[key] = text;
     characters += key.length + text.length;
   }
@@ -88,23 +77,43 @@ export function readPayload(raw: unknown): Result<Payload, MeteringError> {
     characters * 6 + entries.length * 6 > LIMITS.payloadBytes &&
     Buffer.byteLength(JSON.stringify(payload)) > LIMITS.payloadBytes
   ) {
-    return invalid(`payload can have at most ${LIMITS.payloadBytes} bytes as JSON.`, "payload");
+    return err({ message: `it can have at most ${LIMITS.payloadBytes} bytes as JSON.` });
   }
-  return ok(payload);
+  return ok(inexact.length === 0 ? { payload } : { payload, inexact });
+}
+
+function keyFault(key: string): string | undefined {
+  if (key === "" || isLongerThan(key, LIMITS.payloadKeyLength)) {
+    return `a payload key must have 1 to ${LIMITS.payloadKeyLength} characters.`;
+  }
+  // "__proto__" cannot be a plain object's key, and dropping it silently would change what was reported.
+  return key === "__proto__" || !isStorable(key)
+    ? "a payload key contains characters that cannot be stored."
+    : undefined;
+}
+
+function valueFault(value: unknown): string | undefined {
+  if (typeof value !== "string") return "it must be a string: a payload is a flat map of strings.";
+  if (isLongerThan(value, LIMITS.payloadValueLength)) {
+    return `it can have at most ${LIMITS.payloadValueLength} characters.`;
+  }
+  return isStorable(value) ? undefined : "it contains characters that cannot be stored.";
 }
 
 /**
  * Applies the rules of an event in the order of the wire contract: the meter exists, is active,
- * customer present, value present, value valid, timestamp in reach. `now` in ms.
+ * customer present and a name, value present, value valid, dimensions exact, timestamp in reach. `now` in ms.
  */
 export function admit(report: EventReport, meter: Meter | undefined, now: number): Result<AdmittedEvent, Refusal> {
-  const { eventName, payload, timestamp } = report;
+  const { eventName, payload, inexact = [], timestamp } = report;
   if (meter === undefined) return err({ reason: "no_meter", eventName });
   if (meter.status !== "active") return err({ reason: "archived_meter", eventName });
   const { customerKey, valueKey } = meter;
 
   const customer = field(payload, customerKey);
   if (!customer) return err({ reason: "payload_no_customer_defined", key: customerKey });
+  const fault = inexact.includes(customerKey) ? INEXACT : nameFault(customer);
+  if (fault !== undefined) return err({ reason: "invalid_customer", key: customerKey, fault });
 
   let value: number | undefined = 1;
   if (meter.formula !== "count") {
@@ -113,6 +122,10 @@ export function admit(report: EventReport, meter: Meter | undefined, now: number
     value = parseValue(text);
     if (value === undefined) return err({ reason: "payload_invalid_value", key: valueKey, value: text });
   }
+
+  // The value is judged above, and a count meter ignores it.
+  const rounded = inexact.find((key) => key !== valueKey && isRounded(payload[key] ?? ""));
+  if (rounded !== undefined) return err({ reason: "invalid_dimension", key: rounded, fault: INEXACT });
 
   if (timestamp !== undefined) {
     const earliest = now - TIMESTAMP_PAST_MS;
@@ -129,6 +142,12 @@ export function admit(report: EventReport, meter: Meter | undefined, now: number
     dimensions: dimensionsOf(payload, meter),
   });
 }
+
+/** Two customers that came as numbers like 1.10 and 1.1, or past 2^53, would become one. */
+const INEXACT = "it is a number that is not kept exactly; send it as a string.";
+
+/** Whether a number's text has lost digits that a sender may have meant. A fraction like 0.5 is its own text. */
+const isRounded = (text: string): boolean => Math.abs(Number(text)) > Number.MAX_SAFE_INTEGER;
 
 /** An own key's value; `payload["constructor"]` alone would find what every object inherits. */
 const field = (payload: Payload, key: string): string | undefined =>
@@ -154,9 +173,10 @@ function dimensionsOf(payload: Payload, { customerKey, valueKey, formula }: Mete
  * What a report says, in 16 characters: the same for the same body sent again, whatever the order of its
  * payload and whatever the endpoint.
  */
-export function reportDigest({ eventName, payload, identifier, timestamp }: EventReport): string {
+export function reportDigest({ eventName, payload, inexact = [], identifier, timestamp }: EventReport): string {
   const pairs = Object.entries(payload).sort(([a], [b]) => (a < b ? -1 : 1));
-  return fingerprint(eventName, identifier ?? "", timestamp === undefined ? "" : String(timestamp), ...pairs.flat());
+  const time = timestamp === undefined ? "" : String(timestamp);
+  return fingerprint(eventName, identifier ?? "", time, ...pairs.flat(), ...inexact);
 }
 
 /** What a request that reports one event says: an Idempotency-Key belongs to one endpoint, so that counts too. */

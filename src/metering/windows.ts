@@ -12,10 +12,8 @@ export type Grouping = "none" | "hour" | "day";
 /** Half open: an event at `start` belongs to it, one at `end` does not. Both in ms. */
 export type TimeRange = { readonly start: number; readonly end: number };
 
-const ALIGNMENT_MS: Record<Grouping, number> = { none: MINUTE_MS, hour: HOUR_MS, day: DAY_MS };
-
 /** The length of one window of a grouped summary (ms). */
-export const windowLength = (grouping: "hour" | "day"): number => ALIGNMENT_MS[grouping];
+export const windowLength = (grouping: "hour" | "day"): number => (grouping === "day" ? DAY_MS : HOUR_MS);
 
 /** The start of the window of `length` ms that holds `time`. */
 export const floorTo = (time: number, length: number): number => time - (((time % length) + length) % length);
@@ -24,7 +22,7 @@ export const floorTo = (time: number, length: number): number => time - (((time 
 export const ceilTo = (time: number, length: number): number => -floorTo(-time, length);
 
 /**
- * The range of a summary request (wire contract, section 5): minute-aligned, or aligned with its
+ * The range of a summary request (wire contract, section 5): any seconds, or aligned with its
  * grouping, and not empty. Takes unix seconds, gives ms.
  */
 export function summaryRange(
@@ -32,14 +30,16 @@ export function summaryRange(
   endSeconds: number,
   grouping: Grouping,
 ): Result<TimeRange, MeteringError> {
-  const alignment = ALIGNMENT_MS[grouping] / SECOND_MS;
-  for (const [param, seconds] of [
-    ["start_time", startSeconds],
-    ["end_time", endSeconds],
-  ] as const) {
-    const expectedSeconds = floorTo(seconds, alignment);
-    if (seconds !== expectedSeconds)
-      return err({ reason: "misaligned_time", param, seconds, expectedSeconds, grouping });
+  if (grouping !== "none") {
+    const alignment = windowLength(grouping) / SECOND_MS;
+    for (const [param, seconds] of [
+      ["start_time", startSeconds],
+      ["end_time", endSeconds],
+    ] as const) {
+      const expectedSeconds = floorTo(seconds, alignment);
+      if (seconds !== expectedSeconds)
+        return err({ reason: "misaligned_time", param, seconds, expectedSeconds, grouping });
+    }
   }
   if (startSeconds >= endSeconds) {
     return err({ reason: "invalid_field", message: "start_time must be before end_time.", param: "end_time" });

@@ -1,3 +1,4 @@
+import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { parseForm, readBody } from "../../src/api/body.ts";
 import type { Door } from "../../src/api/errors.ts";
@@ -143,6 +144,63 @@ describe.each(["v1", "v2"] satisfies Door[])("a body at the %s door", (door) => 
     const untyped = aRequest(bytesOf(body), {});
     expect(errorOf(await readBody(untyped, door)).reason).toBe("unsupported_content_type");
   });
+});
+
+describe("a body with a Content-Encoding", () => {
+  const encoded = (body: Uint8Array<ArrayBuffer>, encoding: string, length = true) => {
+    const headers = { "content-type": TYPES.v2, "content-encoding": encoding };
+    return length
+      ? aRequest(body, { ...headers, "content-length": String(body.length) })
+      : aRequest(aStream([body]).stream, headers);
+  };
+  const gzipped = (text: string) => new Uint8Array(gzipSync(text));
+
+  test.each(["gzip", "GZIP", " gzip "])("of %j is inflated, with its length told or not", async (encoding) => {
+    for (const length of [true, false]) {
+      const request = encoded(gzipped('{"a":"客户🙂"}'), encoding, length);
+      expect(resultOf(await readBody(request, "v2"))).toEqual({ a: "客户🙂" });
+    }
+  });
+
+  test("of identity is read as it stands", async () => {
+    expect(resultOf(await readBody(encoded(bytesOf('{"a":"b"}'), "identity"), "v2"))).toEqual({ a: "b" });
+  });
+
+  test("may inflate to 256,000 bytes and not one more", async () => {
+    const most = encoded(gzipped(ofLength("v2", LIMITS.bodyBytes)), "gzip");
+    expect((await readBody(most, "v2")).ok).toBe(true);
+    const over = encoded(gzipped(ofLength("v2", LIMITS.bodyBytes + 1)), "gzip");
+    expect(errorOf(await readBody(over, "v2"))).toEqual({ reason: "body_too_large", limit: LIMITS.bodyBytes });
+  });
+
+  test("that would inflate to far more is inflated no further than the limit", async () => {
+    const bomb = new Uint8Array(gzipSync(Buffer.alloc(100_000_000, " ")));
+    expect(bomb.length).toBeLessThan(LIMITS.bodyBytes);
+    const before = process.memoryUsage();
+    const { reason } = errorOf(await readBody(encoded(bomb, "gzip"), "v2"));
+    const after = process.memoryUsage();
+    expect(reason).toBe("body_too_large");
+    expect(after.arrayBuffers - before.arrayBuffers).toBeLessThan(20_000_000);
+  });
+
+  test("that is not gzip, or breaks off, is malformed", async () => {
+    for (const body of [bytesOf('{"a":"b"}'), gzipped(ofLength("v2", 1_000)).slice(0, -9)]) {
+      expect(errorOf(await readBody(encoded(body, "gzip"), "v2"))).toEqual({
+        reason: "malformed_body",
+        message: "The request body is not valid gzip.",
+      });
+    }
+  });
+
+  test.each(["br", "deflate", "zstd", "gzip, gzip", "x-gzip", "nonsense"])(
+    "of %j is not supported",
+    async (encoding) => {
+      expect(errorOf(await readBody(encoded(gzipped("{}"), encoding), "v2"))).toEqual({
+        reason: "unsupported_content_encoding",
+        encoding,
+      });
+    },
+  );
 });
 
 describe("a JSON body", () => {

@@ -12,52 +12,72 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
   invalid_field: [
     { reason: "invalid_field", message: "Wrong.", param: "payload" },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "invalid_fields"],
+    [400, null, "invalid_request_error", "invalid_fields"],
   ],
   unknown_parameter: [
     { reason: "unknown_parameter", param: "colour" },
     [400, null, "invalid_request_error", "parameter_unknown"],
-    [400, null, undefined, "invalid_fields"],
+    [400, null, "invalid_request_error", "invalid_fields"],
   ],
   missing_parameter: [
     { reason: "missing_parameter", param: "event_name" },
     [400, null, "invalid_request_error", "parameter_missing"],
-    [400, null, undefined, "invalid_fields"],
+    [400, null, "invalid_request_error", "invalid_fields"],
   ],
   no_meter: [
     { reason: "no_meter", eventName: "tokens" },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "no_meter"],
+    [400, null, "invalid_request_error", "no_meter"],
   ],
   archived_meter: [
     { reason: "archived_meter", eventName: "tokens" },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "archived_meter"],
+    [400, null, "invalid_request_error", "archived_meter"],
   ],
   payload_no_customer_defined: [
     { reason: "payload_no_customer_defined", key: "stripe_customer_id" },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "payload_no_customer_defined"],
+    [400, null, "invalid_request_error", "payload_no_customer_defined"],
+  ],
+  invalid_customer: [
+    { reason: "invalid_customer", key: "stripe_customer_id", fault: "it cannot be blank." },
+    [400, null, "invalid_request_error"],
+    [400, null, "invalid_request_error", "invalid_fields"],
+  ],
+  invalid_dimension: [
+    { reason: "invalid_dimension", key: "trace", fault: "it is a number that is not kept exactly." },
+    [400, null, "invalid_request_error"],
+    [400, null, "invalid_request_error", "invalid_fields"],
+  ],
+  empty_parameter: [
+    { reason: "empty_parameter", param: "identifier" },
+    [400, null, "invalid_request_error", "parameter_invalid_empty"],
+    [400, null, "invalid_request_error", "invalid_fields"],
+  ],
+  unsupported_content_encoding: [
+    { reason: "unsupported_content_encoding", encoding: "br" },
+    [415, null, "invalid_request_error"],
+    [415, null, undefined, "invalid_fields"],
   ],
   payload_no_value_defined: [
     { reason: "payload_no_value_defined", key: "value" },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "payload_no_value_defined"],
+    [400, null, "invalid_request_error", "payload_no_value_defined"],
   ],
   payload_invalid_value: [
     { reason: "payload_invalid_value", key: "value", value: "007" },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "payload_invalid_value"],
+    [400, null, "invalid_request_error", "payload_invalid_value"],
   ],
   timestamp_too_far_in_past: [
     { reason: "timestamp_too_far_in_past", earliest: 1_758_141_836_000 },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "timestamp_too_far_in_past"],
+    [400, null, "invalid_request_error", "timestamp_too_far_in_past"],
   ],
   timestamp_in_future: [
     { reason: "timestamp_in_future", latest: 1_758_141_836_000 },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "timestamp_in_future"],
+    [400, null, "invalid_request_error", "timestamp_in_future"],
   ],
   too_many_concurrent_requests: [
     { reason: "too_many_concurrent_requests" },
@@ -67,7 +87,7 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
   duplicate_meter_event: [
     { reason: "duplicate_meter_event", identifier: "idmp_1" },
     [400, "false", "invalid_request_error"],
-    [400, "false", undefined, "duplicate_meter_event"],
+    [400, "false", "invalid_request_error", "duplicate_meter_event"],
   ],
   idempotency_key_reused: [
     { reason: "idempotency_key_reused", key: "key-1" },
@@ -77,37 +97,37 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
   invalid_cancel_configuration: [
     { reason: "invalid_cancel_configuration", cause: "unknown", identifier: "idmp_1", eventName: "tokens" },
     [400, "false", "invalid_request_error"],
-    [400, "false", undefined, "invalid_cancel_configuration"],
+    [400, "false", "invalid_request_error", "invalid_cancel_configuration"],
   ],
   no_such_event: [
     { reason: "no_such_event", id: "idmp_1", param: "identifier" },
     [404, null, "invalid_request_error", "resource_missing"],
-    [404, null, undefined, "not_found"],
+    [404, null, "invalid_request_error", "not_found"],
   ],
   meter_name_taken: [
     { reason: "meter_name_taken", eventName: "tokens" },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "invalid_fields"],
+    [400, null, "invalid_request_error", "invalid_fields"],
   ],
   no_such_meter: [
     { reason: "no_such_meter", id: "mtr_1", param: "id" },
     [404, null, "invalid_request_error", "resource_missing"],
-    [404, null, undefined, "not_found"],
+    [404, null, "invalid_request_error", "not_found"],
   ],
   no_such_summary: [
     { reason: "no_such_summary", id: "mtrusg_1", param: "starting_after" },
     [400, null, "invalid_request_error", "resource_missing"],
-    [400, null, undefined, "not_found"],
+    [400, null, "invalid_request_error", "not_found"],
   ],
   no_such_core_event: [
     { reason: "no_such_core_event", id: "evt_test_1" },
     [404, null, "invalid_request_error", "resource_missing"],
-    [404, null, undefined, "not_found"],
+    [404, null, "invalid_request_error", "not_found"],
   ],
   misaligned_time: [
-    { reason: "misaligned_time", param: "start_time", seconds: 61, expectedSeconds: 60, grouping: "none" },
+    { reason: "misaligned_time", param: "start_time", seconds: 3_601, expectedSeconds: 3_600, grouping: "hour" },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "invalid_fields"],
+    [400, null, "invalid_request_error", "invalid_fields"],
   ],
   no_key: [{ reason: "no_key" }, [401, null, "invalid_request_error"], [401, null, undefined, "unauthorized"]],
   invalid_key: [
@@ -143,12 +163,12 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
   no_such_dead_letter: [
     { reason: "no_such_dead_letter", id: "dl_1" },
     [404, null, "invalid_request_error", "resource_missing"],
-    [404, null, undefined, "not_found"],
+    [404, null, "invalid_request_error", "not_found"],
   ],
   still_refused: [
     { reason: "still_refused", id: "dl_1", cause: "NOT NULL constraint failed" },
     [400, null, "invalid_request_error", "still_refused"],
-    [400, null, undefined, "still_refused"],
+    [400, null, "invalid_request_error", "still_refused"],
   ],
   rate_limited: [
     { reason: "rate_limited" },
@@ -158,7 +178,7 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
   unknown_url: [
     { reason: "unknown_url", method: "GET", path: "/v1/nothing" },
     [404, null, "invalid_request_error"],
-    [404, null, undefined, "not_found"],
+    [404, null, "invalid_request_error", "not_found"],
   ],
   method_not_allowed: [
     { reason: "method_not_allowed", method: "DELETE", path: "/v1/billing/meters", allowed: "GET, POST" },
@@ -178,7 +198,7 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
   malformed_body: [
     { reason: "malformed_body", message: "The request body is not valid JSON." },
     [400, null, "invalid_request_error"],
-    [400, null, undefined, "invalid_fields"],
+    [400, null, "invalid_request_error", "invalid_fields"],
   ],
   log_full: [{ reason: "log_full" }, [503, "true", "api_error"], [503, "true", undefined, "log_full"]],
   shards_changed: [
@@ -217,8 +237,7 @@ describe.each(["v1", "v2"] satisfies Door[])("the %s door", (door) => {
   test.each(Object.entries(ERRORS))("says nothing of %s outside of its error object", async (_, [error]) => {
     const body = await bodyOf(errorResponse(door, error));
     expect(Object.keys(body)).toEqual(["error"]);
-    const known = door === "v1" ? ["type", "message", "code", "param"] : ["code", "message", "type", "doc_url"];
-    expect(known).toEqual(expect.arrayContaining(Object.keys(body.error)));
+    expect(["type", "message", "code", "param", "doc_url"]).toEqual(expect.arrayContaining(Object.keys(body.error)));
   });
 });
 
@@ -254,11 +273,6 @@ describe("an error's message is the one that Stripe's users know", () => {
       "end_time 3601 should be aligned with hourly boundaries (expected 3600) because the `value_grouping_window` is hour.",
     ],
     [
-      "a time off the minute",
-      { reason: "misaligned_time", param: "start_time", seconds: 61, expectedSeconds: 60, grouping: "none" },
-      "start_time 61 should be aligned with minute boundaries (expected 60).",
-    ],
-    [
       "16 digits",
       { reason: "payload_invalid_value", key: "value", value: "1234567890123456" },
       "The value in the event payload can have at most 15 digits. Received 1234567890123456.",
@@ -274,6 +288,11 @@ describe("an error's message is the one that Stripe's users know", () => {
       "Customer mapping key stripe_customer_id not found in payload.",
     ],
     ["an unknown parameter", ERRORS.unknown_parameter[0], "Received unknown parameter: colour"],
+    [
+      "an empty parameter",
+      ERRORS.empty_parameter[0],
+      "You passed an empty string for 'identifier'. We assume empty values are an attempt to unset a parameter; however 'identifier' cannot be unset. You should remove 'identifier' from your request or supply a non-empty value.",
+    ],
     ["a missing parameter", ERRORS.missing_parameter[0], "Missing required param: event_name."],
     ["an unknown meter", ERRORS.no_such_meter[0], "No such meter: 'mtr_1'"],
   ])("for %s", async (_, error, message) => {
@@ -308,12 +327,15 @@ describe("an error names what is wrong", () => {
     [ERRORS.no_meter[0], "event_name"],
     [ERRORS.payload_no_customer_defined[0], "payload[stripe_customer_id]"],
     [ERRORS.payload_invalid_value[0], "payload[value]"],
+    [ERRORS.invalid_customer[0], "payload[stripe_customer_id]"],
+    [ERRORS.invalid_dimension[0], "payload[trace]"],
     [ERRORS.timestamp_in_future[0], "timestamp"],
     [ERRORS.duplicate_meter_event[0], "identifier"],
     [ERRORS.misaligned_time[0], "start_time"],
-  ])("v1 has the parameter of %j", async (error, param) => {
-    expect((await bodyOf(errorResponse("v1", error))).error.param).toBe(param);
-    expect((await bodyOf(errorResponse("v2", error))).error.param).toBeUndefined();
+  ])("with the parameter of %j", async (error, param) => {
+    for (const door of ["v1", "v2"] as const) {
+      expect((await bodyOf(errorResponse(door, error))).error.param).toBe(param);
+    }
   });
 
   test("v1 leaves out a parameter that is not known", async () => {
@@ -332,6 +354,22 @@ describe("an error's status depends on the door where Stripe's does", () => {
   test("an unknown meter is 404 in the path, and 400 as the cursor of a list", () => {
     expect(errorResponse("v1", { reason: "no_such_meter", id: "x", param: "id" }).status).toBe(404);
     expect(errorResponse("v1", { reason: "no_such_meter", id: "x", param: "starting_after" }).status).toBe(400);
+  });
+
+  test("a client is told how long to wait, where sending again can help", () => {
+    const waitOf = (error: ApiError) => errorResponse("v2", error).headers.get("retry-after");
+    const { too_many_concurrent_requests: busy, rate_limited, log_full, shards_changed, unavailable } = ERRORS;
+    for (const [error] of [busy, rate_limited, log_full, shards_changed, unavailable]) {
+      expect(waitOf(error), error.reason).toMatch(/^[1-9][0-9]?$/);
+    }
+    for (const [error] of [ERRORS.idempotency_key_reused, ERRORS.sessions_not_configured, ERRORS.invalid_field]) {
+      expect(waitOf(error), error.reason).toBeNull();
+    }
+  });
+
+  test("an empty parameter comes with the page that explains it, at v1", async () => {
+    const { error } = JSON.parse(await errorResponse("v1", ERRORS.empty_parameter[0]).text());
+    expect(error.doc_url).toBe("https://stripe.com/docs/error-codes/parameter-invalid-empty");
   });
 
   test("who is not known is told how to say who it is, and who uses a wrong method which ones there are", () => {

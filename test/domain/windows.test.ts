@@ -59,7 +59,7 @@ describe("the range of a summary", () => {
   const DAY = 1_738_454_400;
 
   test.each([
-    ["none", 60],
+    ["none", 1],
     ["hour", 3_600],
     ["day", 86_400],
   ] as const)("grouped by %s is given in seconds and held in milliseconds", (grouping, alignment) => {
@@ -70,8 +70,6 @@ describe("the range of a summary", () => {
   });
 
   test.each([
-    ["none", DAY + 60 - 1, DAY],
-    ["none", DAY + 1, DAY],
     ["hour", DAY + 3_600 - 60, DAY],
     ["hour", DAY + 3_600 + 60, DAY + 3_600],
     ["day", 1_738_494_596, DAY],
@@ -94,9 +92,14 @@ describe("the range of a summary", () => {
     });
   });
 
+  test("that is not grouped may begin and end at any second", () => {
+    const [start, end] = [DAY + 17, DAY + 5_405];
+    expect(resultOf(summaryRange(start, end, "none"))).toEqual({ start: start * 1_000, end: end * 1_000 });
+  });
+
   test("that begins and ends askew is told of its beginning first, and of its alignment before its order", () => {
-    expect(errorOf(summaryRange(DAY + 2, DAY + 1, "none"))).toMatchObject({ param: "start_time" });
-    expect(errorOf(summaryRange(DAY, DAY - 1, "none"))).toMatchObject({ reason: "misaligned_time", param: "end_time" });
+    expect(errorOf(summaryRange(DAY + 2, DAY + 1, "hour"))).toMatchObject({ param: "start_time" });
+    expect(errorOf(summaryRange(DAY, DAY - 1, "hour"))).toMatchObject({ reason: "misaligned_time", param: "end_time" });
   });
 
   test.each([

@@ -285,6 +285,8 @@ describe("a stream's request", () => {
       anEvent(meter, { timestamp: at(10 * MINUTE_MS) }),
       anEvent(meter, { timestamp: at(-36 * 24 * 60 * MINUTE_MS) }),
       first,
+      anEvent(meter, paid("1", "cus_9\n")),
+      anEvent({ event_name: `${meter.event_name} ` }),
     ];
     expect(await stream(events, { key: unique("key") })).toMatchObject(ACCEPTED);
     await eventually(async () => expect(await storedEvents(meter.id)).toBe(2));
@@ -299,6 +301,8 @@ describe("a stream's request", () => {
       [8, meter.id, "meter_event_value_too_many_digits", expect.stringContaining("at most 15 digits")],
       [9, meter.id, "timestamp_in_future", expect.stringContaining("5 minutes")],
       [10, meter.id, "timestamp_too_far_in_past", expect.stringContaining("35 days")],
+      [12, meter.id, "meter_event_invalid_customer", expect.stringContaining("payload[stripe_customer_id]")],
+      [13, null, "no_meter", `No active meter found for event name "${meter.event_name} ".`],
     ] as const;
     expect(new Set(reported)).toEqual(
       new Set(
@@ -311,6 +315,36 @@ describe("a stream's request", () => {
         })),
       ),
     );
+  });
+
+  it("with JSON numbers that are no exact integers is taken: they go to the error report, its other events count", async () => {
+    const appended = watchAppends();
+    const meter = await createdMeter();
+    const raw = (fields: string) =>
+      `{"event_name":"${meter.event_name}","identifier":"${unique("number")}","payload":{${fields}}}`;
+    const events = [
+      raw('"stripe_customer_id":"cus_1","value":7'),
+      raw('"stripe_customer_id":"cus_1","value":0.5'),
+      raw('"stripe_customer_id":"cus_1","value":1e21'),
+      raw('"stripe_customer_id":"cus_1","value":9007199254740993'),
+      raw('"stripe_customer_id":9007199254740993,"value":1'),
+      raw('"stripe_customer_id":"cus_1","value":1,"trace":9007199254740993'),
+      raw('"stripe_customer_id":"cus_1","value":1,"temperature":0.7'),
+    ];
+    const body = `{"events":[${events.join(",")}]}`;
+    expect(await answerOf(STREAM, { key: await aToken(), body })).toMatchObject(ACCEPTED);
+    await eventually(async () => expect(await storedEvents(meter.id)).toBe(2));
+    expect(
+      rejections(appended)
+        .map(({ rejection }) => rejection.code)
+        .sort(),
+    ).toEqual([
+      "meter_event_invalid_customer",
+      "meter_event_invalid_dimension",
+      "meter_event_invalid_value",
+      "meter_event_invalid_value",
+      "meter_event_value_too_many_digits",
+    ]);
   });
 
   it("looks an event name up once, and calls each shard once", async () => {
@@ -368,6 +402,11 @@ describe("a stream's request", () => {
       const { status, body } = await stream(events);
       expect({ status, body }).toMatchObject({ status: 400, body: { error: { code: "invalid_fields" } } });
     }
+    const { body } = await stream([good, good, { ...good, payload: { ...good.payload, region: null } }]);
+    expect(body.error).toMatchObject({
+      param: "events[2][payload][region]",
+      message: expect.stringContaining("events[2][payload][region]"),
+    });
     expect(appended.filter((entry) => !entry.claims)).toEqual([]);
   });
 

@@ -2,7 +2,7 @@ import { auditStep, type Cursor, firstCursor, readCursor, writeCursor } from "..
 import { err, ok, type Result } from "../../metering/result.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { choice, optional } from "../fields.ts";
+import { choice } from "../fields.ts";
 import * as z from "../zod.ts";
 import { OPERATIONS, requireLiveKey } from "./operations.ts";
 
@@ -40,8 +40,8 @@ const auditEndpoint = defineEndpoint({
     "Compares the log with D1, then every summary with its events, in steps: call it again with `next` until that is null. Repairs what differs. Any step may be repeated: what is right already stays as it is. Of both modes; needs a live key. `npm run audit` does it all.",
   fields: {
     // It may hold a customer's name, in which each character can take six bytes of JSON.
-    cursor: optional(z.string().max(8_000)).openapi({ type: "string" }),
-    trust_events: optional(choice(["true", "false"])).openapi({
+    cursor: z.string().max(8_000).optional().openapi({ type: "string" }),
+    trust_events: choice(["true", "false"]).optional().openapi({
       type: "boolean",
       description: "Recompute also what is suspect: the events are all there.",
     }),

@@ -3,7 +3,7 @@ import { UNIQUENESS_MS } from "../../metering/limits.ts";
 import { ok } from "../../metering/result.ts";
 import { SECOND_MS } from "../../metering/windows.ts";
 import { defineEndpoint } from "../endpoint.ts";
-import { optional, toUnix, unixSeconds } from "../fields.ts";
+import { toUnix, unixSeconds } from "../fields.ts";
 import * as z from "../zod.ts";
 import { OPERATIONS, requireLiveKey } from "./operations.ts";
 
@@ -24,7 +24,7 @@ const resendEndpoint = defineEndpoint({
   description:
     "For a D1 that was restored to an earlier point: everything received since then goes to it again, from the last 24 hours unless told otherwise. What it has already changes nothing, so it may be repeated. Of both modes; needs a live key.",
   fields: {
-    since: optional(unixSeconds).openapi({ type: "integer", description: "Unix seconds; 24 hours ago unless given." }),
+    since: unixSeconds.optional().openapi({ type: "integer", description: "Unix seconds; 24 hours ago unless given." }),
   },
   response: Resend,
   handle: async (call) => {

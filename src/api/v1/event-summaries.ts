@@ -8,7 +8,7 @@ import { eventsDatabase } from "../../storage/databases.ts";
 import type { Cursor } from "../../storage/page.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { choice, cursorOf, optional, paging, text, unixSeconds } from "../fields.ts";
+import { choice, cursorOf, paging, text, unixSeconds } from "../fields.ts";
 import * as z from "../zod.ts";
 import { meterId, requireMeter } from "./meters.ts";
 
@@ -54,7 +54,7 @@ const listEndpoint = defineEndpoint({
     customer: text(LIMITS.payloadValueLength),
     start_time: unixSeconds,
     end_time: unixSeconds,
-    value_grouping_window: optional(choice(["day", "hour"])),
+    value_grouping_window: choice(["day", "hour"]).optional(),
     ...paging,
   },
   response: z.object({

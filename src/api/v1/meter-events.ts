@@ -5,19 +5,20 @@ import { payloadOf } from "../../metering/events.ts";
 import { shardOf, uniqueKey } from "../../metering/identifiers.ts";
 import { LIMITS } from "../../metering/limits.ts";
 import type { Meter } from "../../metering/meters.ts";
-import { err, ok } from "../../metering/result.ts";
+import { err, ok, type Result } from "../../metering/result.ts";
 import { SECOND_MS } from "../../metering/windows.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
-import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
+import { answerFirstGivenTo, type Call, defineEndpoint } from "../endpoint.ts";
+import type { ApiError } from "../errors.ts";
 import {
   choice,
   cursorOf,
   eventName,
-  optional,
   paging,
   payload,
   reportedIdentifier,
   text,
+  toReport,
   toUnix,
   unixSeconds,
 } from "../fields.ts";
@@ -57,32 +58,26 @@ const createEndpoint = defineEndpoint({
   description: "As its v2 twin, with a form and unix seconds.",
   fields: {
     event_name: eventName,
-    // A form has no way to write an empty map.
-    payload: z.preprocess((raw) => raw ?? {}, payload),
-    identifier: optional(reportedIdentifier),
-    timestamp: optional(unixSeconds),
+    payload,
+    identifier: reportedIdentifier.optional(),
+    timestamp: unixSeconds.optional(),
   },
   response: EventObject,
   needs: "ingest",
   limited: true,
   claimsKey: true,
   handle: async (call) => {
-    const { event_name, payload, identifier, timestamp } = call.input;
-    const report = {
-      eventName: event_name,
-      payload,
-      identifier,
-      timestamp: timestamp === undefined ? undefined : timestamp * SECOND_MS,
-    };
+    const { timestamp } = call.input;
+    const report = toReport({ ...call.input, timestamp: timestamp === undefined ? undefined : timestamp * SECOND_MS });
     const recorded = await recordEvent(report, call);
     if (!recorded.ok) return recorded;
     const event: z.output<typeof EventObject> = {
       object: "billing.meter_event",
       created: toUnix(recorded.value.received),
-      event_name,
+      event_name: report.eventName,
       identifier: recorded.value.identifier,
       livemode: call.key.livemode,
-      payload,
+      payload: report.payload,
       timestamp: toUnix(recorded.value.timestamp),
     };
     return ok(answerFirstGivenTo(recorded.value.token, JSON.stringify(event), call));
@@ -123,10 +118,10 @@ function toWire(meter: Meter, event: StoredEvent, aggregated: boolean): z.output
 
 /** Bounds of a v1 time: `timestamp[gte]=…`. */
 const timeRange = z.strictObject({
-  gt: optional(unixSeconds),
-  gte: optional(unixSeconds),
-  lt: optional(unixSeconds),
-  lte: optional(unixSeconds),
+  gt: unixSeconds.optional(),
+  gte: unixSeconds.optional(),
+  lt: unixSeconds.optional(),
+  lte: unixSeconds.optional(),
 });
 
 /** The seconds that satisfy every bound given, as a half-open range (ms). */
@@ -136,20 +131,33 @@ function rangeOf({ gt, gte, lt, lte }: z.output<typeof timeRange>): { start: num
   return { start: start * SECOND_MS, end: Math.min(end * SECOND_MS, Number.MAX_SAFE_INTEGER) };
 }
 
+const identifier = text(LIMITS.identifierLength);
+
+const PATH = "/v1/billing/meter_events";
+
+const listFields = {
+  meter: text(LIMITS.payloadKeyLength).optional().openapi({ description: "Needed, unless an identifier is given." }),
+  customer: text(LIMITS.payloadValueLength).optional().openapi({ description: "Needed with a meter." }),
+  identifier: identifier.optional().openapi({
+    description:
+      "The event with this identifier instead, as `GET /v1/billing/meter_events/{identifier}` finds it; also `.` and `..`, which cannot stand in a path.",
+  }),
+  timestamp: timeRange.optional(),
+  cancelled: choice(["true", "false"]).optional(),
+  ...paging,
+};
+
+type ListCall = Call<z.output<z.ZodObject<typeof listFields>>>;
+
 const listEndpoint = defineEndpoint({
   door: "v1",
   method: "get",
-  path: "/v1/billing/meter_events",
+  path: PATH,
   tag,
   summary: "List stored events",
-  description: "Of one customer on one meter, latest timestamp first. An event shows up within seconds.",
-  fields: {
-    meter: text(LIMITS.payloadKeyLength),
-    customer: text(LIMITS.payloadValueLength),
-    timestamp: timeRange.optional(),
-    cancelled: optional(choice(["true", "false"])),
-    ...paging,
-  },
+  description:
+    "Of one customer on one meter, latest timestamp first. An event shows up within seconds. With an identifier: that event, at once, or none.",
+  fields: listFields,
   response: z.object({
     object: z.literal("list"),
     data: z.array(KnownEventObject),
@@ -157,56 +165,91 @@ const listEndpoint = defineEndpoint({
     url: z.string(),
   }),
   handle: async (call) => {
-    const { input, env } = call;
-    const found = await requireMeter(call, input.meter, "meter");
-    if (!found.ok) return found;
-    const meter = found.value;
-    const cursor = cursorOf(input);
-    if (!cursor.ok) return cursor;
-    const place = cursor.value && placeOf(meter, cursor.value.id);
-    if (cursor.value !== undefined && place === undefined) {
-      return err({ reason: "no_such_event", id: cursor.value.id, param: cursor.value.param });
-    }
-    const backwards = cursor.value?.param === "ending_before";
-    const events = await listEvents(eventsDatabase(env), {
-      meter: meter.id,
-      customer: input.customer,
-      range: rangeOf(input.timestamp ?? {}),
-      cancelled: input.cancelled === undefined ? undefined : input.cancelled === "true",
-      from: { order: backwards ? "oldest_first" : "newest_first", place },
-      limit: input.limit + 1,
-    });
-    const data = events.slice(0, input.limit).map((event) => toWire(meter, event, true));
-    return ok(
-      JSON.stringify({
-        object: "list",
-        data: backwards ? data.reverse() : data,
-        has_more: events.length > input.limit,
-        url: "/v1/billing/meter_events",
-      }),
-    );
+    const page = await (call.input.identifier === undefined
+      ? listOfCustomer(call)
+      : listOfIdentifier(call, call.input.identifier));
+    return page.ok ? ok(JSON.stringify({ object: "list", ...page.value, url: PATH })) : page;
   },
 });
+
+type Page = { readonly data: readonly z.output<typeof KnownEventObject>[]; readonly has_more: boolean };
+
+async function listOfCustomer(call: ListCall): Promise<Result<Page, ApiError>> {
+  const { input, env } = call;
+  if (input.meter === undefined) return err({ reason: "missing_parameter", param: "meter" });
+  if (input.customer === undefined) return err({ reason: "missing_parameter", param: "customer" });
+  const found = await requireMeter(call, input.meter, "meter");
+  if (!found.ok) return found;
+  const meter = found.value;
+  const cursor = cursorOf(input);
+  if (!cursor.ok) return cursor;
+  const place = cursor.value && placeOf(meter, cursor.value.id);
+  if (cursor.value !== undefined && place === undefined) {
+    return err({ reason: "no_such_event", id: cursor.value.id, param: cursor.value.param });
+  }
+  const backwards = cursor.value?.param === "ending_before";
+  const events = await listEvents(eventsDatabase(env), {
+    meter: meter.id,
+    customer: input.customer,
+    range: rangeOf(input.timestamp ?? {}),
+    cancelled: input.cancelled === undefined ? undefined : input.cancelled === "true",
+    from: { order: backwards ? "oldest_first" : "newest_first", place },
+    limit: input.limit + 1,
+  });
+  const data = events.slice(0, input.limit).map((event) => toWire(meter, event, true));
+  return ok({ data: backwards ? data.reverse() : data, has_more: events.length > input.limit });
+}
+
+/** A page of the one event that an identifier stands for, or of none. */
+async function listOfIdentifier(call: ListCall, identifier: string): Promise<Result<Page, ApiError>> {
+  const { meter, customer, timestamp, cancelled, starting_after, ending_before } = call.input;
+  for (const [param, given] of Object.entries({
+    meter,
+    customer,
+    timestamp,
+    cancelled,
+    starting_after,
+    ending_before,
+  })) {
+    const message = `Invalid ${param}: it cannot be combined with an identifier.`;
+    if (given !== undefined) return err({ reason: "invalid_field", message, param });
+  }
+  const event = await retrieve(call, identifier);
+  if (!event.ok) return event;
+  return ok({ data: event.value === undefined ? [] : [event.value], has_more: false });
+}
 
 const retrieveEndpoint = defineEndpoint({
   door: "v1",
   method: "get",
-  path: "/v1/billing/meter_events/{identifier}",
+  path: `${PATH}/{identifier}`,
   tag,
   summary: "Retrieve an event by its identifier",
   description: "Within 24 hours of its receipt, also before the summaries count it.",
-  params: { identifier: text(LIMITS.identifierLength) },
+  params: { identifier },
   fields: {},
   response: KnownEventObject,
   handle: async (call) => {
-    const { env, key, input } = call;
-    const unique = uniqueKey(key.livemode, input.identifier);
-    const retrieved = await eventLog(env, shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS)).retrieve(unique);
-    if (retrieved === undefined) return err({ reason: "no_such_event", id: input.identifier, param: "identifier" });
-    const { event, aggregated, cancelled } = retrieved;
-    const found = await requireMeter(call, event.meter);
-    return found.ok ? ok(JSON.stringify(toWire(found.value, { ...event, cancelled }, aggregated))) : found;
+    const event = await retrieve(call, call.input.identifier);
+    if (!event.ok) return event;
+    return event.value === undefined
+      ? err({ reason: "no_such_event", id: call.input.identifier, param: "identifier" })
+      : ok(JSON.stringify(event.value));
   },
 });
+
+/** The event that took an identifier in the last 24 hours, as its log has it; nothing when there is none. */
+async function retrieve(
+  call: Call<unknown>,
+  identifier: string,
+): Promise<Result<z.output<typeof KnownEventObject> | undefined, ApiError>> {
+  const { env, key } = call;
+  const unique = uniqueKey(key.livemode, identifier);
+  const retrieved = await eventLog(env, shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS)).retrieve(unique);
+  if (retrieved === undefined) return ok(undefined);
+  const { event, aggregated, cancelled } = retrieved;
+  const found = await requireMeter(call, event.meter);
+  return found.ok ? ok(toWire(found.value, { ...event, cancelled }, aggregated)) : found;
+}
 
 export const meterEventEndpoints = [createEndpoint, listEndpoint, retrieveEndpoint];

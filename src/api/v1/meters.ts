@@ -21,7 +21,7 @@ import {
 import { type Change, commitOnce } from "../commit-once.ts";
 import { type Answer, type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { choice, cursorOf, eventName, optional, paging, text, toUnix } from "../fields.ts";
+import { choice, cursorOf, eventName, paging, text, toUnix } from "../fields.ts";
 import { requiredError } from "../input.ts";
 import * as z from "../zod.ts";
 
@@ -76,7 +76,7 @@ const createEndpoint = defineEndpoint({
     default_aggregation: z.strictObject({ formula: choice(FORMULAS) }, requiredError),
     customer_mapping: z.strictObject({ type: choice(["by_id"]), event_payload_key: payloadKey }).optional(),
     value_settings: z.strictObject({ event_payload_key: payloadKey }).optional(),
-    event_time_window: optional(choice(EVENT_TIME_WINDOWS)),
+    event_time_window: choice(EVENT_TIME_WINDOWS).optional(),
   },
   response: MeterObject,
   handle: (call) =>
@@ -126,7 +126,7 @@ const listEndpoint = defineEndpoint({
   tag,
   summary: "List meters",
   description: "Newest first.",
-  fields: { status: optional(choice(["active", "inactive"])), ...paging },
+  fields: { status: choice(["active", "inactive"]).optional(), ...paging },
   response: z.object({ object: z.literal("list"), data: z.array(MeterObject), has_more: z.boolean(), url: z.string() }),
   handle: async (call) => {
     const { input, env, key } = call;

@@ -12,6 +12,7 @@ import { eventsDatabase } from "../../storage/databases.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { pageLimit, text } from "../fields.ts";
+import { parseTimestamp } from "../timestamps.ts";
 import * as z from "../zod.ts";
 
 /** The types of event there are: what streams refused, for a meter or for a name without one. */
@@ -84,20 +85,17 @@ const toWire = (report: ErrorReport): z.output<typeof CoreEvent> => ({
 });
 
 const UNIX_SECONDS = /^[0-9]{1,12}$/;
-const RFC_3339 = z.iso.datetime({ offset: true });
-
 /** The last time (ms) that RFC 3339 can write, and so the URL of a next page. */
 const LAST_TIME = Date.UTC(9999, 11, 31);
 
 /** A time in a v2 query, in ms: RFC 3339, or the Unix seconds that the SDKs make of a Date. */
+const timeOf = (given: string): number | undefined =>
+  UNIX_SECONDS.test(given) ? Number(given) * SECOND_MS : parseTimestamp(given);
+
 const time = z
   .string()
-  .refine(
-    (given) => UNIX_SECONDS.test(given) || RFC_3339.safeParse(given).success,
-    "it must be an RFC 3339 timestamp or a Unix timestamp in seconds.",
-  )
-  .transform((given) => (UNIX_SECONDS.test(given) ? Number(given) * SECOND_MS : Date.parse(given)))
-  .transform((ms) => Math.max(0, Math.min(ms, LAST_TIME)))
+  .refine((given) => timeOf(given) !== undefined, "it must be an RFC 3339 timestamp or a Unix timestamp in seconds.")
+  .transform((given) => Math.max(0, Math.min(timeOf(given) ?? 0, LAST_TIME)))
   .optional()
   .openapi({ type: "string", format: "date-time" });
 

@@ -1,6 +1,7 @@
 import { LIMITS } from "../../metering/limits.ts";
 import { ok } from "../../metering/result.ts";
 import { defineEndpoint } from "../endpoint.ts";
+import { streamedEventName, toReport } from "../fields.ts";
 import { requiredError } from "../input.ts";
 import { recordStream } from "../record-stream.ts";
 import * as z from "../zod.ts";
@@ -19,20 +20,14 @@ const streamEvents = defineEndpoint({
   errors: ["billing_meter_event_session_expired", "idempotency_error", "invalid_fields", "log_full"],
   fields: {
     events: z
-      .array(z.strictObject(eventFields), requiredError)
+      .array(z.strictObject({ ...eventFields, event_name: streamedEventName }), requiredError)
       .min(1, "it cannot be empty.")
       .max(LIMITS.streamEvents, `it can have at most ${LIMITS.streamEvents} events.`),
   },
   response: z.object({}).openapi("V2MeterEventStream"),
   bodyBytes: LIMITS.streamBodyBytes,
   handle: async (call) => {
-    const reports = call.input.events.map(({ event_name, payload, identifier, timestamp }) => ({
-      eventName: event_name,
-      payload,
-      identifier,
-      timestamp,
-    }));
-    const recorded = await recordStream(reports, call);
+    const recorded = await recordStream(call.input.events.map(toReport), call);
     return recorded.ok ? ok("{}") : recorded;
   },
 });

@@ -1,17 +1,12 @@
 import { ok } from "../../metering/result.ts";
 import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
-import { eventName, payload, reportedIdentifier } from "../fields.ts";
+import { eventName, payload, reportedIdentifier, rfc3339, toReport } from "../fields.ts";
 import { type RecordedEvent, recordEvent } from "../record-event.ts";
 import * as z from "../zod.ts";
 
-const timestamp = z.iso
-  .datetime({ offset: true, error: "it must be an RFC 3339 timestamp." })
-  .transform((time) => Date.parse(time))
-  .openapi({
-    type: "string",
-    format: "date-time",
-    description: "When it happened; now, when absent. Within the past 35 days and up to 5 minutes ahead.",
-  });
+const timestamp = rfc3339.openapi({
+  description: "When it happened; now, when absent. Within the past 35 days and up to 5 minutes ahead.",
+});
 
 /** The fields of an event, alone or in a stream. */
 export const eventFields = {
@@ -73,8 +68,7 @@ const createMeterEvent = defineEndpoint({
   limited: true,
   claimsKey: true,
   handle: async (call) => {
-    const { event_name, payload, identifier, timestamp } = call.input;
-    const recorded = await recordEvent({ eventName: event_name, payload, identifier, timestamp }, call);
+    const recorded = await recordEvent(toReport(call.input), call);
     if (!recorded.ok) return recorded;
     const body = JSON.stringify(toWire(recorded.value, call.key.livemode));
     return ok(answerFirstGivenTo(recorded.value.token, body, call));

@@ -10,6 +10,9 @@ export function faultsOf(exchange: Exchange): string[] {
   const faults: string[] = [];
   if (!(status >= 200 && status < 300) && !(status >= 400 && status < 500)) faults.push(`it answered ${status}`);
   if (!/^req_./.test(headers.get("request-id") ?? "")) faults.push("it has no request-id");
+  for (const name of ["stripe-version", "cache-control", "x-content-type-options"]) {
+    if (!headers.has(name)) faults.push(`it has no ${name}`);
+  }
   if (status >= 300) faults.push(...envelopeFaults(exchange));
   for (const other of MODES) {
     if (other !== mode && CANARIES[other].test(answer)) faults.push(`it shows data of ${other} mode`);
@@ -44,7 +47,7 @@ function mayCall({ request: { caller }, sent, mode }: Exchange): boolean {
 }
 
 /** Every error is Stripe's `error` object, in the form of the API's version (wire contract, section 2). */
-export function envelopeFaults({ headers, answer, sent }: Exchange): string[] {
+export function envelopeFaults({ status, headers, answer, sent }: Exchange): string[] {
   if (!headers.get("content-type")?.startsWith("application/json"))
     return ["its error is not JSON by its content type"];
   if (sent.method === "HEAD") return [];
@@ -55,8 +58,9 @@ export function envelopeFaults({ headers, answer, sent }: Exchange): string[] {
     return ["its error is not JSON"];
   }
   if (typeof error !== "object" || error === null) return ["it has no error object"];
-  const known = isV2(sent.url) ? ["code", "message", "type", "doc_url"] : ["type", "message", "code", "param"];
-  const needed = known.slice(0, 2);
+  const known = ["type", "message", "code", "param", "doc_url"];
+  const typed = !isV2(sent.url) || status === 400 || status === 404;
+  const needed = ["message", ...(typed ? ["type"] : []), ...(isV2(sent.url) ? ["code"] : [])];
   return [
     ...needed
       .filter((name) => typeof error[name] !== "string" || error[name] === "")
