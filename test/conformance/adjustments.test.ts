@@ -172,7 +172,14 @@ describe("C11 v1 events", () => {
     expect((await send({ payload: { ...payload, value: "1234567890123456" } })).message).toBe(
       "The value in the event payload can have at most 15 digits. Received 1234567890123456.",
     );
-    expect((await send({ payload: {} })).message).toBe("Customer mapping key stripe_customer_id not found in payload.");
+    expect((await send({ payload: { value: "1" } })).message).toBe(
+      "Customer mapping key stripe_customer_id not found in payload.",
+    );
+    expect(await send({ payload: { ...payload, stripe_customer_id: "cus_9 " } })).toMatchObject({
+      code: undefined,
+      param: "payload[stripe_customer_id]",
+      message: expect.stringContaining("white space"),
+    });
     const { error } = await raw("/v1/billing/meter_events", { form: "event_name=a&payload[a]=1&payload[a]=2" });
     expect(error).toMatchObject({ type: "invalid_request_error", param: "payload[a]" });
   });
@@ -187,10 +194,28 @@ describe("C11 v1 events", () => {
     expect(error.type).toBe("StripeIdempotencyError");
   });
 
-  it("C11.5 take null for what is not there", async () => {
+  it("C11.5 refuse empty parameters, which is how the SDK sends null", async () => {
     const meter = await createMeter();
-    const form = `event_name=${meter.event_name}&payload[stripe_customer_id]=cus_1&payload[value]=1&identifier=&timestamp=`;
-    expect((await raw("/v1/billing/meter_events", { form })).status).toBe(200);
+    const event = { event_name: meter.event_name, payload };
+    const error = await refusal(stripe.billing.meterEvents.create({ ...event, identifier: null as never }));
+    expect(error).toMatchObject({ statusCode: 400, code: "parameter_invalid_empty", param: "identifier" });
+    expect(error.message).toBe(
+      "You passed an empty string for 'identifier'. We assume empty values are an attempt to unset a parameter; however 'identifier' cannot be unset. You should remove 'identifier' from your request or supply a non-empty value.",
+    );
+    const form = `event_name=${meter.event_name}&payload[stripe_customer_id]=cus_1&payload[value]=`;
+    const { error: timed } = await raw("/v1/billing/meter_events", { form: `${form}1&timestamp=` });
+    expect(timed).toMatchObject({ code: "parameter_invalid_empty", param: "timestamp", doc_url: expect.any(String) });
+    expect((await raw("/v1/billing/meters?status=")).error.code).toBe("parameter_invalid_empty");
+    // What a payload holds is the meter's to judge.
+    const { error: unpaid } = await raw("/v1/billing/meter_events", { form });
+    expect(unpaid).toMatchObject({ param: "payload[value]", message: "Value key value not found in payload." });
+    expect(await total(meter.id)).toBeUndefined();
+  });
+
+  it("C11.6 need a payload: a form has no way to write an empty one", async () => {
+    const meter = await createMeter();
+    const error = await refusal(stripe.billing.meterEvents.create({ event_name: meter.event_name, payload: {} }));
+    expect(error).toMatchObject({ statusCode: 400, code: "parameter_missing", param: "payload" });
   });
 });
 
@@ -227,6 +252,32 @@ describe("C12 stored events", () => {
       .rawRequest("GET", `/v1/billing/meter_events/${identifier}`)
       .catch(String);
     expect(live).toContain("No such meter event");
+  });
+
+  it.each([".", "..", "a/b", "a?b#c", "%2e", "客户 🙂"])(
+    "C12.3 are found by any identifier, also by %s",
+    async (name) => {
+      const meter = await createMeter();
+      // Identifiers are unique for a day, so other runs of this test must not have taken it.
+      const identifier = name.startsWith(".") ? name : `${name}${unique("")}`;
+      await stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, payload, identifier });
+      const found = { has_more: false, data: [expect.objectContaining({ identifier, meter: meter.id, payload })] };
+      expect(await list(`identifier=${encodeURIComponent(identifier)}`)).toMatchObject(found);
+      const path = `/v1/billing/meter_events?identifier=${encodeURIComponent(identifier)}`;
+      expect(await stripe.rawRequest("GET", path)).toMatchObject(found);
+    },
+  );
+
+  it("C12.4 are looked up by an identifier alone, or listed of a customer on a meter", async () => {
+    expect(await list(`identifier=${unique("nobody")}`)).toMatchObject({ data: [], has_more: false });
+    expect(await raw("/v1/billing/meter_events?identifier=a&customer=b")).toMatchObject({
+      status: 400,
+      error: { param: "customer" },
+    });
+    expect(await raw("/v1/billing/meter_events")).toMatchObject({
+      status: 400,
+      error: { code: "parameter_missing", param: "meter" },
+    });
   });
 
   it("C12.2 are listed latest first, by time and by whether they count, in pages", async () => {

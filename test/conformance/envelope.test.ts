@@ -1,3 +1,7 @@
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import { gzipSync } from "node:zlib";
 import Stripe from "stripe";
 import { describe, expect, it } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
@@ -5,6 +9,11 @@ import { createMeter, raw, refusal, stripe, stripeClient, unique, url } from "./
 
 const V1 = "/v1/billing/meters";
 const V2 = "/v2/billing/meter_events";
+
+const PAYLOAD = { stripe_customer_id: "cus_1", value: "1" };
+
+const formOf = (name: string): string =>
+  String(new URLSearchParams({ event_name: name, "payload[stripe_customer_id]": "cus_1", "payload[value]": "1" }));
 
 describe("C4 every answer", () => {
   it.each([
@@ -77,6 +86,77 @@ describe("C4 every answer", () => {
     expect(error).toMatchObject({ type: "invalid_request_error", message: expect.any(String) });
   });
 
+  it.each([
+    ["v2", V2, "application/json", (name: string) => JSON.stringify({ event_name: name, payload: PAYLOAD })],
+    ["v1", "/v1/billing/meter_events", "application/x-www-form-urlencoded", formOf],
+  ])("C4.6 to a %s body in gzip is that to what it holds", async (_, path, type, write) => {
+    const meter = await createMeter();
+    const send = (body: string, encoding = "gzip") =>
+      raw(path, {
+        body: new Uint8Array(gzipSync(body)),
+        headers: { "content-type": type, "content-encoding": encoding },
+      });
+    expect((await send(write(meter.event_name))).status).toBe(200);
+    expect(await send("x".repeat(50_000_000))).toMatchObject({
+      status: 413,
+      error: { message: expect.stringContaining("256000") },
+    });
+    const other = await send(write(meter.event_name), "br");
+    expect(other.status).toBe(415);
+    expect(other.headers.get("accept-encoding")).toBe("gzip");
+  });
+
+  it.each(["Stripe-Account", "Stripe-Context"])(
+    "C4.7 to a request with %s is a refusal, on every route",
+    async (name) => {
+      for (const path of [V1, V2, "/v1/nothing", "/v1/edgemeter/pipeline", "/health", "/openapi.json"]) {
+        const { status, error } = await raw(path, {
+          headers: { [name]: "acct_1" },
+          ...(path === V2 ? { json: {} } : {}),
+        });
+        expect({ status, error }).toMatchObject({ status: 400, error: { message: expect.stringContaining(name) } });
+      }
+    },
+  );
+
+  it("C4.8 has the version that the service is written against, whatever was asked for", async () => {
+    for (const version of [undefined, "2024-06-20", "2025-03-31.basil", "2026-08-26.preview; some_beta=v2"]) {
+      const { status, headers } = await raw(
+        V1,
+        version === undefined ? {} : { headers: { "stripe-version": version } },
+      );
+      expect([status, headers.get("stripe-version")], version).toEqual([200, "2026-10-28.endive"]);
+    }
+    for (const version of ["banana", "2024-6-20", "2024-13-01", "2024-06-20.", "1"]) {
+      const { status, headers, error } = await raw(V1, { headers: { "stripe-version": version } });
+      expect([status, headers.get("stripe-version")], version).toEqual([400, "2026-10-28.endive"]);
+      expect(error.message).toContain("Stripe-Version");
+    }
+  });
+
+  it("C4.9 is kept by no cache and guessed by no browser, but for the pages of the description", async () => {
+    for (const path of [V1, "/v1/nothing", "/v2/nothing", "/health"]) {
+      const { headers } = await raw(path);
+      expect([headers.get("cache-control"), headers.get("x-content-type-options")]).toEqual(["no-store", "nosniff"]);
+    }
+    for (const path of ["/docs", "/openapi.json"]) {
+      const { headers } = await fetch(url + path);
+      expect(headers.get("cache-control")).toBe("public, max-age=300");
+      expect(headers.get("x-content-type-options")).toBe("nosniff");
+    }
+  });
+
+  it("C4.10 to a v2 400 or 404 has the type that SDKs of every age need", async () => {
+    const refused = [
+      await raw(V2, { json: { event_name: unique("nobody"), payload: PAYLOAD } }),
+      await raw(V2, { json: {} }),
+      await raw(V2, { body: "{", headers: { "content-type": "application/json" } }),
+      await raw("/v2/core/events/evt_test_nobody"),
+      await raw("/v2/nothing"),
+    ];
+    for (const { error } of refused) expect(error.type).toBe("invalid_request_error");
+  });
+
   it("C4.5 echoes the headers that the SDKs read", async () => {
     const { lastResponse } = await stripe.billing.meters.list({ limit: 1 });
     expect(lastResponse.requestId).toMatch(/^req_/);
@@ -140,7 +220,58 @@ describe("C6 the description", () => {
     const page = await response.text();
     expect(response.headers.get("content-type")).toContain("text/html");
     expect(page).toContain(V2);
-    expect(page).not.toMatch(/<script|<link|https?:\/\//);
+    expect(page).not.toMatch(/<script|<link|https?:\/\/|style=/);
+    // Its policy allows its own style and nothing else.
+    const style = /<style>([\s\S]*?)<\/style>/.exec(page)?.[1] ?? "";
+    const hash = createHash("sha256").update(style).digest("base64");
+    expect(response.headers.get("content-security-policy")).toBe(
+      `default-src 'none'; style-src 'sha256-${hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`,
+    );
+  });
+});
+
+describe("C6 the description, as the server behaves", () => {
+  type Schema = {
+    type?: string | string[];
+    required?: string[];
+    maxLength?: number;
+    maxProperties?: number;
+    maxItems?: number;
+    properties?: Record<string, Schema>;
+    items?: Schema;
+    propertyNames?: Schema;
+    additionalProperties?: Schema;
+  };
+  const described = async () => JSON.parse((await raw("/openapi.json", { key: null })).text);
+  const bodyOf = (document: { paths: Record<string, Record<string, unknown>> }, path: string): Schema => {
+    const operation = document.paths[path]?.post as { requestBody: { content: Record<string, { schema: Schema }> } };
+    return Object.values(operation.requestBody.content)[0]?.schema ?? {};
+  };
+
+  it("C6.3 names what an event needs and how long each part may be", async () => {
+    const document = await described();
+    const streamed = bodyOf(document, "/v2/billing/meter_event_stream").properties?.events;
+    expect(streamed).toMatchObject({ minItems: 1, maxItems: 100 });
+    for (const schema of [bodyOf(document, V2), bodyOf(document, "/v1/billing/meter_events"), streamed?.items]) {
+      expect(schema).toMatchObject({
+        required: ["event_name", "payload"],
+        properties: {
+          event_name: { minLength: 1, maxLength: 100 },
+          identifier: { minLength: 1, maxLength: 100 },
+          payload: {
+            maxProperties: 50,
+            propertyNames: { minLength: 1, maxLength: 100 },
+            additionalProperties: { maxLength: 500 },
+          },
+        },
+      });
+    }
+    expect(bodyOf(document, V1).properties?.display_name).toMatchObject({ maxLength: 250 });
+  });
+
+  it("C6.4 has the version of the package", async () => {
+    const { version } = JSON.parse(await readFile(path.join(import.meta.dirname, "../../package.json"), "utf8"));
+    expect((await described()).info.version).toBe(version);
   });
 });
 

@@ -123,6 +123,7 @@ describe("C2 events", () => {
       code: "too_many_concurrent_requests",
       message: expect.stringContaining("concurrently"),
     });
+    expect(refused[0]?.headers.get("retry-after")).toBe("1");
     await Promise.all(
       [1, 2].map(() => stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, payload })),
     );
@@ -144,6 +145,11 @@ describe("C2 events", () => {
     ["payload_invalid_value", { payload: { stripe_customer_id: "cus_1", value: 1.5 } }],
     ["payload_invalid_value", { payload: { stripe_customer_id: "cus_1", value: -1 } }],
     ["payload_invalid_value", { payload: { stripe_customer_id: "cus_1", value: 1e300 } }],
+    ...[" ", "\n", "cus_9\n", " cus_9", "cus\u00859", 1.5, 2 ** 53].map(
+      (customer) => ["invalid_fields", { payload: { stripe_customer_id: customer, value: "1" } }] as const,
+    ),
+    ...["tokens ", "\ttokens", " "].map((event_name) => ["invalid_fields", { event_name }] as const),
+    ["invalid_fields", { payload: { ...payload, trace: 2 ** 53 } }],
     ["timestamp_too_far_in_past", { timestamp: at(-35 * day - 60_000) }],
     ["timestamp_in_future", { timestamp: at(60 * 60_000) }],
     ["invalid_fields", { timestamp: "1711584000" }],
@@ -152,6 +158,7 @@ describe("C2 events", () => {
     ["invalid_fields", { timestamp: "2026-01-01T00:00Z" }],
     ["invalid_fields", { timestamp: "2026-01-01" }],
     ["invalid_fields", { identifier: "x".repeat(101) }],
+    ["invalid_fields", { identifier: "🙂".repeat(101) }],
     ["invalid_fields", { identifier: "" }],
     ["invalid_fields", { identifier: null }],
     ["invalid_fields", { identifier: "\ud800" }],
@@ -232,11 +239,55 @@ describe("C2 events", () => {
     await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("7");
   });
 
-  it("C2.13 have timestamps with any offset and any fraction", async () => {
+  it.each([
+    [".1234567+00:00", /\.123Z$/],
+    ["z", /\.000Z$/],
+  ])("C2.13 have timestamps as RFC 3339 writes them: %s", async (end, expected) => {
     const meter = await createMeter();
+    const timestamp = at(-day)
+      .toLowerCase()
+      .replace(/\.\d+z$/, end);
+    const { text } = await raw(EVENTS, { json: { event_name: meter.event_name, payload, timestamp } });
+    expect(JSON.parse(text)).toMatchObject({ timestamp: expect.stringMatching(expected) });
+  });
+
+  it("C2.14 take a leap second for the last millisecond before it", async () => {
+    const meter = await createMeter();
+    const minute = new Date(Date.now() - day).toISOString().slice(0, 16);
     const { text } = await raw(EVENTS, {
-      json: { event_name: meter.event_name, payload, timestamp: at(-day).replace(/\.\d+Z$/, ".1234567+00:00") },
+      json: { event_name: meter.event_name, payload, timestamp: `${minute}:60Z` },
     });
-    expect(JSON.parse(text)).toMatchObject({ timestamp: expect.stringMatching(/\.123Z$/) });
+    expect(JSON.parse(text)).toMatchObject({ timestamp: `${minute}:59.999Z` });
+  });
+
+  it("C2.15 name what is wrong with a customer and with an event name", async () => {
+    const meter = await createMeter();
+    const refuse = async (json: object) => (await raw(EVENTS, { json })).error;
+    expect(
+      await refuse({ event_name: meter.event_name, payload: { ...payload, stripe_customer_id: "cus_9\n" } }),
+    ).toEqual({
+      code: "invalid_fields",
+      type: "invalid_request_error",
+      message: "Invalid payload[stripe_customer_id]: it cannot contain control characters.",
+      param: "payload[stripe_customer_id]",
+    });
+    expect(await refuse({ event_name: "tokens ", payload })).toMatchObject({
+      message: "Invalid event_name: it cannot begin or end with white space.",
+      param: "event_name",
+    });
+    expect(await refusal(createMeter({ event_name: "tokens " }))).toMatchObject({
+      statusCode: 400,
+      param: "event_name",
+    });
+  });
+
+  it("C2.16 may have customers of 500 characters, whatever their bytes", async () => {
+    const meter = await createMeter();
+    const customer = "🙂".repeat(500);
+    await stripe.v2.billing.meterEvents.create({
+      event_name: meter.event_name,
+      payload: { stripe_customer_id: customer, value: "3" },
+    });
+    await expect.poll(() => total(meter.id, encodeURIComponent(customer)), { timeout: 10_000 }).toBe("3");
   });
 });

@@ -153,6 +153,27 @@ describe("C8 streams", () => {
     await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
   });
 
+  it("C8.14 name the event and the key that are malformed", async () => {
+    const streams = await streaming();
+    const event = { event_name: "tokens", payload };
+    const events = [event, event, { ...event, payload: { ...payload, region: null } }];
+    const error = await refusal(streams.v2.billing.meterEventStream.create({ events: events as never }));
+    expect(error).toMatchObject({ statusCode: 400, code: "invalid_fields", param: "events[2][payload][region]" });
+    expect(error.message).toContain("events[2][payload][region]");
+  });
+
+  it("C8.15 take events with JSON numbers that are no exact integers, for the error report", async () => {
+    const meter = await createMeter();
+    const streams = await streaming();
+    const of = (value: unknown, customer: unknown = "cus_1") => ({
+      event_name: meter.event_name,
+      payload: { stripe_customer_id: customer, value },
+    });
+    const events = [of("25"), of(0.5), of(1e21), of(2 ** 53), of("1", 2 ** 53), of("1", "cus_1 ")];
+    expect(await streams.v2.billing.meterEventStream.create({ events: events as never })).toEqual({});
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
+  });
+
   it("C8.12 tell a client when to renew its token: TemporarySessionExpiredError", async () => {
     const meter = await createMeter();
     // A session that was opened 16 minutes ago.
@@ -186,7 +207,8 @@ describe("C8 streams", () => {
     const streams = await streaming();
     const bad = { event_name: meter.event_name, payload: { ...payload, value: "0" }, identifier: unique("bad") };
     const lost = { event_name: meter.event_name, payload: { value: "1" } };
-    expect(await streams.v2.billing.meterEventStream.create({ events: [bad, lost, bad] })).toEqual({});
+    const padded = { event_name: meter.event_name, payload: { ...payload, stripe_customer_id: " cus_1" } };
+    expect(await streams.v2.billing.meterEventStream.create({ events: [bad, lost, bad, padded] })).toEqual({});
     const reports = async () => (await stripe.v2.core.events.list({ object_id: meter.id })).data;
     await expect.poll(async () => (await reports()).length, { timeout: 40_000, interval: 500 }).toBe(1);
     const report = await stripe.v2.core.events.retrieve((await reports())[0]?.id ?? "");
@@ -195,9 +217,9 @@ describe("C8 streams", () => {
       type: "v1.billing.meter.error_report_triggered",
       related_object: { id: meter.id, type: "billing.meter", url: `/v1/billing/meters/${meter.id}` },
       data: {
-        developer_message_summary: "There are 2 invalid events",
+        developer_message_summary: "There are 3 invalid events",
         reason: {
-          error_count: 2,
+          error_count: 3,
           error_types: expect.arrayContaining([
             expect.objectContaining({
               code: "meter_event_invalid_value",
@@ -205,6 +227,7 @@ describe("C8 streams", () => {
               sample_errors: [{ error_message: expect.any(String), request: { identifier: bad.identifier } }],
             }),
             expect.objectContaining({ code: "meter_event_no_customer_defined", error_count: 1 }),
+            expect.objectContaining({ code: "meter_event_invalid_customer", error_count: 1 }),
           ]),
         },
       },
