@@ -27,10 +27,13 @@ export async function audit(
   print: (line: string) => void,
 ): Promise<boolean> {
   const steps: Step[] = [];
-  for (let cursor: string | null = ""; cursor !== null; ) {
-    const step: Step = await caller.post("/v1/edgemeter/audit", { cursor, trust_events: String(trustEvents) }, Step);
+  let place: { cursor?: string } = {};
+  for (;;) {
+    const fields = { ...place, trust_events: String(trustEvents) };
+    const step = await caller.post("/v1/edgemeter/audit", fields, Step);
     steps.push(step);
-    cursor = step.next;
+    if (step.next === null) break;
+    place = { cursor: step.next };
   }
   const total = (field: { [K in keyof Step]: Step[K] extends number ? K : never }[keyof Step]): number =>
     steps.reduce((sum, step) => sum + step[field], 0);

@@ -38,11 +38,16 @@ export const unixSeconds = z
   .transform(Number)
   .openapi({ type: "integer", example: 1711656000 });
 
+const NOT_RFC_3339 = "it must be an RFC 3339 timestamp.";
+
 /** A v2 time: RFC 3339, in ms. */
 export const rfc3339 = z
-  .string("it must be an RFC 3339 timestamp.")
-  .refine((given) => parseTimestamp(given) !== undefined, "it must be an RFC 3339 timestamp.")
-  .transform((given) => parseTimestamp(given) ?? Number.NaN)
+  .string(NOT_RFC_3339)
+  .transform((given, context) => {
+    const ms = parseTimestamp(given);
+    if (ms === undefined) context.addIssue({ code: "custom", message: NOT_RFC_3339 });
+    return ms ?? z.NEVER;
+  })
   .openapi({ type: "string", format: "date-time" });
 
 /** A time in ms as v1 answers it: whole seconds. */

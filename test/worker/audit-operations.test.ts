@@ -23,13 +23,13 @@ const post = (path: string, form = "", key: string = LOCAL_KEYS.live) => answerO
 /** All steps of an audit over HTTP. */
 async function fullAudit(): Promise<Step[]> {
   const steps: Step[] = [];
-  for (let cursor = ""; ; ) {
-    const { status, body } = await post("/v1/edgemeter/audit", String(new URLSearchParams({ cursor })));
+  for (let form = ""; ; ) {
+    const { status, body } = await post("/v1/edgemeter/audit", form);
     expect(status).toBe(200);
     const step = body as unknown as Step;
     steps.push(step);
     if (step.next === null) return steps;
-    cursor = step.next;
+    form = String(new URLSearchParams({ cursor: step.next }));
   }
 }
 
