@@ -1,24 +1,56 @@
 // Runs a script of this project on a fresh clone: installs from the lock file what is missing, then
-// hands over to the Node that the project brings along (wrangler needs 22, this file 20).
+// hands over to the Node that the project brings along (wrangler needs 22, this file 20.11).
 import { spawn, spawnSync } from "node:child_process";
 import { statSync } from "node:fs";
 import path from "node:path";
 
+/** Ends with one line that says why nothing can run here. */
+function fail(why) {
+  console.error(`edgemeter: ${why}`);
+  process.exit(1);
+}
+
+const [major, minor] = process.versions.node.split(".").map(Number);
+if (major < 20 || (major === 20 && minor < 11))
+  fail(`Node 20.11 or newer is needed; this is ${process.versions.node}.`);
+if (process.platform === "win32") fail("Windows is supported inside WSL only: https://learn.microsoft.com/windows/wsl");
+if (!["linux", "darwin"].includes(process.platform) || !["x64", "arm64"].includes(process.arch)) {
+  fail(`Linux and macOS on x64 and arm64 are supported; this is ${process.platform} on ${process.arch}.`);
+}
+
 const root = path.join(import.meta.dirname, "..");
+const node = path.join(root, "node_modules/.bin/node");
 
 /** When a file was last written (ms), or never. */
 const writtenAt = (name) => statSync(path.join(root, name), { throwIfNoEntry: false })?.mtimeMs ?? 0;
 
-// npm writes its own copy of the lock file at the end of every installation.
-if (writtenAt("node_modules/.package-lock.json") < writtenAt("package-lock.json")) {
-  const { status } = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], {
+/**
+ * Whether everything is installed. npm writes its own copy of the lock file at the end of every
+ * installation. The Node comes from an install script, which npm may have skipped.
+ */
+const isInstalled = () =>
+  writtenAt("node_modules/.package-lock.json") >= writtenAt("package-lock.json") &&
+  spawnSync(node, ["--version"]).status === 0;
+
+/** Whether the system's C library is another than glibc: there is neither such a Node nor a workerd. */
+const isMusl = () =>
+  process.platform === "linux" && process.report.getReport().header.glibcVersionRuntime === undefined;
+
+if (!isInstalled()) {
+  if (isMusl()) fail("Linux needs glibc; this system has musl (Alpine). A Debian or Ubuntu container works.");
+  // Whatever the user's npm leaves out by its settings: all of it is needed.
+  const options = ["--include=dev", "--include=optional", "--ignore-scripts=false", "--loglevel=error"];
+  const { status, error } = spawnSync("npm", ["ci", "--no-audit", "--no-fund", ...options], {
     cwd: root,
     stdio: ["ignore", 2, 2],
   });
+  if (error !== undefined) fail(`npm could not be run: ${error.message}`);
   if (status !== 0) process.exit(status ?? 1);
+  if (!isInstalled())
+    fail("npm ci ended well, but node_modules/.bin/node does not run; it comes from the package node.");
 }
 
-const child = spawn(path.join(root, "node_modules/.bin/node"), process.argv.slice(2), { stdio: "inherit" });
+const child = spawn(node, process.argv.slice(2), { stdio: "inherit" });
 // A terminal sends Ctrl-C to the whole group, others only to this process; the child exits on either.
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
 // npm's shell does not pass a signal on, but it ends; whoever is left without it ends too.

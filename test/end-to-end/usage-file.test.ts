@@ -97,7 +97,7 @@ describe("a usage file of 8,819 rows over 50 customers", () => {
     const done = runImport(usage.file, server.url, "--source", "again");
     await expect.poll(total, { timeout: 120_000, interval: 200 }).toBeGreaterThan(1.3 * usage.tokens);
     await server.kill();
-    server = await startServer(stateDir, server.port);
+    server = await startServer(stateDir, { port: server.port });
     expect(await total()).toBeLessThan(2 * usage.tokens);
     const { code, output } = await done;
     expect(output).toMatch(new RegExp(`accepted ${usage.rows} +duplicate 0 +rejected 0`));
@@ -129,7 +129,7 @@ describe("npm start", () => {
     const server = await aServer();
     const stateDir = await newStateDir();
     onTestFinished(() => removeStateDir(stateDir));
-    const second = await startServer(stateDir, server.port).catch((error: unknown) => String(error));
+    const second = await startServer(stateDir, { port: server.port }).catch((error: unknown) => String(error));
     expect(second).toMatch(/ended with 1:[\s\S]*edgemeter: port \d+ is in use/);
     expect(await server.stop()).toBe(0);
   }, 60_000);

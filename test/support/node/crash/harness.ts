@@ -39,7 +39,7 @@ export async function crash({ kills, seed }: { kills: number; seed: number }): P
       const killed = server.kill();
       load.resume();
       await killed;
-      server = await startServer(stateDir, port);
+      server = await startServer(stateDir, { port });
     }
     await load.ended();
     const { findings, seconds } = await converge(url, meters, ledger);
