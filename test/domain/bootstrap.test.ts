@@ -6,7 +6,7 @@ import path from "node:path";
 import { text } from "node:stream/consumers";
 import { describe, expect, it, onTestFinished } from "vitest";
 
-const bootstrap = path.join(import.meta.dirname, "../../scripts/bootstrap.mjs");
+const scripts = path.join(import.meta.dirname, "../../scripts");
 
 const NODE = "node_modules/.bin/node";
 const LOCK_COPY = "node_modules/.package-lock.json";
@@ -21,7 +21,7 @@ async function aClone(npm: string) {
   onTestFinished(() => rm(root, { recursive: true, force: true }));
   const at = (name: string): string => path.join(root, name);
   for (const folder of ["bin", "scripts", "node_modules/.bin"]) await mkdir(at(folder), { recursive: true });
-  await cp(bootstrap, at("scripts/bootstrap.mjs"));
+  for (const name of ["bootstrap.mjs", "supported.mjs"]) await cp(path.join(scripts, name), at(`scripts/${name}`));
   await writeFile(at("package-lock.json"), "{}");
   await writeFile(at("scripts/run.mjs"), 'console.log("it runs");');
   await writeFile(at("bin/npm"), `#!/bin/sh\necho "$@" >>calls\n${npm}\n`);

@@ -36,16 +36,16 @@ export const newStateDir = (): Promise<string> => mkdtemp(path.join(tmpdir(), "e
 export const removeStateDir = (folder: string): Promise<void> => rm(folder, { recursive: true, force: true });
 
 /** How a server is started, where not as usual: on a free port, from this project, by the npm on the PATH. */
-type Start = { readonly port?: number; readonly cwd?: string; readonly npm?: readonly [string, ...string[]] };
+type Start = { readonly port?: number; readonly cwd?: string; readonly npm?: string };
 
 /** Runs `npm start`, and waits until it says that it listens. Throws with its output when it ends before. */
 export async function startServer(
   stateDir: string,
-  { port, cwd = root, npm: [npm, ...args] = ["npm"] }: Start = {},
+  { port, cwd = root, npm = "npm" }: Start = {},
 ): Promise<RunningServer> {
   const chosen = port ?? (await freePort());
   // A process group of its own, so that all of it can be killed at once.
-  const child = spawn(npm, [...args, "start"], {
+  const child = spawn(npm, ["start"], {
     cwd,
     env: { ...process.env, PORT: String(chosen), STATE_DIR: stateDir },
     detached: true,
