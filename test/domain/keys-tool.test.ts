@@ -79,6 +79,26 @@ describe("the keys of a local server", () => {
     },
     PATIENCE_MS,
   );
+
+  test(
+    "are made once another process has written to the database, however long that takes",
+    async () => {
+      const databases = path.join(stateDir, "v3/d1/miniflare-D1DatabaseObject");
+      const files = (await readdir(databases)).filter((name) => /^[0-9a-f]+\.sqlite$/.test(name));
+      expect(files).toHaveLength(1);
+      const other = new DatabaseSync(path.join(databases, files[0] ?? ""));
+      other.exec("BEGIN IMMEDIATE");
+      let refusals = 0;
+      const created = await runKeys(stateDir, ["create", "--name", "patient"], {}, () => {
+        if (refusals++ === 0) other.exec("COMMIT");
+      });
+      other.close();
+      expect(created).toMatchObject({ code: 0, stderr: expect.stringContaining("database is busy") });
+      const { stdout } = await runKeys(stateDir, ["list"]);
+      expect(stdout.match(/patient/g)).toHaveLength(1);
+    },
+    PATIENCE_MS,
+  );
 });
 
 describe("a wrong command line", () => {

@@ -12,8 +12,9 @@ export async function runKeys(
   stateDir: string,
   args: readonly string[],
   env: NodeJS.ProcessEnv = {},
+  onStderr?: (printed: string) => void,
 ): Promise<KeysRun> {
-  const run = await npmRun("keys", args, { ...env, STATE_DIR: stateDir });
+  const run = await npmRun("keys", args, { ...env, STATE_DIR: stateDir }, onStderr);
   return {
     ...run,
     secret: /^key +(\S+)$/m.exec(run.stdout)?.[1] ?? "",
