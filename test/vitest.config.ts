@@ -1,6 +1,7 @@
 import path from "node:path";
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 
 const root = path.join(import.meta.dirname, "..");
 
@@ -11,23 +12,46 @@ if (process.env.SEED === undefined) {
 }
 const seed = Number(process.env.SEED);
 
-/** Stories of the model test; `npm run soak` plays more. */
-const modelRuns = Number(process.env.SOAK_RUNS ?? 300);
+/** A number from the environment: `npm run soak` draws more of what is random. */
+const count = (name: string, usual: number): number => Number(process.env[name] ?? usual);
+const crashKills = count("CRASH_KILLS", 5);
+const deployFailures = count("DEPLOY_FAILURES", 2);
+const counts = {
+  modelRuns: count("SOAK_RUNS", 100),
+  fuzzRequests: count("FUZZ_REQUESTS", 4_000),
+  outageMinutes: count("OUTAGE_MINUTES", 20),
+  crashKills,
+  // Of the calls of a deployment, of which there are some twenty, each made to fail in two ways.
+  deployFailures,
+};
 
-/** Requests of the fuzz test. */
-const fuzzRequests = Number(process.env.FUZZ_REQUESTS ?? 10_000);
+/** The files that take longest begin first, so that no worker is left with one at the end. */
+const LONGEST = [
+  "conformance/together",
+  "crash/crash",
+  "worker/model",
+  "worker/hostile",
+  "worker/fuzz",
+  "domain/keys-tool",
+];
+const rank = ({ moduleId }: TestSpecification): number =>
+  LONGEST.findIndex((name) => moduleId.includes(`/test/${name}`)) >>> 0;
 
-/** How often the crash test kills its server. */
-const crashKills = Number(process.env.CRASH_KILLS ?? 10);
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
+  }
+}
 
-/** How many of the calls of a deployment are made to fail; there are some twenty, each in two ways. */
-const deployFailures = Number(process.env.DEPLOY_FAILURES ?? 2);
+/** The files of the conformance suite that the command line names run as they are. */
+const namesOne = process.argv.some((argument) => /conformance\/.+\.test/.test(argument));
 
 export default defineConfig({
   test: {
     // Much of it waits: for a server, for a window of time to end.
     maxWorkers: 3,
-    provide: { seed, modelRuns, fuzzRequests, crashKills, deployFailures },
+    provide: { seed, ...counts },
+    sequence: { sequencer: LongestFirst },
     projects: [
       // Pure rules, on plain Node.
       { root, test: { name: "domain", include: ["test/domain/**/*.test.ts"] } },
@@ -48,7 +72,7 @@ export default defineConfig({
           name: "worker",
           include: ["test/worker/**/*.test.ts"],
           setupFiles: ["test/worker/setup.ts"],
-          testTimeout: 30_000,
+          testTimeout: 60_000,
         },
       },
       // A really running server, from outside, with the official SDK.
@@ -56,11 +80,11 @@ export default defineConfig({
         root,
         test: {
           name: "conformance",
-          include: ["test/conformance/**/*.test.ts"],
+          include: namesOne ? ["test/conformance/*.test.ts"] : ["test/conformance/together.ts"],
           globalSetup: ["test/conformance/server.ts"],
           // They share a server, and some look at its whole list of meters.
-          fileParallelism: false,
-          testTimeout: 30_000,
+          fileParallelism: !namesOne,
+          testTimeout: 60_000,
         },
       },
       // A server that is killed under load, again and again.
@@ -69,7 +93,6 @@ export default defineConfig({
         test: {
           name: "crash",
           include: ["test/crash/**/*.test.ts"],
-          fileParallelism: false,
           // Most of it are starts of the server: some seconds each, more on a busy machine.
           testTimeout: 120_000 + crashKills * 20_000,
         },

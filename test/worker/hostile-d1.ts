@@ -6,9 +6,6 @@ type Fate = <T>(call: () => Promise<T>) => Promise<T>;
 
 const OUTAGE = "D1_ERROR: D1 DB is overloaded. Requests queued for too long.";
 
-/** How long each call of a slow D1 takes (ms). */
-export const SLOW_MS = 2_000;
-
 /** The fates of D1's calls. */
 export const D1 = {
   works: (call) => call(),
@@ -19,10 +16,6 @@ export const D1 = {
     await call();
     throw new Error("D1_ERROR: Network connection lost.");
   },
-  takesTwoSeconds: async (call) => {
-    await scheduler.wait(SLOW_MS);
-    return call();
-  },
 } as const satisfies Record<string, Fate>;
 
 const QUERIES: readonly (string | symbol)[] = ["first", "all", "run", "raw"];
@@ -32,10 +25,6 @@ export class HostileD1 {
   fate: Fate = D1.works;
   /** How often D1 was called, by anybody. */
   calls = 0;
-  /** How many of the calls were single queries: the edge's, since the aggregator has transactions only. */
-  queries = 0;
-  /** When the last of them came (ms of `performance`); one of a request that has ended is never answered. */
-  lastQuery = 0;
   readonly #real = new WeakMap<D1PreparedStatement, D1PreparedStatement>();
 
   constructor() {
@@ -53,11 +42,7 @@ export class HostileD1 {
         if (name === "bind") return (...values: unknown[]) => this.#guard(target.bind(...values));
         const value: unknown = Reflect.get(target, name);
         if (!QUERIES.includes(name) || typeof value !== "function") return value;
-        return (...args: unknown[]) => {
-          this.queries++;
-          this.lastQuery = performance.now();
-          return this.#meet(() => value.apply(target, args) as Promise<unknown>);
-        };
+        return (...args: unknown[]) => this.#meet(() => value.apply(target, args) as Promise<unknown>);
       },
     });
     this.#real.set(guarded, statement);
