@@ -2,6 +2,7 @@ import { GROUP_KINDS, type Group, type GroupKind, packByBytes } from "../meterin
 import { KEEPS_SURVIVORS } from "../metering/meters.ts";
 import { INSERT_REJECTIONS } from "./error-report-statements.ts";
 import { withReports } from "./error-reports.ts";
+import { forDatabase, withJsonEach } from "./json-each.ts";
 import {
   ADD_TO_HOURLY_SUMMARIES,
   CANCEL_EVENTS,
@@ -37,28 +38,38 @@ const STATEMENTS: Record<GroupKind, readonly { readonly sql: string; readonly su
  * that are new. Throws when D1 did not say that the transaction succeeded; it may have.
  */
 export async function applyGroups(db: D1Database, groups: readonly Group[], now: number): Promise<void> {
-  const statements = applyStatements(db, withoutRepeats(groups), now);
-  if (statements.length > 0) await db.batch(statements);
+  await withJsonEach(async () => {
+    const statements = applyStatements(db, withoutRepeats(groups), now);
+    if (statements.length > 0) await db.batch(statements);
+  });
 }
 
-/** The statements that store entries, each once; for one transaction, in this order. */
+/** The statements that store entries, each once; for one transaction, in this order. `written`: as the database can run them. */
 export function applyStatements(
   db: D1Database,
   groups: readonly Pick<Group, "kind" | "entries">[],
   now: number,
+  written: (sql: string) => string = forDatabase,
 ): D1PreparedStatement[] {
   return GROUP_KINDS.flatMap((kind) => {
     const ofKind = groups.filter((group) => group.kind === kind).map((group) => group.entries);
     const entries = kind === "rejections" ? ofKind.map((group) => withReports(group, now)) : ofKind;
-    return packByBytes(entries, STATEMENT_BYTES).flatMap((packed) => statementsFor(db, kind, `[${packed.entries}]`));
+    return packByBytes(entries, STATEMENT_BYTES).flatMap((packed) =>
+      statementsFor(db, kind, `[${packed.entries}]`, written),
+    );
   });
 }
 
-function statementsFor(db: D1Database, kind: GroupKind, entries: string): D1PreparedStatement[] {
+function statementsFor(
+  db: D1Database,
+  kind: GroupKind,
+  entries: string,
+  written: (sql: string) => string,
+): D1PreparedStatement[] {
   const keepsSurvivors = KEEPS_SURVIVORS.some((aggregation) => entries.includes(aggregation));
   return STATEMENTS[kind]
     .filter(({ survivors }) => keepsSurvivors || !survivors)
-    .map(({ sql }) => db.prepare(sql).bind(entries));
+    .map(({ sql }) => db.prepare(written(sql)).bind(entries));
 }
 
 /** A group twice in one statement would be counted twice: neither copy is stored yet when both are added. */
