@@ -135,6 +135,6 @@ CREATE TABLE IF NOT EXISTS audits (
 -- What a deployment may not change while there is data, recorded by the first isolate that starts.
 -- Read once by every isolate.
 CREATE TABLE IF NOT EXISTS deployment (
-  name TEXT PRIMARY KEY, -- 'event_log_shards'
+  name TEXT PRIMARY KEY, -- 'event_log_shards', 'jurisdiction'; 'self_test': the deployment that passed it last
   value TEXT NOT NULL
 ) WITHOUT ROWID;

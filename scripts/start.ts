@@ -104,7 +104,8 @@ if (!(await portIsFree())) fail(`port ${port} is in use. Choose another one: POR
 await prepareDatabase();
 
 const options = ["--port", String(port), "--ip", "127.0.0.1", "--inspector-port", "0", "--persist-to", stateDir];
-options.push("--env-file", await sessionSecret());
+// A local workerd knows no jurisdictions.
+options.push("--var", "JURISDICTION:", "--env-file", await sessionSecret());
 const server = wrangler(["dev", ...options, "--log-level", "error", "--show-interactive-dev-session=false"], "inherit");
 
 let stopping = false;

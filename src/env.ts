@@ -7,9 +7,17 @@ export type Execution = Pick<ExecutionContext, "waitUntil">;
 
 const count = (min: number, max: number) => z.coerce.number().int().min(min).max(max);
 
+const LOCATION_HINTS = ["", "wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"] as const;
+
+/** Where Durable Objects can be created; "" for near whoever calls one first. */
+export type LocationHint = (typeof LOCATION_HINTS)[number];
+
+export const isLocationHint = (text: string): text is LocationHint => LOCATION_HINTS.some((hint) => hint === text);
+
 const Settings = z.object({
   EVENT_LOG_SHARDS: count(1, 1_000),
-  LOCATION_HINT: z.enum(["", "wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"]),
+  LOCATION_HINT: z.enum(LOCATION_HINTS),
+  JURISDICTION: z.enum(["", "eu", "fedramp"]),
   CONFLICT_WAIT_MS: count(0, 10_000),
   RETRY_WAIT_MS: count(0, 10_000),
   GROUP_COMMIT_MS: count(0, 1_000),

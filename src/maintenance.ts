@@ -4,6 +4,7 @@ import { allShards, eventLog } from "./durable-objects/stubs.ts";
 import type { Env } from "./env.ts";
 import { logError } from "./log.ts";
 import { eventsDatabase } from "./storage/databases.ts";
+import { regionOnceBegun } from "./storage/deployment.ts";
 import { deleteExpiredAnswers } from "./storage/idempotency.ts";
 
 /**
@@ -12,15 +13,26 @@ import { deleteExpiredAnswers } from "./storage/idempotency.ts";
  */
 export async function maintain(env: Env, now: number): Promise<void> {
   await Promise.all([
-    ...allShards(env).map((shard) =>
-      eventLog(env, shard)
-        .nudge()
-        .catch((error: unknown) => logError("a log was not nudged", error, { shard })),
-    ),
+    maintainLogs(env, now).catch((error: unknown) => logError("the logs were not looked after", error)),
     deleteExpiredAnswers(env.DB, now).catch((error: unknown) => logError("expired answers were not deleted", error)),
     deleteExpiredReports(eventsDatabase(env), now).catch((error: unknown) =>
       logError("expired error reports were not deleted", error),
     ),
-    auditSome(env, now),
   ]);
+}
+
+/**
+ * Calls no log before there was an event, and where a log is called that had none yet, it is created
+ * beside the database: a schedule runs anywhere, and an object stays where it was created.
+ */
+async function maintainLogs(env: Env, now: number): Promise<void> {
+  const region = await regionOnceBegun(env.DB);
+  if (region === undefined) return;
+  const placed = env.LOCATION_HINT === "" && region !== "" ? { ...env, LOCATION_HINT: region } : env;
+  const nudges = allShards(placed).map((shard) =>
+    eventLog(placed, shard)
+      .nudge()
+      .catch((error: unknown) => logError("a log was not nudged", error, { shard })),
+  );
+  await Promise.all([...nudges, auditSome(placed, now)]);
 }

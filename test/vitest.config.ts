@@ -64,7 +64,7 @@ export default defineConfig({
             miniflare: {
               bindings: { SESSION_SECRET: "no secret: what the tests sign tokens with" },
               // Nobody waits for a batch to fill up.
-              queueConsumers: { "meter-events": { maxBatchSize: 100, maxBatchTimeout: 0.05, maxRetries: 0 } },
+              queueConsumers: { "edgemeter-events": { maxBatchSize: 100, maxBatchTimeout: 0.05, maxRetries: 0 } },
             },
           }),
         ],

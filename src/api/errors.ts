@@ -1,5 +1,6 @@
 import type { MeteringError } from "../metering/errors.ts";
 import type { Permission } from "../metering/permissions.ts";
+import type { ChangedSetting } from "../storage/deployment.ts";
 
 /** The two doors: Stripe's v1 API (forms, unix seconds) and v2 API (JSON, RFC 3339). */
 export type Door = "v1" | "v2";
@@ -32,7 +33,7 @@ type RequestError =
   /** The shard of the log is past its high-water mark. */
   | { readonly reason: "log_full" }
   /** The deployment is configured with another number of shards than its data. */
-  | { readonly reason: "shards_changed"; readonly configured: number; readonly recorded: number }
+  | ({ readonly reason: "setting_changed" } & ChangedSetting)
   /** Something this service stands on did not answer; what came of the request is unknown. */
   | { readonly reason: "unavailable" };
 
@@ -335,12 +336,12 @@ function describe(error: ApiError): WireError {
         v2Code: "log_full",
         retry: true,
       };
-    case "shards_changed":
+    case "setting_changed":
       return {
         status: 503,
-        message: `This deployment is configured with EVENT_LOG_SHARDS = ${error.configured}, but its data was started with ${error.recorded}. It accepts no events until the setting is put back.`,
+        message: `This deployment is configured with ${error.setting} = ${error.configured || '""'}, but its data was started with ${error.recorded || '""'}. It accepts no events until the setting is put back.`,
         v1Type: "api_error",
-        v2Code: "shards_changed",
+        v2Code: "setting_changed",
         retry: true,
       };
     case "unavailable":

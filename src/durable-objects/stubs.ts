@@ -10,15 +10,24 @@ function placement(env: Env): DurableObjectNamespaceGetDurableObjectOptions {
   return hint === "" ? {} : { locationHint: hint };
 }
 
+/** The objects of a class that are kept where JURISDICTION says; the same name is another object elsewhere. */
+function within<T extends Rpc.DurableObjectBranded>(
+  env: Env,
+  objects: DurableObjectNamespace<T>,
+): DurableObjectNamespace<T> {
+  const { JURISDICTION: jurisdiction } = settingsOf(env);
+  return jurisdiction === "" ? objects : objects.jurisdiction(jurisdiction);
+}
+
 /** The object that takes a customer's writes on a meter one at a time. */
 export const customerMeter = (env: Env, meter: string, customer: string): DurableObjectStub<CustomerMeter> =>
-  env.CUSTOMER_METER.getByName(`${meter}:${customer}`, placement(env));
+  within(env, env.CUSTOMER_METER).getByName(`${meter}:${customer}`, placement(env));
 
 const SHARD = "shard-";
 
 /** The log of a shard. */
 export const eventLog = (env: Env, shard: number): DurableObjectStub<EventLog> =>
-  env.EVENT_LOG.getByName(SHARD + shard, placement(env));
+  within(env, env.EVENT_LOG).getByName(SHARD + shard, placement(env));
 
 /** The shards of the log, by their numbers. */
 export const allShards = (env: Env): number[] =>

@@ -201,10 +201,10 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
     [400, null, "invalid_request_error", "invalid_fields"],
   ],
   log_full: [{ reason: "log_full" }, [503, "true", "api_error"], [503, "true", undefined, "log_full"]],
-  shards_changed: [
-    { reason: "shards_changed", configured: 8, recorded: 4 },
+  setting_changed: [
+    { reason: "setting_changed", setting: "EVENT_LOG_SHARDS", configured: "8", recorded: "4" },
     [503, "true", "api_error"],
-    [503, "true", undefined, "shards_changed"],
+    [503, "true", undefined, "setting_changed"],
   ],
   unavailable: [{ reason: "unavailable" }, [503, "true", "api_error"], [503, "true", undefined, "service_unavailable"]],
 };
