@@ -4,16 +4,16 @@ import { CommandError } from "./command-error.ts";
 import { connect } from "./deploy/cloudflare.ts";
 import { deploy } from "./deploy/deploy.ts";
 import { addressOption, waitOption } from "./deploy/options.ts";
-import { configuredNames, targetOfFile } from "./deploy/target.ts";
+import { configuredNames, targetOf } from "./deploy/target.ts";
 import { currentBranch } from "./preview/branch.ts";
-import { claim } from "./preview/claim.ts";
+import { allowPreviews, claim } from "./preview/claim.ts";
 import { writePreviewConfig } from "./preview/config.ts";
 import { KEY_CHOICES, type KeyChoice, previewKey } from "./preview/key.ts";
 import { previewNames } from "./preview/names.ts";
 
 const HELP = `
 What is deployed is the code of this folder, with wrangler.toml's top level: a Worker of its own, with a database,
-a queue, logs and keys of its own. Run again, it brings the preview up to date. npm run preview:delete deletes it.
+a queue, logs and keys of its own. On the account of production only with PREVIEWS=this-account. Run again, it brings the preview up to date. npm run preview:delete deletes it.
 
 Exit code: 0 deployed and well, 1 not, 2 the command line is wrong.
 `;
@@ -37,14 +37,15 @@ const program = new Command("npm run preview --")
   .action(async ({ branch, key, url, wait }: Options) => {
     const { worker, environments } = await configuredNames();
     const names = previewNames(branch ?? (await currentBranch()), worker, environments);
-    const target = await targetOfFile(await writePreviewConfig(names));
+    const target = await targetOf("", await writePreviewConfig(names));
     const cloudflare = await connect(target.account);
+    await allowPreviews(cloudflare, worker, process.env.PREVIEWS);
     console.log(`${target.worker}, a preview of ${names.branch}, on account ${cloudflare.account}`);
     const database = await claim(cloudflare, target, names.branch);
     const options = { log: console.log, url, patienceMs: wait, dryRun: false };
     const address = await deploy(cloudflare, target, options);
     console.log(`address   ${address}`);
-    const secret = await previewKey(cloudflare, target, database, key);
+    const secret = await previewKey(cloudflare, database, key);
     if (secret !== undefined) console.log(`key       ${secret}\n\nThe key is not shown again.`);
     else if (key === "first") console.log("\nIt has a key already; --key always makes another one.");
   });

@@ -33,7 +33,7 @@ const apiAddress = (): string => process.env.CLOUDFLARE_API_BASE_URL ?? "https:/
 /** As whom wrangler is, on the account that it would take. `configured` is wrangler.toml's account, if it has one. */
 export async function connect(configured: string | undefined): Promise<Cloudflare> {
   const who = await credentials();
-  const account = process.env.CLOUDFLARE_ACCOUNT_ID ?? configured ?? accountOf(await read(who, "/accounts", Accounts));
+  const account = process.env.CLOUDFLARE_ACCOUNT_ID || configured || accountOf(await read(who, "/accounts", Accounts));
   const below = (path: string): string => `/accounts/${account}${path}`;
   const write = async <T>(method: "POST" | "PUT", path: string, body: object, result: z.ZodType<T>): Promise<T> => {
     const answer = await ask(who, method, below(path), body);

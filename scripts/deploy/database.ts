@@ -1,11 +1,14 @@
 import { z } from "zod";
+import { CommandError } from "../command-error.ts";
 import type { Cloudflare } from "./cloudflare.ts";
-import type { Region } from "./region.ts";
+import { regionOf } from "./region.ts";
+import type { Target } from "./target.ts";
 
 const Database = z.object({
   uuid: z.string(),
   name: z.string(),
   running_in_region: z.string().nullish(),
+  jurisdiction: z.string().nullish(),
   read_replication: z.object({ mode: z.string() }).nullish(),
 });
 
@@ -17,8 +20,18 @@ const Rows = z.array(z.object({ results: z.array(z.record(z.string(), z.unknown(
 export const findDatabase = (cloudflare: Cloudflare, name: string): Promise<Database | undefined> =>
   cloudflare.find(`/d1/database/${encodeURIComponent(name)}`, Database);
 
-export const createDatabase = (cloudflare: Cloudflare, name: string, region: Region | undefined): Promise<Database> =>
-  cloudflare.post("/d1/database", { name, ...(region && { primary_location_hint: region }) }, Database);
+/** Makes a target's database where it is to be, and says where that is. */
+export async function createDatabase(
+  cloudflare: Cloudflare,
+  { database: name, locationHint, jurisdiction }: Target,
+): Promise<Database> {
+  const region = regionOf(locationHint);
+  // With a jurisdiction Cloudflare ignores the hint.
+  const place = jurisdiction === "" ? region && { primary_location_hint: region } : { jurisdiction };
+  const created = await cloudflare.post("/d1/database", { name, ...place }, Database);
+  // What is answered to the creation need not say where that was.
+  return (await findDatabase(cloudflare, created.uuid)) ?? created;
+}
 
 /** Whether Cloudflare keeps read replicas of a database, which keys and meters are looked up at. */
 export const isReplicated = ({ read_replication }: Database): boolean => read_replication?.mode === "auto";
@@ -36,9 +49,21 @@ export const deleteDatabase = (cloudflare: Cloudflare, { uuid }: Database): Prom
  */
 export async function query(
   cloudflare: Cloudflare,
-  { uuid }: Database,
+  { uuid }: Pick<Database, "uuid">,
   sql: string,
 ): Promise<readonly (readonly Readonly<Record<string, unknown>>[])[]> {
   const answered = await cloudflare.post(`/d1/database/${uuid}/query`, { sql }, Rows);
   return answered.map(({ results }) => results);
+}
+
+/** Whether a database has `jsonb_each`, which is in no list of what D1 has; see src/aggregation/json-each.ts. */
+export async function hasJsonbEach(cloudflare: Cloudflare, database: Database): Promise<boolean> {
+  try {
+    await query(cloudflare, database, "SELECT key FROM jsonb_each('[1]')");
+    return true;
+  } catch (error) {
+    // Its own name is in what the database says of a function that it has not, and in no other failure.
+    if (error instanceof CommandError && error.message.includes("jsonb_each")) return false;
+    throw error;
+  }
 }

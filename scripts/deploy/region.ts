@@ -16,3 +16,7 @@ const NEAREST: Readonly<Record<string, Region>> = {
 
 /** Where the database belongs, for a LOCATION_HINT: beside the locks and the logs. */
 export const regionOf = (locationHint: string): Region | undefined => NEAREST[locationHint];
+
+/** Where locks and logs belong, beside a database in a region as Cloudflare names it ("WEUR"); "" when that is unknown. */
+export const hintBeside = (region: string | null | undefined): Region | "" =>
+  NEAREST[region?.toLowerCase() ?? ""] ?? "";

@@ -3,38 +3,52 @@ import { z } from "zod";
 import { CommandError } from "../command-error.ts";
 import { root } from "../wrangler.ts";
 import { fingerprintOf } from "./fingerprint.ts";
-import { type Region, regionOf } from "./region.ts";
 
 /** How a Worker takes a queue's messages. */
 export type Consumer = {
   readonly queue: string;
-  readonly settings: Readonly<Record<"batch_size" | "max_retries" | "max_wait_time_ms", number | undefined>>;
+  readonly settings: Readonly<
+    Record<"batch_size" | "max_retries" | "max_wait_time_ms" | "max_concurrency", number | undefined>
+  >;
 };
+
+/** Where data may be kept; "" for anywhere. */
+export type Jurisdiction = "" | "eu" | "fedramp";
 
 /** What is to be on the account, by names: all that the deployment needs of a wrangler configuration. */
 export type Target = {
-  /** What wrangler is to be told, so that it reads the same configuration. */
-  readonly args: readonly string[];
+  /** Wrangler's configuration, and the environment of it ("": its top level). */
+  readonly file: string;
+  readonly env: string;
   /** Of the configuration, when it names one. */
   readonly account: string | undefined;
   readonly worker: string;
   readonly database: string;
-  /** Where the database is made; `undefined`: near whoever makes it. */
-  readonly region: Region | undefined;
+  /** LOCATION_HINT, "" for none. */
+  readonly locationHint: string;
+  readonly jurisdiction: Jurisdiction;
   readonly queues: readonly string[];
   readonly consumers: readonly Consumer[];
   readonly crons: readonly string[];
+  /** Whether it is to have a workers.dev address. */
+  readonly isPublic: boolean;
+  /** The custom domains that it is to have. */
+  readonly domains: readonly string[];
   /** Of code and settings: a deployed version that carries it is this one. */
   readonly fingerprint: string;
 };
 
 const CONFIG = path.join(root, "wrangler.toml");
 
+const Route = z.union([z.string(), z.object({ pattern: z.string(), custom_domain: z.boolean().optional() })]);
+
 /** As much of wrangler's configuration as is needed here. */
 const Config = z.object({
   name: z.string(),
   account_id: z.string().optional(),
   definedEnvironments: z.array(z.string()).default([]),
+  workers_dev: z.boolean().optional(),
+  routes: z.array(Route).default([]),
   d1_databases: z.tuple([z.object({ binding: z.literal("DB"), database_name: z.string() })]),
   queues: z.object({
     producers: z.array(z.object({ queue: z.string() })).default([]),
@@ -45,38 +59,51 @@ const Config = z.object({
           max_batch_size: z.number().optional(),
           max_batch_timeout: z.number().optional(),
           max_retries: z.number().optional(),
+          max_concurrency: z.number().nullish(),
           dead_letter_queue: z.string().optional(),
         }),
       )
       .default([]),
   }),
   triggers: z.object({ crons: z.array(z.string()).default([]) }),
-  vars: z.object({ LOCATION_HINT: z.string() }),
+  vars: z.object({ LOCATION_HINT: z.string(), JURISDICTION: z.enum(["", "eu", "fedramp"]) }),
 });
 
 /**
- * wrangler.toml's top level, or an environment of it. Throws a CommandError for one that it has not:
+ * The top level of wrangler.toml, or of another configuration, or an environment of it. Throws a CommandError for one that it has not:
  * wrangler itself would only warn, and take a mixture of both.
  */
-export async function targetOf(env = ""): Promise<Target> {
-  const { environments } = await configuredNames();
+export async function targetOf(env = "", file = CONFIG): Promise<Target> {
+  const { environments, domains } = await configured(file);
   if (env !== "" && !environments.includes(env)) {
     throw new CommandError(`wrangler.toml has no environment '${env}', only ${environments.join(", ")}.`);
   }
-  return read(CONFIG, env);
+  const target = await read(file, env);
+  const shared = env === "" ? undefined : target.domains.find((domain) => domains.includes(domain));
+  if (shared !== undefined) {
+    throw new CommandError(
+      `'${env}' would take production's domain ${shared}: an environment inherits routes, so give [env.${env}] its own, or routes = [].`,
+    );
+  }
+  return target;
 }
-
-/** Another configuration, which has no environments. */
-export const targetOfFile = (file: string): Promise<Target> => read(file, "");
 
 /** The names of wrangler.toml: of its Worker, and of its environments. */
 export async function configuredNames(): Promise<{
   readonly worker: string;
   readonly environments: readonly string[];
 }> {
-  const { name, definedEnvironments } = Config.parse(await settingsOf(CONFIG, ""));
-  return { worker: name, environments: definedEnvironments };
+  const { worker, environments } = await configured(CONFIG);
+  return { worker, environments };
 }
+
+async function configured(file: string) {
+  const { name, definedEnvironments, routes } = Config.parse(await settingsOf(file, ""));
+  return { worker: name, environments: definedEnvironments, domains: customDomains(routes) };
+}
+
+const customDomains = (routes: readonly z.output<typeof Route>[]): string[] =>
+  routes.flatMap((route) => (typeof route === "object" && route.custom_domain === true ? [route.pattern] : []));
 
 async function settingsOf(file: string, env: string): Promise<object> {
   const { unstable_readConfig: readConfig } = await import("wrangler");
@@ -89,29 +116,51 @@ async function settingsOf(file: string, env: string): Promise<object> {
 
 async function read(file: string, env: string): Promise<Target> {
   const settings = await settingsOf(file, env);
-  const config = Config.parse(settings);
-  const { producers, consumers } = config.queues;
+  const parsed = Config.safeParse(settings);
+  if (!parsed.success) throw new CommandError(`${path.basename(file)}: ${z.prettifyError(parsed.error)}`);
+  const { producers, consumers } = parsed.data.queues;
+  const { name, account_id, d1_databases, vars, triggers, routes, workers_dev } = parsed.data;
+  refuseContradiction(vars);
   return {
-    args: ["--config", file, "--env", env],
-    account: config.account_id,
-    worker: config.name,
-    database: config.d1_databases[0].database_name,
-    region: regionOf(config.vars.LOCATION_HINT),
+    file,
+    env,
+    account: account_id,
+    worker: name,
+    database: d1_databases[0].database_name,
+    locationHint: vars.LOCATION_HINT,
+    jurisdiction: vars.JURISDICTION,
     queues: [
       ...new Set([
         ...producers.map(({ queue }) => queue),
         ...consumers.flatMap(({ queue, dead_letter_queue: dead }) => (dead === undefined ? [queue] : [queue, dead])),
       ]),
     ],
-    consumers: consumers.map(({ queue, max_batch_size, max_batch_timeout, max_retries }) => ({
+    consumers: consumers.map(({ queue, max_batch_size, max_batch_timeout, max_retries, max_concurrency }) => ({
       queue,
       settings: {
         batch_size: max_batch_size,
         max_retries,
         max_wait_time_ms: max_batch_timeout === undefined ? undefined : max_batch_timeout * 1_000,
+        max_concurrency: max_concurrency ?? undefined,
       },
     })),
-    crons: config.triggers.crons,
+    crons: triggers.crons,
+    // As wrangler takes it.
+    isPublic: workers_dev ?? routes.length === 0,
+    domains: customDomains(routes),
     fingerprint: await fingerprintOf(settings),
   };
+}
+
+const HINTS_WITHIN: Record<Exclude<Jurisdiction, "">, readonly string[]> = {
+  eu: ["", "weur", "eeur"],
+  fedramp: ["", "wnam", "enam"],
+};
+
+function refuseContradiction({
+  LOCATION_HINT: hint,
+  JURISDICTION: jurisdiction,
+}: z.output<typeof Config>["vars"]): void {
+  if (jurisdiction === "" || HINTS_WITHIN[jurisdiction].includes(hint)) return;
+  throw new CommandError(`LOCATION_HINT = "${hint}" is outside of JURISDICTION = "${jurisdiction}".`);
 }

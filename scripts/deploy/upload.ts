@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { CommandError } from "../command-error.ts";
 import { runWrangler } from "../wrangler.ts";
+import { type Found, withConfig } from "./config.ts";
 import { SECRET } from "./plan.ts";
 import type { Target } from "./target.ts";
 
@@ -13,10 +14,12 @@ import type { Target } from "./target.ts";
  * goes up in the same step, as a Worker cannot be given one before it exists, and must not run
  * without. Throws a CommandError with wrangler's words.
  */
-export async function upload(target: Target, withSecret: boolean): Promise<void> {
-  const args = ["deploy", ...target.args, "--tag", target.fingerprint];
-  if (!withSecret) return run(args);
-  await withSecretsFile((file) => run([...args, "--secrets-file", file]));
+export async function upload(target: Target, found: Found, withSecret: boolean): Promise<void> {
+  await withConfig(target, found, async (config) => {
+    const args = ["deploy", "--config", config, "--env", target.env, "--tag", target.fingerprint];
+    if (!withSecret) return run(args);
+    await withSecretsFile((file) => run([...args, "--secrets-file", file]));
+  });
 }
 
 async function run(args: readonly string[]): Promise<void> {

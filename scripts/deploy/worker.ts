@@ -7,6 +7,8 @@ export type Worker = {
   /** Of the version that all requests go to; `undefined` when there is none, or it carries none. */
   readonly fingerprint: string | undefined;
   readonly vars: ReadonlyMap<string, string>;
+  /** The id of the database that it is bound to, which may not exist any more. */
+  readonly database: string | undefined;
   readonly secrets: readonly string[];
   readonly crons: readonly string[];
   /** Whether its workers.dev address works. */
@@ -14,7 +16,17 @@ export type Worker = {
 };
 
 const Settings = z.object({
-  bindings: z.array(z.object({ type: z.string(), name: z.string(), text: z.string().optional() })).default([]),
+  bindings: z
+    .array(
+      z.object({
+        type: z.string(),
+        name: z.string(),
+        text: z.string().optional(),
+        id: z.string().optional(),
+        database_id: z.string().optional(),
+      }),
+    )
+    .default([]),
 });
 const Secrets = z.array(z.object({ name: z.string() }));
 const Crons = z.object({ schedules: z.array(z.object({ cron: z.string() })) });
@@ -25,30 +37,38 @@ const Deployments = z.object({
   ),
 });
 const Version = z.object({ annotations: z.record(z.string(), z.unknown()).nullish() });
+const Domains = z.array(z.object({ hostname: z.string(), service: z.string() }));
 
 const path = (name: string): string => `/workers/scripts/${encodeURIComponent(name)}`;
 
+type Bindings = z.output<typeof Settings>["bindings"];
+
+const bindingsOf = async (cloudflare: Cloudflare, name: string): Promise<Bindings | undefined> =>
+  (await cloudflare.find(`${path(name)}/settings`, Settings))?.bindings;
+
+const varsOf = (bindings: Bindings): Worker["vars"] =>
+  new Map(bindings.flatMap(({ type, name, text = "" }) => (type === "plain_text" ? [[name, text]] : [])));
+
 /** The text variables of a Worker, or nothing when there is no such Worker. */
 export async function findVars(cloudflare: Cloudflare, name: string): Promise<Worker["vars"] | undefined> {
-  const settings = await cloudflare.find(`${path(name)}/settings`, Settings);
-  if (settings === undefined) return undefined;
-  return new Map(
-    settings.bindings.flatMap(({ type, name, text = "" }) => (type === "plain_text" ? [[name, text]] : [])),
-  );
+  const bindings = await bindingsOf(cloudflare, name);
+  return bindings && varsOf(bindings);
 }
 
 export async function findWorker(cloudflare: Cloudflare, name: string): Promise<Worker | undefined> {
-  const vars = await findVars(cloudflare, name);
-  if (vars === undefined) return undefined;
+  const bindings = await bindingsOf(cloudflare, name);
+  if (bindings === undefined) return undefined;
   const [secrets = [], crons, publicity, fingerprint] = await Promise.all([
     cloudflare.find(`${path(name)}/secrets`, Secrets),
     cloudflare.find(`${path(name)}/schedules`, Crons),
     cloudflare.find(`${path(name)}/subdomain`, Publicity),
     runningFingerprint(cloudflare, name),
   ]);
+  const database = bindings.find((binding) => binding.type === "d1" && binding.name === "DB");
   return {
     fingerprint,
-    vars,
+    vars: varsOf(bindings),
+    database: database?.id ?? database?.database_id,
     secrets: secrets.map((secret) => secret.name),
     crons: crons?.schedules.map(({ cron }) => cron) ?? [],
     isPublic: publicity?.enabled ?? false,
@@ -64,12 +84,18 @@ async function runningFingerprint(cloudflare: Cloudflare, name: string): Promise
   return typeof tag === "string" ? tag : undefined;
 }
 
+/** The Worker that a custom domain leads to, if it leads to one. */
+export async function workerBehind(cloudflare: Cloudflare, domain: string): Promise<string | undefined> {
+  const domains = await cloudflare.find(`/workers/domains?hostname=${encodeURIComponent(domain)}`, Domains);
+  return domains?.find(({ hostname }) => hostname === domain)?.service;
+}
+
 /** Deletes a Worker, and what its Durable Objects store. */
 export const deleteWorker = (cloudflare: Cloudflare, name: string): Promise<void> =>
   cloudflare.remove(`/workers/services/${encodeURIComponent(name)}?force=true`);
 
-/** Where a Worker answers. Throws a CommandError when the account has no part of workers.dev. */
-export async function addressOf(cloudflare: Cloudflare, name: string): Promise<string> {
+/** Where a Worker answers on workers.dev. Throws a CommandError when the account has no part of it. */
+export async function workersDevAddress(cloudflare: Cloudflare, name: string): Promise<string> {
   const account = await cloudflare.find("/workers/subdomain", z.object({ subdomain: z.string() }));
   if (account === undefined) {
     throw new CommandError(

@@ -27,15 +27,20 @@ const ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 const randomText = (length: number): string =>
   Array.from({ length }, () => ALPHABET.charAt(randomInt(ALPHABET.length))).join("");
 
-/** Makes a key, created `now` (ms). The secret is in the answer alone: what is stored and run has its hash. */
-export async function createKey(database: Database, key: NewKey, now: number): Promise<{ id: string; secret: string }> {
+/** A key that is made, created `now` (ms), once its `sql` is run. The secret is here alone: what is stored and run has its hash. */
+export function newKey(key: NewKey, now: number): { id: string; secret: string; sql: string } {
   const id = `key_${randomText(ID_LENGTH)}`;
   const secret = prefixOf(key) + randomText(SECRET_LENGTH);
   const permission = key.permission === "all" ? "NULL" : sqlText(key.permission);
-  await execute(database, [
-    `INSERT INTO api_keys (hash, id, name, livemode, created, permission)
-     VALUES (${sqlText(hashOf(secret))}, ${sqlText(id)}, ${sqlText(key.name)}, ${key.livemode ? 1 : 0}, ${now}, ${permission})`,
-  ]);
+  const sql = `INSERT INTO api_keys (hash, id, name, livemode, created, permission)
+     VALUES (${sqlText(hashOf(secret))}, ${sqlText(id)}, ${sqlText(key.name)}, ${key.livemode ? 1 : 0}, ${now}, ${permission})`;
+  return { id, secret, sql };
+}
+
+/** Makes a key in a database, created `now` (ms). */
+export async function createKey(database: Database, key: NewKey, now: number): Promise<{ id: string; secret: string }> {
+  const { id, secret, sql } = newKey(key, now);
+  await execute(database, [sql]);
   return { id, secret };
 }
 

@@ -20,6 +20,9 @@ const Raw = z.strictObject({
   compatibility_date: z.unknown().optional(),
   compatibility_flags: z.unknown().optional(),
   limits: z.unknown().optional(),
+  // Where production is reached. A preview has its workers.dev address alone.
+  workers_dev: z.boolean().optional(),
+  routes: z.array(z.looseObject({ pattern: z.string(), custom_domain: z.literal(true) })).optional(),
   vars: z.record(z.string(), z.unknown()),
   d1_databases: z.tuple([
     z.strictObject({ binding: z.string(), database_name: z.string(), database_id: z.unknown().optional() }),
@@ -44,11 +47,12 @@ export function previewConfig(raw: unknown, names: PreviewNames): object {
   if (!parsed.success) {
     throw new CommandError(`a preview cannot have this of its own:\n${z.prettifyError(parsed.error)}`);
   }
-  const { env: _, d1_databases: databases, queues, ...shared } = parsed.data;
+  const { env: _, routes: __, d1_databases: databases, queues, ...shared } = parsed.data;
   return {
     ...shared,
     name: names.worker,
     main: path.resolve(root, shared.main),
+    workers_dev: true,
     vars: { ...shared.vars, [MARK]: names.branch },
     d1_databases: databases.map(({ binding }) => ({ binding, database_name: names.worker })),
     queues: {

@@ -1,8 +1,7 @@
 import { z } from "zod";
 import type { Cloudflare } from "../deploy/cloudflare.ts";
 import { type Database, query } from "../deploy/database.ts";
-import type { Target } from "../deploy/target.ts";
-import { createKey } from "../keys/keys.ts";
+import { newKey } from "../keys/keys.ts";
 
 /** When a run of `npm run preview` makes a key: if there is none that works, each time, or not at all. */
 export const KEY_CHOICES = ["first", "always", "never"] as const;
@@ -11,20 +10,20 @@ export type KeyChoice = (typeof KEY_CHOICES)[number];
 /** A new test key of a preview, or `undefined` when none is to be made. It is known to nobody else. */
 export async function previewKey(
   cloudflare: Cloudflare,
-  target: Target,
   database: Database,
   choice: KeyChoice,
 ): Promise<string | undefined> {
   if (choice === "never" || (choice === "first" && (await hasKey(cloudflare, database)))) return undefined;
-  const place = ["--remote", ...target.args];
-  const { secret } = await createKey(place, { name: "preview", livemode: false, permission: "all" }, Date.now());
+  const { secret, sql } = newKey({ name: "preview", livemode: false, permission: "all" }, Date.now());
+  await query(cloudflare, database, sql);
   return secret;
 }
 
 const Count = z.tuple([z.object({ keys: z.number() })]);
 
 async function hasKey(cloudflare: Cloudflare, database: Database): Promise<boolean> {
-  const sql = "SELECT count(*) AS keys FROM api_keys WHERE livemode = 0 AND revoked_at IS NULL";
+  const sql =
+    "SELECT count(*) AS keys FROM api_keys WHERE livemode = 0 AND revoked_at IS NULL AND id <> 'key_self_test'";
   const [rows] = await query(cloudflare, database, sql);
   return Count.parse(rows)[0].keys > 0;
 }

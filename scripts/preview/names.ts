@@ -52,7 +52,8 @@ export function previewNames(branch: string, worker: string, environments: reado
   return {
     branch,
     worker: fitting(name),
-    queue: (queue) => fitting(`${name}-${queue}`),
+    // A queue that is named after production's Worker is named after the preview's instead.
+    queue: (queue) => fitting(`${name}-${queue.replace(`${worker}-`, "")}`),
     rateLimit: (namespace) => String(2 ** 30 + (digest(`${namespace} ${branch}`).readUInt32BE() >>> 2)),
   };
 }

@@ -50,6 +50,9 @@ const firstDeployment = (worker: string): string[] => [
   `POST /workers/scripts/${worker}/subdomain`,
   `PUT /workers/scripts/${worker}/schedules`,
   "POST /queues/ID/consumers",
+  // The self-test: its key, and that it was passed.
+  "POST /d1/database/ID/query",
+  "POST /d1/database/ID/query",
 ];
 
 describe("a first deployment", () => {
@@ -65,24 +68,37 @@ describe("a first deployment", () => {
     expect(databases.get("edgemeter")?.replicated).toBe(true);
     expect(bindingsOf(cloudflare.account, "edgemeter")).toMatchObject({
       DB: { type: "d1", id: databases.get("edgemeter")?.uuid },
-      EVENT_QUEUE: { type: "queue", queue_name: "meter-events" },
+      EVENT_QUEUE: { type: "queue", queue_name: "edgemeter-events" },
       CUSTOMER_METER: { type: "durable_object_namespace", class_name: "CustomerMeter" },
       EVENT_LOG: { type: "durable_object_namespace", class_name: "EventLog" },
       SYNC_EVENTS_LIMIT: { type: "ratelimit", namespace_id: "1001" },
       EVENT_LOG_SHARDS: { type: "plain_text" },
+      // Beside the database, since no hint is set.
+      LOCATION_HINT: { type: "plain_text", text: "weur" },
     });
     const worker = workers.get("edgemeter");
     expect(worker?.secrets.get("SESSION_SECRET")).toMatch(/^[\w-]{43}$/);
     expect(worker?.crons).toEqual(["* * * * *"]);
     expect(worker?.versions[0]?.metadata).toMatchObject({
-      observability: { enabled: true },
+      observability: { enabled: true, logs: { invocation_logs: false } },
       exports: { EventLog: { storage: "sqlite" }, CustomerMeter: { storage: "sqlite" } },
     });
-    expect(queues.get("meter-events")?.consumers).toMatchObject([
-      { script: "edgemeter", settings: { batch_size: 100, max_retries: 0, max_wait_time_ms: 1_000 } },
+    expect(queues.get("edgemeter-events")?.consumers).toMatchObject([
+      { script: "edgemeter", settings: { batch_size: 100, max_wait_time_ms: 1_000, max_concurrency: 4 } },
     ]);
     const sql = databases.get("edgemeter")?.sql;
-    expect(sql?.prepare("SELECT count(*) AS keys FROM api_keys").get()).toEqual({ keys: 0 });
+    expect(sql?.prepare("SELECT count(*) AS keys FROM api_keys WHERE revoked_at IS NULL").get()).toEqual({ keys: 0 });
+  });
+
+  test("passes a self-test before it is a success: an event was counted, and its key is revoked", () => {
+    const { workers, databases } = cloudflare.account;
+    expect(first.stdout).toContain("self-test passed");
+    expect([...(workers.get("edgemeter")?.sums.values() ?? [])]).toEqual([25]);
+    const sql = databases.get("edgemeter")?.sql;
+    expect(sql?.prepare("SELECT event_name, livemode FROM meters").all()).toEqual([
+      { event_name: "edgemeter_self_test", livemode: 0 },
+    ]);
+    expect(sql?.prepare("SELECT id, livemode FROM api_keys").all()).toEqual([{ id: "key_self_test", livemode: 0 }]);
   });
 });
 
@@ -91,6 +107,7 @@ describe("a second deployment", () => {
     const { code, stdout } = await deploy("edgemeter");
     expect({ code, changes: changesOf(cloudflare) }).toEqual({ code: 0, changes: [] });
     expect(stdout).toContain("Worker    is up to date");
+    expect(stdout).toContain("self-test was passed");
     expect(cloudflare.account.workers.get("edgemeter")?.versions).toHaveLength(1);
   });
 
@@ -105,7 +122,7 @@ describe("a second deployment", () => {
     expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining("its crons are others") });
     expect(worker?.crons).toEqual(["* * * * *"]);
     expect(worker?.secrets.get("SESSION_SECRET")).toBe(secret);
-    expect(database?.sql.prepare("SELECT id FROM api_keys").all()).toEqual([{ id: "key_1" }]);
+    expect(database?.sql.prepare("SELECT id FROM api_keys WHERE revoked_at IS NULL").all()).toEqual([{ id: "key_1" }]);
     expect(database?.sql.prepare("SELECT * FROM dead_letters").all()).toEqual([]);
   });
 
@@ -119,12 +136,40 @@ describe("a second deployment", () => {
   });
 });
 
+test("a database that was deleted by hand is made again, and the Worker bound to it", {
+  timeout: PATIENCE_MS,
+}, async () => {
+  const { databases } = cloudflare.account;
+  const dead = databases.get("edgemeter")?.uuid;
+  databases.delete("edgemeter");
+  const { code, stdout } = await deploy("edgemeter");
+  expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining("its database is gone") });
+  const made = databases.get("edgemeter")?.uuid;
+  expect(made).not.toBe(dead);
+  expect(bindingsOf(cloudflare.account, "edgemeter").DB?.id).toBe(made);
+});
+
+test("a queue that another Worker consumes is refused before anything is changed", {
+  timeout: PATIENCE_MS,
+}, async () => {
+  const other = await startCloudflare();
+  const consumer = { consumer_id: "c", type: "worker", script: "another-worker", settings: {} };
+  const queue = { queue_id: "q", queue_name: "edgemeter-events", consumers: [consumer] };
+  other.account.queues.set(queue.queue_name, queue);
+  for (const args of [["--dry-run"], []]) {
+    const { code, stderr } = await command(other, folder, "deploy", args);
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining("(the Worker another-worker)") });
+  }
+  expect(changesOf(other)).toEqual([]);
+  await other.stop();
+});
+
 test("--dry-run tells what would be done, and only reads", { timeout: PATIENCE_MS }, async () => {
   const empty = await startCloudflare();
   const { code, stdout } = await command(empty, folder, "deploy", ["--dry-run"]);
   await empty.stop();
   expect(code).toBe(0);
-  for (const part of ["make edgemeter", "make meter-events", "make a SESSION_SECRET", "deploy edgemeter"]) {
+  for (const part of ["make edgemeter", "make edgemeter-events", "make a SESSION_SECRET", "deploy edgemeter"]) {
     expect(stdout).toContain(part);
   }
   expect(stdout).toContain("address   https://edgemeter.example-account.workers.dev");

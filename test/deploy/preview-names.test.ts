@@ -19,7 +19,7 @@ describe("a branch's slug", () => {
   test("is part of a host name, whatever the branch is called, and leaves room for the names of queues", () => {
     const property = fc.property(branches, (branch) => {
       expect(slugOf(branch)).toMatch(/^[a-z0-9]+(-[a-z0-9]+)*$/);
-      expect(`edgemeter-${slugOf(branch)}-meter-events`.length).toBeLessThanOrEqual(63);
+      expect(`edgemeter-${slugOf(branch)}-events`.length).toBeLessThanOrEqual(63);
     });
     fc.assert(property, { seed: inject("seed"), numRuns: 2_000 });
   });
@@ -57,7 +57,7 @@ describe("a preview's configuration", () => {
 
   test("is production's, under names that nobody else has", () => {
     const names = namesOf("a/branch");
-    const queue = `${names.worker}-meter-events`;
+    const queue = `${names.worker}-events`;
     expect(previewConfig(rawConfig, names)).toMatchObject({
       name: names.worker,
       vars: { ...rawConfig.vars, PREVIEW_BRANCH: "a/branch" },
@@ -68,6 +68,13 @@ describe("a preview's configuration", () => {
       triggers: rawConfig.triggers,
     });
     expect(previewConfig(rawConfig, names)).not.toHaveProperty("env");
+  });
+
+  test("has none of production's custom domains, but its workers.dev address", () => {
+    const routes = [{ pattern: "meter.example.com", custom_domain: true }];
+    const config = previewConfig({ ...rawConfig, workers_dev: false, routes }, namesOf("a"));
+    expect(config).toMatchObject({ workers_dev: true });
+    expect(config).not.toHaveProperty("routes");
   });
 
   test("counts its rate limits apart from production and other branches", () => {
@@ -84,6 +91,7 @@ describe("a preview's configuration", () => {
   test.each([
     ["a bucket", { r2_buckets: [{ binding: "B", bucket_name: "production" }] }],
     ["a route", { routes: ["meter.example.com/*"] }],
+    ["a route of a zone", { routes: [{ pattern: "meter.example.com/*", zone_name: "example.com" }] }],
     ["another Worker", { services: [{ binding: "S", service: "production" }] }],
     ["another Worker's objects", { durable_objects: { bindings: [{ name: "A", class_name: "A", script_name: "b" }] } }],
   ])("is refused when it would share %s with production", (_, shared) => {

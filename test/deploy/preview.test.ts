@@ -9,7 +9,7 @@ import { hashOf } from "../../src/storage/key-hash.ts";
 import type { Worker } from "../support/node/cloudflare/account.ts";
 import { command, secretsLeftIn } from "../support/node/cloudflare/command.ts";
 import { bindingsOf, changesOf, describeAccount, secretsOf } from "../support/node/cloudflare/inspect.ts";
-import { type FakeCloudflare, startCloudflare } from "../support/node/cloudflare/server.ts";
+import { ACCOUNT_ID, type FakeCloudflare, startCloudflare } from "../support/node/cloudflare/server.ts";
 
 const PATIENCE_MS = 120_000;
 
@@ -47,6 +47,7 @@ function plant(name: string): Worker {
     crons: ["* * * * *"],
     tags: [],
     isPublic: true,
+    sums: new Map(),
   };
   cloudflare.account.workers.set(name, worker);
   return worker;
@@ -55,7 +56,15 @@ function plant(name: string): Worker {
 async function preview(branch: string, ...args: string[]) {
   cloudflare.begin(undefined);
   const url = cloudflare.addressOf(namesOf(branch).worker);
-  const run = await command(cloudflare, folder, "preview", ["--branch", branch, "--url", url, "--wait", "20", ...args]);
+  const run = await command(
+    cloudflare,
+    folder,
+    "preview",
+    ["--branch", branch, "--url", url, "--wait", "20", ...args],
+    {
+      PREVIEWS: "this-account",
+    },
+  );
   for (const secret of secretsOf(cloudflare.account)) expect(run.all).not.toContain(secret);
   return { ...run, key: /^key +(\S+)$/m.exec(run.stdout)?.[1] };
 }
@@ -79,12 +88,13 @@ test("a preview is made, updated and deleted, with nothing left over and nothing
   expect(bindingsOf(cloudflare.account, worker)).toMatchObject({
     PREVIEW_BRANCH: { text: AWKWARD },
     DB: { id: databases.get(worker)?.uuid },
-    EVENT_QUEUE: { queue_name: queue("meter-events") },
+    EVENT_QUEUE: { queue_name: queue("edgemeter-events") },
     SYNC_EVENTS_LIMIT: { namespace_id: expect.not.stringMatching(/^100[12]$/) },
   });
-  expect(queues.get(queue("meter-events"))?.consumers).toMatchObject([{ script: worker }]);
+  expect(queues.get(queue("edgemeter-events"))?.consumers).toMatchObject([{ script: worker }]);
   expect(workers.get(worker)?.secrets.has("SESSION_SECRET")).toBe(true);
-  const keys = () => databases.get(worker)?.sql.prepare("SELECT hash, livemode FROM api_keys").all();
+  const keys = () =>
+    databases.get(worker)?.sql.prepare("SELECT hash, livemode FROM api_keys WHERE revoked_at IS NULL").all();
   expect(made.key).toMatch(/^sk_test_/);
   expect(keys()).toEqual([{ hash: hashOf(made.key ?? ""), livemode: 0 }]);
 
@@ -117,8 +127,30 @@ test("--key never makes none, for a log that anybody can read", { timeout: PATIE
   expect(run.code).toBe(0);
   expect(run.all).not.toMatch(/sk_test_/);
   const database = cloudflare.account.databases.get(namesOf("ci").worker);
-  expect(database?.sql.prepare("SELECT * FROM api_keys").all()).toEqual([]);
+  expect(database?.sql.prepare("SELECT id FROM api_keys WHERE revoked_at IS NULL").all()).toEqual([]);
   expect((await remove("ci")).code).toBe(0);
+});
+
+test("on the account of production there is none unless PREVIEWS says so", { timeout: PATIENCE_MS }, async () => {
+  for (const PREVIEWS of ["", "yes"]) {
+    const { code, stderr } = await command(cloudflare, folder, "preview", ["--branch", "a"], { PREVIEWS });
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: expect.stringMatching(/^.*has production.*PREVIEWS=this-account\.\n$/),
+    });
+  }
+  expect(changesOf(cloudflare)).toEqual([]);
+});
+
+test("an account of its own needs no such word", { timeout: PATIENCE_MS }, async () => {
+  cloudflare.account.workers.delete("edgemeter");
+  const url = ["--url", cloudflare.addressOf(namesOf("a").worker), "--wait", "20"];
+  const run = await command(cloudflare, folder, "preview", ["--branch", "a", "--key", "never", ...url], {
+    PREVIEWS: "",
+  });
+  expect(run).toMatchObject({ code: 0 });
+  expect(cloudflare.account.workers.has(namesOf("a").worker)).toBe(true);
+  expect((await remove("a")).code).toBe(0);
 });
 
 test.each(["main", "edgemeter-staging"])(
@@ -148,7 +180,7 @@ describe("what has a preview's name but was not made as one is left alone:", () 
   }
 
   const post = (to: string, body: object) =>
-    fetch(`${cloudflare.env.CLOUDFLARE_API_BASE_URL}/accounts/account-1${to}`, {
+    fetch(`${cloudflare.env.CLOUDFLARE_API_BASE_URL}/accounts/${ACCOUNT_ID}${to}`, {
       method: "POST",
       body: JSON.stringify(body),
     });
@@ -176,11 +208,11 @@ describe("what has a preview's name but was not made as one is left alone:", () 
   });
 
   test("a queue", { timeout: PATIENCE_MS }, async () => {
-    await post("/queues", { queue_name: queue("meter-events") });
+    await post("/queues", { queue_name: queue("edgemeter-events") });
     const { code, stderr } = await preview(BRANCH);
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining("was not made by a preview") });
     expect(changesOf(cloudflare)).toEqual([]);
     await remove(BRANCH);
-    expect(cloudflare.account.queues.has(queue("meter-events"))).toBe(true);
+    expect(cloudflare.account.queues.has(queue("edgemeter-events"))).toBe(true);
   });
 });

@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { selfTest } from "../../scripts/deploy/self-test.ts";
+import { execute } from "../../scripts/keys/database.ts";
 import { command } from "../support/node/cloudflare/command.ts";
 import { changesOf } from "../support/node/cloudflare/inspect.ts";
 import { type FakeCloudflare, startCloudflare } from "../support/node/cloudflare/server.ts";
@@ -42,7 +44,7 @@ describe("npm run deploy", () => {
     const uuid = "00000000-0000-4000-8000-999999999999";
     cloudflare.account.databases.set("edgemeter", {
       ...{ uuid, name: "edgemeter" },
-      ...{ location: undefined, replicated: true, sql: database },
+      ...{ location: "weur", jurisdiction: undefined, replicated: true, sql: database },
     });
     return database;
   }
@@ -60,7 +62,8 @@ describe("npm run deploy", () => {
     const changes = changesOf(cloudflare);
     expect(changes[0]).toBe("POST /d1/database/ID/query");
     expect(changes.indexOf("PUT /workers/scripts/edgemeter")).toBeGreaterThan(0);
-    expect(database.prepare("SELECT id, permission FROM api_keys").all()).toEqual([{ id: "key_1", permission: null }]);
+    const keys = database.prepare("SELECT id, permission FROM api_keys WHERE revoked_at IS NULL");
+    expect(keys.all()).toEqual([{ id: "key_1", permission: null }]);
     expect(database.prepare("SELECT * FROM dead_letters, audits").all()).toEqual([]);
   });
 
@@ -97,6 +100,9 @@ describe("npm start", () => {
   test("brings the data of the version before forward", { timeout: PATIENCE_MS }, async () => {
     await plant(BEFORE + A_KEY);
     const server = await startServer(stateDir);
+    // A deployment's self-test, on the Worker itself.
+    const run = (sql: string) => execute(["--local", "--persist-to", stateDir], [sql]);
+    await selfTest(run, server.url, "the fingerprint of this code", 60_000);
     await server.stop();
     const { code, stdout } = await npmRun("keys", ["list"], { STATE_DIR: stateDir });
     expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining("key_1") });

@@ -20,15 +20,20 @@ export type Worker = {
   tags: readonly string[];
   /** Whether it has its workers.dev address. */
   isPublic: boolean;
+  /** What it was sent and has counted: the sum of each customer. */
+  readonly sums: Map<string, number>;
 };
 
 export type Database = {
   readonly uuid: string;
   readonly name: string;
   readonly location: string | undefined;
+  readonly jurisdiction: string | undefined;
   /** Whether it has read replicas. */
   replicated: boolean;
   readonly sql: DatabaseSync;
+  /** Functions that SQLite has and this one does not. */
+  lacks?: readonly string[];
 };
 
 export type Consumer = {
@@ -42,9 +47,16 @@ export type Queue = { readonly queue_id: string; readonly queue_name: string; re
 
 /** What an account on Cloudflare has, each by its name. */
 export type Account = {
+  /** The Worker behind each custom domain. */
+  readonly domains: Map<string, string>;
   readonly workers: Map<string, Worker>;
   readonly databases: Map<string, Database>;
   readonly queues: Map<string, Queue>;
 };
 
-export const emptyAccount = (): Account => ({ workers: new Map(), databases: new Map(), queues: new Map() });
+export const emptyAccount = (): Account => ({
+  domains: new Map(),
+  workers: new Map(),
+  databases: new Map(),
+  queues: new Map(),
+});

@@ -13,10 +13,11 @@ export async function command(
   folder: string,
   script: "deploy" | "preview" | "preview-delete",
   args: readonly string[],
+  env: NodeJS.ProcessEnv = {},
 ): Promise<NpmRun & { readonly all: string }> {
   const child = spawn(process.execPath, [path.join(root, `scripts/${script}.ts`), ...args], {
     cwd: root,
-    env: { ...process.env, ...cloudflare.env, CLOUDFLARE_ENV: "", STATE_DIR: folder, TMPDIR: folder },
+    env: { ...process.env, ...cloudflare.env, CLOUDFLARE_ENV: "", STATE_DIR: folder, TMPDIR: folder, ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
   const ended = new Promise<number | null>((resolve) => child.on("close", resolve));

@@ -10,14 +10,18 @@ export const DATABASE_ROUTES: readonly Route[] = [
     "POST",
     "/d1/database",
     ({ account, json }) => {
-      const { name, primary_location_hint: hint } = json();
+      const { name, primary_location_hint: hint, jurisdiction } = json();
       if (typeof name !== "string") throw new ApiFailure(400, 7400, "name is required");
       if (account.databases.has(name)) throw new ApiFailure(400, 7502, "A database with that name already exists");
-      const location = typeof hint === "string" ? hint : undefined;
-      const sql = new DatabaseSync(":memory:");
-      const database: Database = { uuid: newId(), name, location, replicated: false, sql };
+      // Without a hint it is made near whoever asks: in Western Europe, here.
+      const location = typeof hint === "string" ? hint : "weur";
+      const database: Database = {
+        ...{ uuid: newId(), name, location, replicated: false, sql: new DatabaseSync(":memory:") },
+        jurisdiction: typeof jurisdiction === "string" ? jurisdiction : undefined,
+      };
       account.databases.set(name, database);
-      return described(database);
+      // Where it runs is not in this answer.
+      return { uuid: database.uuid, name };
     },
   ],
   [
@@ -42,14 +46,15 @@ export const DATABASE_ROUTES: readonly Route[] = [
   [
     "POST",
     "/d1/database/*/query",
-    ({ account, params, json }) => run(databaseOf(account, params[0]).sql, String(json().sql)),
+    ({ account, params, json }) => run(databaseOf(account, params[0]), String(json().sql)),
   ],
 ];
 
-const described = ({ uuid, name, location, replicated }: Database): object => ({
+const described = ({ uuid, name, location, jurisdiction, replicated }: Database): object => ({
   uuid,
   name,
   read_replication: { mode: replicated ? "auto" : "disabled" },
+  jurisdiction: jurisdiction ?? null,
   running_in_region: location?.toUpperCase(),
 });
 
@@ -60,7 +65,9 @@ function databaseOf({ databases }: Account, idOrName: string | undefined): Datab
 }
 
 /** All statements or none. */
-function run(sql: DatabaseSync, text: string): object[] {
+function run({ sql, lacks = [] }: Database, text: string): object[] {
+  const missing = lacks.find((name) => text.includes(`${name}(`));
+  if (missing !== undefined) throw new ApiFailure(400, 7500, `no such table: ${missing}: SQLITE_ERROR`);
   sql.exec("BEGIN");
   try {
     const results = statementsOf(text).map((statement) => ({

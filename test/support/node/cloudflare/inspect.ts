@@ -17,7 +17,8 @@ export function bindingsOf({ workers }: Account, worker: string): Record<string,
 }
 
 /** All that an account has, without ids, times and the values of secrets: what two runs must agree on. */
-export const describeAccount = ({ workers, databases, queues }: Account): object => ({
+export const describeAccount = ({ domains, workers, databases, queues }: Account): object => ({
+  domains: [...domains],
   workers: [...workers.values()].map(({ name, versions, secrets, crons, isPublic }) => ({
     name,
     tag: versions[0]?.annotations["workers/tag"],
@@ -32,9 +33,10 @@ export const describeAccount = ({ workers, databases, queues }: Account): object
     crons,
     isPublic,
   })),
-  databases: [...databases.values()].map(({ name, location, sql }) => ({
+  databases: [...databases.values()].map(({ name, location, jurisdiction, sql }) => ({
     name,
     location,
+    jurisdiction,
     tables: sql.prepare("SELECT name FROM sqlite_master ORDER BY name").all(),
   })),
   queues: [...queues.values()].map(({ queue_name, consumers }) => ({

@@ -7,6 +7,8 @@ const PATIENCE_MS = 2_000;
 /** What the commands do, in this process: many runs of them are quicker so. wrangler is a process of its own. */
 export type Operations = {
   readonly deploy: () => Promise<unknown>;
+  /** Deploys another configuration; gives what was said. */
+  readonly deployFile: (file: string) => Promise<readonly string[]>;
   readonly preview: (branch: string) => Promise<unknown>;
   readonly removePreview: (branch: string) => Promise<unknown>;
   /** Puts a preview on the account without wrangler, as `preview` would have made it. */
@@ -20,7 +22,7 @@ export async function operationsOn(cloudflare: FakeCloudflare, folder: string): 
   // Not before: what runs wrangler reads the environment once.
   const { connect } = await import("../../../../scripts/deploy/cloudflare.ts");
   const { deploy } = await import("../../../../scripts/deploy/deploy.ts");
-  const { configuredNames, targetOf, targetOfFile } = await import("../../../../scripts/deploy/target.ts");
+  const { configuredNames, targetOf } = await import("../../../../scripts/deploy/target.ts");
   const { claim } = await import("../../../../scripts/preview/claim.ts");
   const { MARK, removePreviewConfig, writePreviewConfig } = await import("../../../../scripts/preview/config.ts");
   const { previewNames } = await import("../../../../scripts/preview/names.ts");
@@ -39,7 +41,7 @@ export async function operationsOn(cloudflare: FakeCloudflare, folder: string): 
   const previews = new Map<string, typeof production>();
   const claimed = async (branch: string) => {
     const file = await writePreviewConfig(previewNames(branch, worker, environments));
-    const target = previews.get(branch) ?? (await targetOfFile(file));
+    const target = previews.get(branch) ?? (await targetOf("", file));
     previews.set(branch, target);
     await claim(api, target, branch);
     return target;
@@ -47,6 +49,15 @@ export async function operationsOn(cloudflare: FakeCloudflare, folder: string): 
 
   return {
     deploy: () => deploy(api, production, optionsFor(worker)),
+    deployFile: async (file) => {
+      const target = await targetOf("", file);
+      const said: string[] = [];
+      await deploy(await connect(target.account), target, {
+        ...optionsFor(target.worker),
+        log: (line) => said.push(line),
+      });
+      return said;
+    },
     preview: async (branch) => {
       const target = await claimed(branch);
       await deploy(api, target, optionsFor(target.worker));
@@ -67,6 +78,7 @@ export async function operationsOn(cloudflare: FakeCloudflare, folder: string): 
         crons: [],
         tags: [],
         isPublic: true,
+        sums: new Map(),
       });
       for (const queue_name of target.queues) {
         const consumer = { consumer_id: "consumer-1", type: "worker", script: target.worker, settings: {} };

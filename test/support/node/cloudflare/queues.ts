@@ -65,8 +65,9 @@ export const QUEUE_ROUTES: readonly Route[] = [
   ],
 ];
 
+/** Without what is 0, as the API gives it back. */
 const settingsOf = (settings: unknown): Record<string, unknown> =>
-  typeof settings === "object" && settings !== null ? { ...settings } : {};
+  Object.fromEntries(Object.entries(Object(settings)).filter(([, value]) => value !== 0));
 
 function queueOf({ queues }: Account, id: string | undefined): Queue {
   const queue = [...queues.values()].find(({ queue_id }) => queue_id === id);

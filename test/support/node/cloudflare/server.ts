@@ -6,9 +6,10 @@ import { type Account, emptyAccount } from "./account.ts";
 import { DATABASE_ROUTES } from "./databases.ts";
 import { QUEUE_ROUTES } from "./queues.ts";
 import { ApiFailure, type Route } from "./route.ts";
-import { WORKER_ROUTES } from "./workers.ts";
+import { answerAsWorker } from "./stand-in.ts";
+import { DOMAIN_ROUTES, WORKER_ROUTES } from "./workers.ts";
 
-const ACCOUNT_ID = "account-1";
+export const ACCOUNT_ID = "00000000000000000000000000000001";
 const BASE = "/client/v4";
 
 /** A call of the API as it came, its path below the account. */
@@ -27,12 +28,17 @@ export type FakeCloudflare = {
   readonly env: NodeJS.ProcessEnv;
   /** Where a Worker of the account answers. */
   readonly addressOf: (worker: string) => string;
+  /** Whether Workers count what they are sent: `false` for queues that deliver nothing. */
+  countsEvents: boolean;
   /** Begins an outage, counting from now; `undefined` ends it. Forgets the calls so far. */
   readonly begin: (outage: Outage | undefined) => void;
   readonly stop: () => Promise<void>;
 };
 
-const ROUTES: readonly Route[] = [...WORKER_ROUTES, ...DATABASE_ROUTES, ...QUEUE_ROUTES];
+/** The one account that its credentials have. */
+const ACCOUNTS: Route = ["GET", "/accounts", () => [{ id: ACCOUNT_ID, name: "the only one" }]];
+
+const ROUTES: readonly Route[] = [ACCOUNTS, ...WORKER_ROUTES, ...DOMAIN_ROUTES, ...DATABASE_ROUTES, ...QUEUE_ROUTES];
 
 export async function startCloudflare(): Promise<FakeCloudflare> {
   const account = emptyAccount();
@@ -45,8 +51,9 @@ export async function startCloudflare(): Promise<FakeCloudflare> {
     const { method = "" } = request;
     const body = await buffer(request);
     if (!url.pathname.startsWith(BASE)) {
-      answerAsWorker(account, url.pathname, response);
-      return;
+      const headers = new Headers({ authorization: request.headers.authorization ?? "" });
+      const answered = answerAsWorker(account, cloudflare.countsEvents, method, url, headers, body.toString("utf8"));
+      return send(response, answered.status, answered.body);
     }
     const path = url.pathname.slice(BASE.length).replace(`/accounts/${ACCOUNT_ID}`, "") || "/";
     const fails = outage !== undefined && calls.length >= outage.from;
@@ -95,9 +102,10 @@ export async function startCloudflare(): Promise<FakeCloudflare> {
   await once(server.listen(0, "127.0.0.1"), "listening");
   const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 
-  return {
+  const cloudflare: FakeCloudflare = {
     account,
     calls,
+    countsEvents: true,
     unknown,
     env: {
       CLOUDFLARE_API_BASE_URL: origin + BASE,
@@ -114,6 +122,7 @@ export async function startCloudflare(): Promise<FakeCloudflare> {
       await new Promise((resolve) => server.close(resolve));
     },
   };
+  return cloudflare;
 }
 
 function match(method: string, path: string): { params: string[]; handle: Route[2] } | undefined {
@@ -126,13 +135,6 @@ function match(method: string, path: string): { params: string[]; handle: Route[
     }
   }
   return undefined;
-}
-
-/** `/NAME/health`, from a Worker that was deployed. */
-function answerAsWorker({ workers }: Account, path: string, response: ServerResponse): void {
-  const [, name = "", rest] = path.split("/");
-  const isThere = workers.has(name) && rest === "health";
-  send(response, isThere ? 200 : 404, isThere ? { status: "ok" } : { error: "there is nothing here yet" });
 }
 
 function send(response: ServerResponse, status: number, body: object): void {

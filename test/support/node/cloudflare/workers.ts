@@ -68,6 +68,29 @@ export const WORKER_ROUTES: readonly Route[] = [
   ],
 ];
 
+const Origins = z.object({ origins: z.array(z.object({ hostname: z.string() })) });
+
+/** Custom domains: wrangler asks what would change, then sets them, whomever they led to. */
+export const DOMAIN_ROUTES: readonly Route[] = [
+  [
+    "GET",
+    "/workers/domains",
+    ({ account, query }) =>
+      [...account.domains]
+        .filter(([hostname]) => hostname === query.get("hostname"))
+        .map(([hostname, service]) => ({ hostname, service })),
+  ],
+  ["POST", "/workers/scripts/*/domains/changeset", () => ({ added: [], removed: [], updated: [], conflicting: [] })],
+  [
+    "PUT",
+    "/workers/scripts/*/domains/records",
+    ({ account, params: [name = ""], json }) => {
+      for (const { hostname } of Origins.parse(json()).origins) account.domains.set(hostname, name);
+      return null;
+    },
+  ],
+];
+
 function workerOf({ workers }: Account, name: string | undefined, code = 10_007): Worker {
   const worker = workers.get(name ?? "");
   if (worker === undefined) throw new ApiFailure(404, code, `This Worker does not exist on your account: ${name}`);
@@ -133,6 +156,7 @@ async function upload({ account, params, form }: ApiRequest): Promise<object> {
     crons: [],
     isPublic: false,
     tags: [],
+    sums: new Map(),
   };
   const isSecret = ({ type }: Binding): boolean => type === "secret_text";
   if (!metadata.keep_bindings.includes("secret_text")) worker.secrets.clear();

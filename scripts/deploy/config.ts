@@ -1,0 +1,59 @@
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import path from "node:path";
+import { z } from "zod";
+import { root } from "../wrangler.ts";
+import type { Target } from "./target.ts";
+
+/** What the account decides of a deployment, and the configuration only names or leaves open. */
+export type Found = {
+  readonly account: string;
+  /** The id of the database. */
+  readonly database: string;
+  /** Variables whose value was derived. */
+  readonly vars: Readonly<Record<string, string>>;
+};
+
+const Part = z.looseObject({
+  vars: z.record(z.string(), z.unknown()),
+  d1_databases: z.array(z.looseObject({ binding: z.string() })),
+});
+
+/**
+ * Gives a file with a target's configuration and what was found, for as long as it is used, where wrangler
+ * can read it and git does not. wrangler alone would keep a Worker bound to the database that it is bound to, also when that
+ * is gone, and would take an account_id of the file before that of CLOUDFLARE_ACCOUNT_ID.
+ */
+export async function withConfig<T>(target: Target, found: Found, use: (file: string) => Promise<T>): Promise<T> {
+  const folder = path.join(root, ".wrangler/deployments");
+  await mkdir(folder, { recursive: true });
+  const own = await mkdtemp(path.join(folder, `${target.worker}-`));
+  try {
+    const file = path.join(own, "wrangler.json");
+    await writeFile(file, JSON.stringify(await configWith(target, found), null, 2));
+    return await use(file);
+  } finally {
+    await rm(own, { recursive: true, force: true });
+  }
+}
+
+async function configWith(target: Target, found: Found): Promise<object> {
+  const { experimental_readRawConfig: readRawConfig } = await import("wrangler");
+  const raw = z
+    .looseObject({ main: z.string(), env: z.record(z.string(), z.unknown()).optional() })
+    .parse(readRawConfig({ config: target.file }, { hideWarnings: true }).rawConfig);
+  const config = { ...raw, $schema: undefined, account_id: found.account, main: fromRoot(target, raw.main) };
+  return target.env === ""
+    ? { ...config, ...withFound(config, found) }
+    : { ...config, env: { [target.env]: withFound(raw.env?.[target.env], found) } };
+}
+
+const fromRoot = ({ file }: Target, main: string): string => path.resolve(path.dirname(file), main);
+
+function withFound(part: unknown, { database, vars }: Found): object {
+  const { d1_databases, ...parsed } = Part.parse(part);
+  return {
+    ...parsed,
+    vars: { ...parsed.vars, ...vars },
+    d1_databases: d1_databases.map((binding) => ({ ...binding, database_id: database })),
+  };
+}

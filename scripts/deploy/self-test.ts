@@ -1,0 +1,119 @@
+import { randomBytes } from "node:crypto";
+import pRetry from "p-retry";
+import { z } from "zod";
+import { hashOf } from "../../src/storage/key-hash.ts";
+import { CommandError } from "../command-error.ts";
+import { errorOf, type Request, type Server, send } from "../http.ts";
+import { sqlText } from "../keys/database.ts";
+import type { StoredObject } from "../schema/objects.ts";
+import type { Cloudflare } from "./cloudflare.ts";
+import { type Database, query } from "./database.ts";
+
+/** Its meter, of test mode: made by the first deployment and used again by the next ones. */
+const SELF_TEST_METER = "edgemeter_self_test";
+
+const KEY_ID = "key_self_test";
+
+const VALUE = "25";
+
+/** Runs statements on the Worker's database, and gives the rows of each. */
+export type RunSql = (sql: string) => Promise<readonly (readonly Readonly<Record<string, unknown>>[])[]>;
+
+/** The fingerprint of the deployment that passed its self-test last on a database. */
+export async function passedSelfTest(
+  cloudflare: Cloudflare,
+  database: Database,
+  objects: readonly StoredObject[],
+): Promise<string | undefined> {
+  if (!objects.some(({ type, name }) => type === "table" && name === "deployment")) return undefined;
+  const [rows = []] = await query(cloudflare, database, "SELECT value FROM deployment WHERE name = 'self_test'");
+  return z.array(z.object({ value: z.string() })).parse(rows)[0]?.value;
+}
+
+/**
+ * Has the Worker at an address count one event, from its report to its sum: through keys, meters, lock,
+ * log, queue and aggregator, and with a write and a read of the database. It all happens in test mode,
+ * on a meter of its own, for a customer of its own, with a key that is revoked at the end. Notes in the
+ * database that `fingerprint` has passed. Throws a CommandError that says what did not come.
+ */
+export async function selfTest(run: RunSql, address: string, fingerprint: string, patienceMs: number): Promise<void> {
+  const server = { url: address, key: await createKey(run) };
+  try {
+    await countOneEvent(server, await meterOf(run, server, patienceMs), patienceMs);
+  } catch (error) {
+    await run(REVOKE()).catch(() => undefined);
+    throw error instanceof CommandError ? new CommandError(`the self-test failed: ${error.message}`) : error;
+  }
+  await run(`${REVOKE()};
+    INSERT INTO deployment (name, value) VALUES ('self_test', ${sqlText(fingerprint)})
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+  `);
+}
+
+/** A test key under an id that is always the same, so that only the last one's hash is kept. */
+async function createKey(run: RunSql): Promise<string> {
+  const secret = `sk_test_${randomBytes(32).toString("hex")}`;
+  await run(`INSERT INTO api_keys (hash, id, name, livemode, created)
+    VALUES (${sqlText(hashOf(secret))}, '${KEY_ID}', 'npm run deploy: self-test', 0, ${Date.now()})
+    ON CONFLICT (id) DO UPDATE SET hash = excluded.hash, created = excluded.created, revoked_at = NULL`);
+  return secret;
+}
+
+const REVOKE = (): string => `UPDATE api_keys SET revoked_at = ${Date.now()} WHERE id = '${KEY_ID}'`;
+
+const WithId = z.object({ id: z.string() });
+
+async function meterOf(run: RunSql, server: Server, patienceMs: number): Promise<string> {
+  const [rows = []] = await run(
+    `SELECT id FROM meters WHERE livemode = 0 AND event_name = '${SELF_TEST_METER}' AND status = 'active'`,
+  );
+  const [found] = z.array(WithId).parse(rows);
+  if (found !== undefined) return found.id;
+  const form = new URLSearchParams({
+    display_name: "Self-test of npm run deploy",
+    event_name: SELF_TEST_METER,
+    "default_aggregation[formula]": "sum",
+  });
+  const headers = { "content-type": "application/x-www-form-urlencoded" };
+  const request = { method: "POST", path: "/v1/billing/meters", headers, body: String(form) } as const;
+  return (await asked(server, request, WithId, patienceMs)).id;
+}
+
+const Sums = z.object({ data: z.array(z.object({ aggregated_value: z.number() })) });
+
+async function countOneEvent(server: Server, meter: string, patienceMs: number): Promise<void> {
+  // Nobody else's events are added to its sum.
+  const customer = `self_test_${randomBytes(8).toString("hex")}`;
+  const event = { event_name: SELF_TEST_METER, payload: { stripe_customer_id: customer, value: VALUE } };
+  const headers = { "content-type": "application/json", "idempotency-key": customer };
+  const report = { method: "POST", path: "/v2/billing/meter_events", headers, body: JSON.stringify(event) } as const;
+  await asked(server, report, z.object({ identifier: z.string() }), patienceMs);
+
+  const day = 86_400;
+  const today = Math.floor(Date.now() / 1_000 / day) * day;
+  const range = new URLSearchParams({ customer, start_time: String(today - day), end_time: String(today + 2 * day) });
+  const path = `/v1/billing/meters/${meter}/event_summaries?${range}`;
+  const sum = async (): Promise<void> => {
+    const { data } = await asked(server, { method: "GET", path }, Sums, patienceMs);
+    const total = data[0]?.aggregated_value ?? 0;
+    if (total !== Number(VALUE)) throw new NotYet(`its sum is ${total}, not ${VALUE}`);
+  };
+  const retrying = { retries: Number.POSITIVE_INFINITY, minTimeout: 100, maxTimeout: 2_000, maxRetryTime: patienceMs };
+  await pRetry(sum, { ...retrying, shouldRetry: ({ error }) => error instanceof NotYet }).catch((error: unknown) => {
+    if (!(error instanceof NotYet)) throw error;
+    throw new CommandError(
+      `an event was accepted and not counted within ${patienceMs / 1_000} s, ${error.message}. npx wrangler tail shows what the Worker logs; run npm run deploy again.`,
+    );
+  });
+}
+
+class NotYet extends Error {}
+
+async function asked<T>(server: Server, request: Request, schema: z.ZodType<T>, patienceMs: number): Promise<T> {
+  const answer = await send(server, request, patienceMs);
+  const what = `${request.method} ${request.path.replace(/\?.*/, "")}`;
+  if (!answer.ok) throw new CommandError(`${what}: ${errorOf(answer).message}`);
+  const parsed = schema.safeParse(answer.body);
+  if (!parsed.success) throw new CommandError(`the response to ${what} is not understood.`);
+  return parsed.data;
+}

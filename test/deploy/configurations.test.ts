@@ -1,0 +1,117 @@
+// What a user may change in wrangler.toml before the first deployment, with the real wrangler.
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import { command } from "../support/node/cloudflare/command.ts";
+import { bindingsOf, changesOf } from "../support/node/cloudflare/inspect.ts";
+import { type Operations, operationsOn } from "../support/node/cloudflare/operations.ts";
+import { ACCOUNT_ID, type FakeCloudflare, startCloudflare } from "../support/node/cloudflare/server.ts";
+
+const root = path.join(import.meta.dirname, "../..");
+const CONFIG = await readFile(path.join(root, "wrangler.toml"), "utf8");
+const DOMAIN = 'workers_dev = false\nroutes = [{ pattern = "meter.example.com", custom_domain = true }]\n';
+
+let cloudflare: FakeCloudflare;
+let folder: string;
+let files: string;
+let operations: Operations;
+
+beforeAll(async () => {
+  cloudflare = await startCloudflare();
+  folder = await mkdtemp(path.join(tmpdir(), "edgemeter-configurations-"));
+  files = path.join(root, ".wrangler/tests", path.basename(folder));
+  await mkdir(files, { recursive: true });
+  operations = await operationsOn(cloudflare, folder);
+});
+beforeEach(() => {
+  for (const things of Object.values(cloudflare.account)) things.clear();
+  cloudflare.begin(undefined);
+});
+afterAll(async () => {
+  expect(cloudflare.unknown).toEqual([]);
+  vi.unstubAllEnvs();
+  await cloudflare.stop();
+  await rm(folder, { recursive: true, force: true });
+  await rm(files, { recursive: true, force: true });
+});
+
+/** wrangler.toml with a change, as a user makes it: what the comments of it offer. */
+async function configuration(changes: { top?: string; vars?: Record<string, string> }): Promise<string> {
+  const file = path.join(files, "wrangler.toml");
+  const main = `main = ${JSON.stringify(path.join(root, "src/index.ts"))}`;
+  let text = CONFIG.replace('main = "src/index.ts"', `${main}\n${changes.top ?? ""}`);
+  for (const [name, value] of Object.entries(changes.vars ?? {})) {
+    text = text.replace(new RegExp(`^${name} = ".*"`, "m"), `${name} = "${value}"`);
+  }
+  await writeFile(file, text);
+  return file;
+}
+
+describe("a custom domain without workers.dev", () => {
+  test("is attached by the deployment, and a second run changes nothing", async () => {
+    const file = await configuration({ top: DOMAIN });
+    await operations.deployFile(file);
+    const { domains, workers } = cloudflare.account;
+    expect([...domains]).toEqual([["meter.example.com", "edgemeter"]]);
+    expect(workers.get("edgemeter")?.isPublic).toBe(false);
+    cloudflare.begin(undefined);
+    await operations.deployFile(file);
+    expect(changesOf(cloudflare)).toEqual([]);
+
+    domains.clear();
+    expect(await operations.deployFile(file)).toContain("Worker    deploy edgemeter: a domain of it is not attached");
+    expect(domains.size).toBe(1);
+  });
+
+  test("that leads to another Worker is left alone", async () => {
+    cloudflare.account.domains.set("meter.example.com", "another-worker");
+    const problem = operations.deployFile(await configuration({ top: DOMAIN }));
+    await expect(problem).rejects.toThrow("the domain meter.example.com leads to the Worker another-worker");
+    expect(changesOf(cloudflare)).toEqual([]);
+  });
+
+  test("is not handed to an environment, which would inherit it", async () => {
+    const file = await configuration({ top: DOMAIN });
+    const { targetOf } = await import("../../scripts/deploy/target.ts");
+    await expect(targetOf("staging", file)).rejects.toThrow("would take production's domain meter.example.com");
+  });
+});
+
+describe("database, queue and Worker are on one account:", () => {
+  test("CLOUDFLARE_ACCOUNT_ID's, though wrangler by itself takes the file's first", async () => {
+    const other = ACCOUNT_ID.replace("1", "2");
+    await operations.deployFile(await configuration({ top: `account_id = "${other}"` }));
+    expect(cloudflare.calls.filter(({ path: called }) => called.includes(other))).toEqual([]);
+    expect(cloudflare.account.workers.size).toBe(1);
+  });
+
+  test("the only one of the credentials, which wrangler is told", async () => {
+    const url = ["--url", cloudflare.addressOf("edgemeter"), "--wait", "20"];
+    const { code, stdout } = await command(cloudflare, folder, "deploy", url, { CLOUDFLARE_ACCOUNT_ID: "" });
+    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining(`on account ${ACCOUNT_ID}`) });
+    expect(cloudflare.calls.filter(({ path: called }) => called === "/accounts")).toHaveLength(1);
+  });
+});
+
+test("JURISDICTION keeps the database and the objects within it, and cannot be changed later", async () => {
+  await operations.deployFile(await configuration({ vars: { JURISDICTION: "eu" } }));
+  const { databases } = cloudflare.account;
+  expect(databases.get("edgemeter")?.jurisdiction).toBe("eu");
+  expect(bindingsOf(cloudflare.account, "edgemeter").JURISDICTION?.text).toBe("eu");
+  cloudflare.begin(undefined);
+  const changed = operations.deployFile(await configuration({}));
+  await expect(changed).rejects.toThrow('was made with JURISDICTION = "eu", which cannot be changed to ""');
+  const outside = operations.deployFile(await configuration({ vars: { JURISDICTION: "eu", LOCATION_HINT: "wnam" } }));
+  await expect(outside).rejects.toThrow('LOCATION_HINT = "wnam" is outside of JURISDICTION = "eu"');
+  expect(changesOf(cloudflare)).toEqual([]);
+});
+
+test("a D1 without jsonb_each is deployed to, which is said once", async () => {
+  const file = await configuration({});
+  await operations.deployFile(file);
+  const database = cloudflare.account.databases.get("edgemeter");
+  if (database !== undefined) database.lacks = ["jsonb_each"];
+  const said = await operations.deployFile(file);
+  expect(said.filter((line) => line.includes("jsonb_each"))).toHaveLength(1);
+});
