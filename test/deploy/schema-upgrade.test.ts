@@ -1,5 +1,5 @@
 // A new version's deployment, and its `npm start`, on the database of the version before.
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -10,11 +10,10 @@ import { command } from "../support/node/cloudflare/command.ts";
 import { changesOf } from "../support/node/cloudflare/inspect.ts";
 import { type FakeCloudflare, startCloudflare } from "../support/node/cloudflare/server.ts";
 import { npmRun } from "../support/node/npm-run.ts";
+import { BEFORE } from "../support/node/schema-before.ts";
 import { freePort, newStateDir, removeStateDir, startServer } from "../support/node/server.ts";
 
 const PATIENCE_MS = 120_000;
-
-const BEFORE = await readFile(path.join(import.meta.dirname, "schema-before.sql"), "utf8");
 
 const A_KEY = "INSERT INTO api_keys (hash, id, name, livemode, created) VALUES ('h', 'key_1', 'before', 1, 5);";
 

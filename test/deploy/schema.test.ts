@@ -1,6 +1,4 @@
 // How a new schema.sql reaches a database that has rows: on SQLite itself, which D1 is.
-import { readFile } from "node:fs/promises";
-import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
 import { describe, expect, inject, test } from "vitest";
@@ -8,8 +6,7 @@ import { CommandError } from "../../scripts/command-error.ts";
 import { desiredObjects, objectsOfScript } from "../../scripts/schema/desired.ts";
 import { READ_OBJECTS, toObjects } from "../../scripts/schema/objects.ts";
 import { type Step, stepsTo } from "../../scripts/schema/steps.ts";
-
-const BEFORE = await readFile(path.join(import.meta.dirname, "schema-before.sql"), "utf8");
+import { BEFORE } from "../support/node/schema-before.ts";
 
 const databaseOf = (sql: string): DatabaseSync => {
   const database = new DatabaseSync(":memory:");
