@@ -23,6 +23,10 @@ export function costLines(counts: Counts): CostLine[] {
   ];
 }
 
+/** What a line of Workers Logs for each invocation would cost; wrangler.toml leaves them out (`invocation_logs`). */
+export const logDollars = (counts: Counts): number =>
+  PRICES.logLine * (counts.httpRequests + counts.consumerRuns + counts.meterCalls + counts.logCalls + counts.alarms);
+
 export const dollarsOf = (lines: readonly CostLine[]): number => lines.reduce((sum, { dollars }) => sum + dollars, 0);
 
 /** The settings that say how long a log stays awake for itself (ms), as wrangler.toml has them. */

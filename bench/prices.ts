@@ -1,5 +1,5 @@
 // What Cloudflare charges on the Workers paid plan beyond what it includes, in US dollars.
-// Source: developers.cloudflare.com, the pricing pages of Workers, Durable Objects, D1 and Queues, as of November 2026.
+// Source: developers.cloudflare.com, the pricing pages of Workers, Workers Logs, Durable Objects, D1 and Queues, as of November 2026.
 
 const MILLION = 1_000_000;
 
@@ -24,6 +24,8 @@ export const PRICES = {
   databaseGbMonth: 0.75,
   /** A write, read or delete of a message, per 64 KB. */
   queueOperation: 0.4 / MILLION,
+  /** A line of Workers Logs. */
+  logLine: 0.6 / MILLION,
 } as const;
 
 /** What an awake object takes of memory, as it is billed (GB). */

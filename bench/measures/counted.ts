@@ -1,5 +1,5 @@
 // What a million events cost: every billed operation counted, then priced.
-import { awakeDollars, awakeSeconds, type CostLine, costLines, dollarsOf } from "../cost.ts";
+import { awakeDollars, awakeSeconds, type CostLine, costLines, dollarsOf, logDollars } from "../cost.ts";
 import { type CountedCase, type Load, runCase } from "../counted-case.ts";
 import { load, withoutFailures } from "../load.ts";
 import { pacedLoad } from "../paced.ts";
@@ -28,6 +28,8 @@ type Priced = {
   /** Estimates: CPU, and objects awake. */
   readonly cpu: number;
   readonly awake: number;
+  /** Not to be paid: invocations are not logged. */
+  readonly logs: number;
   readonly rowsWritten: number;
 };
 
@@ -62,17 +64,22 @@ export async function measureCounted(bench: Bench): Promise<Measured> {
       withoutFailures(await load(url, streamEvents(worker, token), STREAM_CONNECTIONS, { seconds: 2 * seconds }));
     },
   );
+  progress("streams, one request a second");
+  const sparse = await runCase(
+    `stream, ${STREAM_EVENTS} a second`,
+    settings.shards,
+    oneEach,
+    async (edgemeter, worker) => {
+      await pacedLoad(edgemeter, streamEvents(worker, await edgemeter.openSession()), 1, 5 * seconds);
+    },
+  );
   // The stream's minutes, since by then there is enough for the auditor's whole sample.
   const minute = dollarsOf(costLines(stream.eachMinute)) + PRICES.workerRequest;
-  const [a, b, c] = [price(sync, settings, minute), price(trickle, settings, minute), price(stream, settings, minute)];
+  const priced = [sync, trickle, stream, sparse].map((counted) => price(counted, settings, minute));
+  const ids = ["sync", "trickle", "stream", "sparse-stream"];
   return {
-    figures: [
-      ...figuresOf("sync", a),
-      ...figuresOf("trickle", b),
-      ...figuresOf("stream", c),
-      ...constants(stream, minute),
-    ],
-    tables: [costTable([a, b, c]), countsTable([a, b, c]), ...extrapolate({ sync, stream, settings })],
+    figures: [...priced.flatMap((counted, i) => figuresOf(ids[i] ?? "", counted)), ...constants(stream, minute)],
+    tables: [costTable(priced), countsTable(priced), ...extrapolate({ sync, stream, settings })],
   };
 }
 
@@ -93,6 +100,7 @@ function price(counted: CountedCase, { shards, ...timers }: Settings, minute: nu
     total: dollarsOf(lines) + minutes,
     cpu: cpuMs * PRICES.workerCpuMs * perMillion,
     awake: awakeDollars(awakeSeconds(counts, timers, seconds, shards)) * perMillion,
+    logs: logDollars(counts) * perMillion,
     rowsWritten: (counts.objectRowsWritten + counts.databaseRowsWritten) / events,
   };
 }
@@ -157,10 +165,12 @@ function costTable(cases: readonly Priced[]): Table {
       ["all that is counted", ...cases.map(({ total }) => dollars(total))],
       ["estimate: CPU", ...cases.map(({ cpu }) => dollars(cpu))],
       ["estimate: objects awake", ...cases.map(({ awake }) => dollars(awake))],
+      ["Workers Logs, if invocations were logged", ...cases.map(({ logs }) => dollars(logs))],
       ["all, with estimates", ...cases.map(({ total, cpu, awake }) => dollars(total + cpu + awake))],
     ],
     notes: [
       "Counted: every operation until the events are aggregated, audited once and expired.",
+      "Workers Logs are in no sum: only errors and warnings are logged (`invocation_logs = false`).",
       "CPU is an estimate: that of the whole local process, which also plays Cloudflare's part.",
       "Objects awake is an estimate: the wall time of their calls here (calls of one object that overlap count once), and of the logs' timers; a call to a log on Cloudflare's network takes longer, and its wait is billed.",
     ],

@@ -37,7 +37,7 @@ export function claimOf(
 /**
  * Claims the request's Idempotency-Key, if a caller chose one, before the request changes anything. The claim
  * lasts 24 hours, also when the request is refused after it. Yields `idempotency_key_reused`, `log_full` and
- * `shards_changed`.
+ * `setting_changed`.
  */
 export async function claimKey(requestDigest: string, call: Call<unknown>): Promise<Result<void, ApiError>> {
   const { env, idempotencyKey } = call;

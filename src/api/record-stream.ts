@@ -28,7 +28,7 @@ type StreamRefusal = Refusal | Extract<MeteringError, { reason: "duplicate_meter
  * error report; all of them are durable when this succeeds. No customer's turn is taken: the log alone
  * makes them unique. Events of one request are in receipt order as they stand in it.
  *
- * Yields `shards_changed`, and `log_full` also when other shards took their part: the whole can be sent
+ * Yields `setting_changed`, and `log_full` also when other shards took their part: the whole can be sent
  * again, since what is there is recognised.
  */
 export async function recordStream(

@@ -1,7 +1,9 @@
 // `npm run deploy` as a process of its own, with the real wrangler.
-import { mkdtemp, rm } from "node:fs/promises";
+import { execFile } from "node:child_process";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
+import { promisify } from "node:util";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { regionOf } from "../../scripts/deploy/region.ts";
 import { command, secretsLeftIn } from "../support/node/cloudflare/command.ts";
@@ -10,6 +12,8 @@ import { type FakeCloudflare, startCloudflare } from "../support/node/cloudflare
 import type { NpmRun } from "../support/node/npm-run.ts";
 
 const PATIENCE_MS = 120_000;
+
+const root = path.join(import.meta.dirname, "../..");
 
 let cloudflare: FakeCloudflare;
 let folder: string;
@@ -205,6 +209,33 @@ test("a Worker that does not answer is no success", { timeout: PATIENCE_MS }, as
   const wrong = ["--url", cloudflare.addressOf("no-such-worker"), "--wait", "1"];
   const { code, stderr } = await command(cloudflare, folder, "deploy", wrong);
   expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(/does not say that it is well: .*404/) });
+});
+
+test("OPERATIONS.md takes down all of production, and nothing else", { timeout: PATIENCE_MS }, async () => {
+  cloudflare.begin(undefined);
+  const guide = await readFile(path.join(root, "OPERATIONS.md"), "utf8");
+  const section = guide.slice(guide.indexOf("## Taking production down"));
+  const commands = section.slice(0, section.indexOf("For staging")).matchAll(/^npx wrangler (.*?)(?: +#.*)?$/gm);
+  const cli = path.join(root, "node_modules/wrangler/wrangler-dist/cli.js");
+  const env = {
+    ...process.env,
+    ...cloudflare.env,
+    CI: "1",
+    WRANGLER_SEND_METRICS: "false",
+    WRANGLER_HIDE_BANNER: "true",
+    WRANGLER_LOG_PATH: folder,
+  };
+  for (const [, args = ""] of commands) {
+    const running = promisify(execFile)(process.execPath, ["--no-warnings", cli, ...args.split(" ")], {
+      cwd: root,
+      env,
+    });
+    await expect(running, args).resolves.toBeDefined();
+  }
+  const { workers, databases, queues } = cloudflare.account;
+  expect([...workers.keys()]).toEqual(["edgemeter-staging"]);
+  expect([...databases.keys()]).toEqual(["edgemeter-staging"]);
+  expect([...queues.keys()]).toEqual(["edgemeter-staging-events"]);
 });
 
 test.each([

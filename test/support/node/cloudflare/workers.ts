@@ -18,6 +18,10 @@ export const WORKER_ROUTES: readonly Route[] = [
   ["GET", "/workers/workers/*", ({ account, params }) => overview(workerOf(account, params[0]))],
   ["PATCH", "/workers/scripts/*/script-settings", tag],
   ["GET", "/workers/services/*", ({ account, params }) => service(workerOf(account, params[0], 10_090))],
+  // What wrangler asks when it deletes a Worker: whether another one needs it, and whether it had assets.
+  ["GET", "/storage/kv/namespaces", () => []],
+  ["GET", "/workers/scripts/*/references", () => ({})],
+  ["GET", "/workers/tails/by-consumer/*", () => []],
   ["DELETE", "/workers/services/*", removeWorker],
   ["PUT", "/workers/scripts/*", upload],
   ["GET", "/workers/scripts/*/settings", settings],
