@@ -358,8 +358,8 @@ describe("an error's status depends on the door where Stripe's does", () => {
 
   test("a client is told how long to wait, where sending again can help", () => {
     const waitOf = (error: ApiError) => errorResponse("v2", error).headers.get("retry-after");
-    const { too_many_concurrent_requests: busy, rate_limited, log_full, shards_changed, unavailable } = ERRORS;
-    for (const [error] of [busy, rate_limited, log_full, shards_changed, unavailable]) {
+    const { too_many_concurrent_requests: busy, rate_limited, log_full, setting_changed, unavailable } = ERRORS;
+    for (const [error] of [busy, rate_limited, log_full, setting_changed, unavailable]) {
       expect(waitOf(error), error.reason).toMatch(/^[1-9][0-9]?$/);
     }
     for (const [error] of [ERRORS.idempotency_key_reused, ERRORS.sessions_not_configured, ERRORS.invalid_field]) {
