@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import Stripe from "stripe";
 import { describe, expect, it } from "vitest";
-import { createMeter, liveStripe, minute, raw, refusal, stripe, unique } from "./client.ts";
+import { createMeter, liveStripe, minute, raw, refusal, stripe, stripeClient, unique } from "./client.ts";
 
 const EVENTS = "/v2/billing/meter_events";
 const payload = { stripe_customer_id: "cus_1", value: "25" };
@@ -110,6 +110,57 @@ describe("C2 events", () => {
     );
     expect(error).toBeInstanceOf(Stripe.errors.StripeIdempotencyError);
     await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
+  });
+
+  it("C2.17 keep their Idempotency-Key to themselves: no other identifier and no other endpoint can use it", async () => {
+    const meter = await createMeter();
+    const { event_name } = meter;
+    const options = { idempotencyKey: randomUUID() };
+    const event = { event_name, payload, identifier: unique("idmp") };
+    await stripe.v2.billing.meterEvents.create(event, options);
+    for (const other of [
+      () => stripe.v2.billing.meterEvents.create({ ...event, identifier: unique("idmp") }, options),
+      () => stripe.v2.billing.meterEvents.create({ event_name, payload }, options),
+      () => stripe.billing.meterEvents.create(event, options),
+      () =>
+        stripe.v2.billing.meterEventAdjustments.create(
+          { event_name, type: "cancel", cancel: { identifier: event.identifier } },
+          options,
+        ),
+    ]) {
+      expect(await refusal(other())).toBeInstanceOf(Stripe.errors.StripeIdempotencyError);
+    }
+    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
+  });
+
+  it("C2.18 cannot be reported under an identifier of the service's own, alone or in a stream", async () => {
+    const { event_name } = await createMeter();
+    const { identifier } = await stripe.v2.billing.meterEvents.create({ event_name, payload });
+    expect(identifier).toMatch(/^em_/);
+    const event = { event_name, payload, identifier: `em_${randomUUID()}` };
+    const session = await stripe.v2.billing.meterEventSession.create();
+    const streams = stripeClient(session.authentication_token);
+    for (const report of [
+      () => stripe.v2.billing.meterEvents.create(event),
+      () => stripe.billing.meterEvents.create(event),
+      () => streams.v2.billing.meterEventStream.create({ events: [event] }),
+    ]) {
+      const error = await refusal(report());
+      expect(error).toBeInstanceOf(Stripe.errors.StripeInvalidRequestError);
+      expect(error).toMatchObject({ statusCode: 400, message: expect.stringContaining("identifier") });
+    }
+  });
+
+  it("C2.19 that are replayed say so, and from which request", async () => {
+    const { event_name } = await createMeter();
+    const options = { idempotencyKey: randomUUID() };
+    const create = async () =>
+      (await stripe.v2.billing.meterEvents.create({ event_name, payload }, options)).lastResponse;
+    const [first, again] = [await create(), await create()];
+    expect(first.headers).not.toHaveProperty("idempotent-replayed");
+    expect(first.headers).not.toHaveProperty("original-request");
+    expect(again.headers).toMatchObject({ "idempotent-replayed": "true", "original-request": first.requestId });
+    expect(again.requestId).not.toBe(first.requestId);
   });
 
   it("C2.7 of one customer on one meter at the same time get 409, which the SDK retries by itself", async () => {

@@ -140,6 +140,26 @@ describe("C8 streams", () => {
     expect(error.statusCode).toBe(409);
   });
 
+  it.each<[string, Partial<Stripe.Billing.MeterCreateParams>]>([
+    ["a `last` meter", { default_aggregation: { formula: "last" } }],
+    ["an hour's window", { event_time_window: "hour" }],
+    ["a day's window", { event_time_window: "day" }],
+  ])("C8.16 keep their events in order: of five with one timestamp the fifth is the last of %s", async (_, change) => {
+    const meter = await createMeter(change);
+    const streams = await streaming();
+    const timestamp = new Date().toISOString();
+    const events = ["1", "2", "3", "4", "5"].map((value) => ({
+      event_name: meter.event_name,
+      timestamp,
+      payload: { ...payload, value },
+    }));
+    await streams.v2.billing.meterEventStream.create({ events });
+    // Each is in the sum as soon as it is listed.
+    const list = `/v1/billing/meter_events?meter=${meter.id}&customer=cus_1`;
+    await expect.poll(async () => JSON.parse((await raw(list)).text).data.length, { timeout: 10_000 }).toBe(5);
+    expect(await total(meter.id)).toBe("5");
+  });
+
   it("C8.9 refuse malformed requests whole: none, too many, or one event of the wrong shape", async () => {
     const meter = await createMeter();
     const streams = await streaming();
@@ -202,7 +222,7 @@ describe("C8 streams", () => {
     await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("75");
   });
 
-  it("C8.13 report what they refuse: an event of v2, with counts by code and samples", async () => {
+  it.concurrent("C8.13 report what they refuse: an event of v2, with counts by code and samples", async () => {
     const meter = await createMeter();
     const streams = await streaming();
     const bad = { event_name: meter.event_name, payload: { ...payload, value: "0" }, identifier: unique("bad") };
@@ -232,5 +252,38 @@ describe("C8 streams", () => {
         },
       },
     });
+  }, 60_000);
+
+  it.concurrent("C8.17 report an event whose identifier another report has, and ignore the same report again", async () => {
+    const meter = await createMeter();
+    const streams = await streaming();
+    const event = { event_name: meter.event_name, payload, identifier: unique("idmp") };
+    await stripe.v2.billing.meterEvents.create(event);
+    const other = { ...event, payload: { ...payload, value: "26" } };
+    expect(await streams.v2.billing.meterEventStream.create({ events: [event, other, event] })).toEqual({});
+    const reports = async () => (await stripe.v2.core.events.list({ object_id: meter.id })).data;
+    await expect.poll(async () => (await reports()).length, { timeout: 40_000, interval: 500 }).toBe(1);
+    const report = await stripe.v2.core.events.retrieve((await reports())[0]?.id ?? "");
+    expect(report).toMatchObject({
+      type: "v1.billing.meter.error_report_triggered",
+      data: {
+        reason: {
+          error_count: 1,
+          error_types: [
+            {
+              code: "duplicate_meter_event",
+              error_count: 1,
+              sample_errors: [
+                {
+                  error_message: `An event already exists with identifier ${event.identifier}.`,
+                  request: { identifier: event.identifier },
+                },
+              ],
+            },
+          ],
+        },
+      },
+    });
+    expect(await total(meter.id)).toBe("25");
   }, 60_000);
 });
