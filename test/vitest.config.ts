@@ -87,6 +87,17 @@ export default defineConfig({
           testTimeout: 60_000,
         },
       },
+      // The same, with other clients than the newest SDK, used as others use them. `npm run test:clients`.
+      {
+        root,
+        test: {
+          name: "clients",
+          include: ["test/clients/**/*.test.ts"],
+          globalSetup: ["test/conformance/server.ts"],
+          fileParallelism: false,
+          testTimeout: 60_000,
+        },
+      },
       // A server that is killed under load, again and again.
       {
         root,
