@@ -12,7 +12,7 @@ if (!hasPython) console.log("docs/examples/stream.py is not tried: there is no p
 const SESSION = "/v2/billing/meter_event_session";
 const STREAM = "/v2/billing/meter_event_stream";
 
-/** What a request of a stream is made to meet, in turn; after that the server answers for itself. */
+/** What a request of a stream is made to meet, in turn; after that requests reach the server unharmed. */
 const FAULTS = ["lost response", "expired session", "overload", "broken connection"];
 
 type Proxy = {
@@ -79,7 +79,7 @@ async function total(meter: string): Promise<number | undefined> {
   return (await stripe.billing.meters.listEventSummaries(meter, range)).data[0]?.aggregated_value;
 }
 
-/** Runs a client over 249 different events, one of them twice, beside two lines that can never be accepted. */
+/** Runs a client over 249 different events, one of them twice, and two lines that can never be accepted. */
 async function countsEveryEventOnce(command: string, file: string): Promise<void> {
   const meter = await createMeter();
   const event = { event_name: meter.event_name, payload: { stripe_customer_id: "cus_1", value: "1" } };
