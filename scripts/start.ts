@@ -70,9 +70,9 @@ async function sessionSecret(): Promise<string> {
   return file;
 }
 
-/** Whether the Worker answers within a minute, and before `server` ends. */
+/** Whether the Worker answers within two minutes, and before `server` ends. */
 async function isReady(server: ChildProcess): Promise<boolean> {
-  const deadline = Date.now() + 60_000;
+  const deadline = Date.now() + 120_000;
   while (Date.now() < deadline && server.exitCode === null && server.signalCode === null) {
     const answer = await fetch(`${address}/health`).catch(() => undefined);
     if (answer?.ok) return true;

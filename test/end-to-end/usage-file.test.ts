@@ -83,7 +83,7 @@ describe("a usage file of 8,819 rows over 50 customers", () => {
     const { code, output } = await runImport(usage.file, server.url, "--create-meter", "sum");
     expect(output).toMatch(new RegExp(`accepted ${usage.rows} +duplicate 0 +rejected 0`));
     expect(code).toBe(0);
-    await expect.poll(total, { timeout: 30_000, interval: 500 }).toBe(usage.tokens);
+    await expect.poll(total, { timeout: 60_000, interval: 500 }).toBe(usage.tokens);
   }, 240_000);
 
   it("adds nothing when it is imported again", async () => {
@@ -102,7 +102,7 @@ describe("a usage file of 8,819 rows over 50 customers", () => {
     const { code, output } = await done;
     expect(output).toMatch(new RegExp(`accepted ${usage.rows} +duplicate 0 +rejected 0`));
     expect(code).toBe(0);
-    await expect.poll(total, { timeout: 30_000, interval: 500 }).toBe(2 * usage.tokens);
+    await expect.poll(total, { timeout: 60_000, interval: 500 }).toBe(2 * usage.tokens);
   }, 300_000);
 
   it("adds up to exactly three times the total when it comes over a stream as another source, twice", async () => {
@@ -111,7 +111,7 @@ describe("a usage file of 8,819 rows over 50 customers", () => {
       expect(output).toMatch(new RegExp(`accepted ${usage.rows} +duplicate 0 +rejected 0`));
       expect(code).toBe(0);
     }
-    await expect.poll(total, { timeout: 30_000, interval: 500 }).toBe(3 * usage.tokens);
+    await expect.poll(total, { timeout: 60_000, interval: 500 }).toBe(3 * usage.tokens);
   }, 240_000);
 });
 

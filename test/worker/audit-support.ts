@@ -47,7 +47,7 @@ export async function settle(log: DurableObjectStub<EventLog>): Promise<void> {
       await consume(aBatch(sent.splice(0)), env);
       expect((await log.status()).entries).toBe(0);
     },
-    { timeout: 10_000, interval: 5 },
+    { timeout: 30_000, interval: 5 },
   );
 }
 

@@ -60,7 +60,7 @@ describe("a group that D1 refuses", () => {
     const meter = unique("mtr_test_poison");
     const event = aNewEvent({ shard, meter });
     await log.append([{ ...event, identifier: null as never }]);
-    await vi.waitFor(async () => expect(await confirmations(shard)).toHaveLength(1), { timeout: 10_000 });
+    await vi.waitFor(async () => expect(await confirmations(shard)).toHaveLength(1), { timeout: 30_000 });
     expect((await log.status()).entries).toBe(0);
     expect(await lettersOf(meter)).toHaveLength(1);
     expect(await storedEvents(meter)).toBe(0);

@@ -88,7 +88,7 @@ export async function createdMeter(
 
 /** Waits until a check passes. */
 export const eventually = <T>(check: () => T | Promise<T>): Promise<T> =>
-  vi.waitFor(check, { timeout: 10_000, interval: 20 });
+  vi.waitFor(check, { timeout: 30_000, interval: 20 });
 
 /** How many events of a meter D1 has. */
 export async function storedEvents(meter: string): Promise<number> {

@@ -39,15 +39,27 @@ export const removeStateDir = (folder: string): Promise<void> => rm(folder, { re
 type Start = { readonly port?: number; readonly cwd?: string; readonly npm?: string };
 
 /** Runs `npm start`, and waits until it says that it listens. Throws with its output when it ends before. */
-export async function startServer(
+export async function startServer(stateDir: string, { port, ...start }: Start = {}): Promise<RunningServer> {
+  if (port !== undefined) return startOn(port, stateDir, start);
+  for (;;) {
+    try {
+      return await startOn(await freePort(), stateDir, start);
+    } catch (error) {
+      // Another program may have taken the port meanwhile.
+      if (!/port \d+ is in use/.test(String(error))) throw error;
+    }
+  }
+}
+
+async function startOn(
+  port: number,
   stateDir: string,
-  { port, cwd = root, npm = "npm" }: Start = {},
+  { cwd = root, npm = "npm" }: Omit<Start, "port">,
 ): Promise<RunningServer> {
-  const chosen = port ?? (await freePort());
   // A process group of its own, so that all of it can be killed at once.
   const child = spawn(npm, ["start"], {
     cwd,
-    env: { ...process.env, PORT: String(chosen), STATE_DIR: stateDir },
+    env: { ...process.env, PORT: String(port), STATE_DIR: stateDir },
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
   });
@@ -76,8 +88,8 @@ export async function startServer(
   );
   await ready;
   return {
-    port: chosen,
-    url: `http://127.0.0.1:${chosen}`,
+    port,
+    url: `http://127.0.0.1:${port}`,
     output: () => output,
     stop: () => {
       child.kill("SIGTERM");
