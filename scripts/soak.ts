@@ -1,4 +1,4 @@
-// `npm run soak -- --minutes 30`: crashes, random stories and hostile requests, over and over, with another
+// `npm run soak -- --minutes 30`: crashes, random stories, an hour without D1 and hostile requests, over and over, with another
 // seed each time. Sums up at the end; exits with 1 when anything failed.
 import { spawn } from "node:child_process";
 import path from "node:path";
@@ -61,6 +61,7 @@ const PARTS: Readonly<Record<string, (seed: number) => Promise<boolean>>> = {
     if (passed) total.stories += STORIES;
     return passed;
   },
+  outage: (seed) => runTests("test/worker/hostile.test.ts", { SEED: String(seed), OUTAGE_MINUTES: "60" }),
   fuzz: async (seed) => {
     const passed = await runTests("test/worker/fuzz.test.ts", { SEED: String(seed), FUZZ_REQUESTS: String(REQUESTS) });
     if (passed) total.requests += REQUESTS;

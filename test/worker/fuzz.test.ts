@@ -80,7 +80,7 @@ const batchOf = (max: number) =>
   fc.array(requestToAnyOf(ENDPOINTS, PAGES), { minLength: 1, maxLength: max, size: "max" });
 
 it("whatever is sent gets a clear answer, and changes nothing that was not acknowledged", {
-  timeout: 4 * ROUND_MS + requests * 30,
+  timeout: 8 * ROUND_MS + requests * 60,
 }, async () => {
   isolate();
   const inherited = Object.getOwnPropertyNames(Object.prototype).sort();
@@ -88,14 +88,14 @@ it("whatever is sent gets a clear answer, and changes nothing that was not ackno
   const property = fc.asyncProperty(batchOf(BATCH), async (batch) => {
     expect(await play(batch, tally)).toEqual([]);
   });
-  const started = Date.now();
-  for (let round = 0; tally.requests < requests; round++) {
+  // Longer when chance has left a route out.
+  const isDone = () => tally.requests >= requests && (tally.gaps().length === 0 || tally.requests >= 4 * requests);
+  for (let round = 0; !isDone(); round++) {
     await fc.assert(property, { seed: seed + round, numRuns: BATCHES, interruptAfterTimeLimit: ROUND_MS });
   }
-  const seconds = ((Date.now() - started) / 1_000).toFixed(0);
   expect(Object.getOwnPropertyNames(Object.prototype).sort()).toEqual(inherited);
   vi.restoreAllMocks();
-  console.log(`fuzz: ${tally.summary()} in ${seconds} s, seed ${seed}`);
+  console.log(`fuzz: ${tally.summary()}, seed ${seed}`);
   expect(tally.gaps()).toEqual([]);
 });
 
