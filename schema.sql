@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS api_keys (
   livemode INTEGER NOT NULL,
   created INTEGER NOT NULL, -- ms
   revoked_at INTEGER, -- ms; NULL while the key works
-  permission TEXT -- 'ingest', 'read', or NULL: everything
+  permissions TEXT NOT NULL DEFAULT 'ingest read manage' -- words of src/metering/permissions.ts
 ) WITHOUT ROWID;
 
 -- Meters. Written by /v1/billing/meters, read (and cached) by every event. Never deleted.
@@ -32,8 +32,12 @@ CREATE TABLE IF NOT EXISTS meters (
 -- One active meter per event name and mode; inactive ones give their name up.
 CREATE UNIQUE INDEX IF NOT EXISTS active_meters ON meters (livemode, event_name) WHERE status = 'active';
 
--- For archived_meter: the meters that ever had a name.
+-- For archived_meter and for cancellations: the meters that ever had a name.
 CREATE INDEX IF NOT EXISTS meters_by_name ON meters (livemode, event_name);
+
+-- For lists: a mode's meters, and those of a status.
+CREATE INDEX IF NOT EXISTS meters_by_mode ON meters (livemode, id);
+CREATE INDEX IF NOT EXISTS meters_by_status ON meters (livemode, status, id);
 
 -- First answers to POSTs with an Idempotency-Key, except events, which the log remembers.
 -- Written in the same transaction as the change they answer, read by retries, deleted after a day
@@ -47,6 +51,9 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
   created INTEGER NOT NULL, -- ms
   PRIMARY KEY (livemode, key)
 ) WITHOUT ROWID;
+
+-- For deleting what has expired.
+CREATE INDEX IF NOT EXISTS idempotency_keys_by_age ON idempotency_keys (created);
 
 -- Accepted events. Written by the aggregator and by redriven dead letters, put right by the auditor,
 -- always in one transaction with the summaries; read by summaries where a range cuts through an hour, by
@@ -106,9 +113,10 @@ CREATE TABLE IF NOT EXISTS rejections (
   report TEXT NOT NULL -- id; sorts by mode and creation. See src/aggregation/error-reports.ts
 ) WITHOUT ROWID;
 
--- Reports are listed, counted and deleted by this index alone. It is a second row to pay for per
--- rejected event, which is rare beside accepted ones.
+-- Reports are listed, counted and deleted by the first index alone, those of one meter or of none listed by
+-- the second. They are two more rows to pay for per rejected event, which is rare beside accepted ones.
 CREATE INDEX IF NOT EXISTS rejections_by_report ON rejections (report, meter, code, received);
+CREATE INDEX IF NOT EXISTS rejections_by_meter ON rejections (meter, report);
 
 -- Entries of the log that this database refuses for their data. Parked by the aggregator, listed and
 -- redriven by /v1/edgemeter/dead_letters, which deletes what went through; counted by
@@ -121,6 +129,9 @@ CREATE TABLE IF NOT EXISTS dead_letters (
   reason TEXT NOT NULL, -- what was said when it was refused
   parked INTEGER NOT NULL -- ms
 ) WITHOUT ROWID;
+
+-- For lists and counts.
+CREATE INDEX IF NOT EXISTS dead_letters_by_mode ON dead_letters (livemode, id);
 
 -- How far the auditor has come. One row for each log's shard, and one for the summaries. Written by the
 -- scheduled handler, read by it and by /v1/edgemeter/pipeline.

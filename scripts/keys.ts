@@ -1,6 +1,6 @@
 // `npm run keys`: makes, lists and revokes API keys. See --help.
 import { Command, InvalidArgumentError, Option } from "commander";
-import type { Permission } from "../src/metering/permissions.ts";
+import { GRANTS, UNRESTRICTED, writePermissions } from "../src/metering/permissions.ts";
 import { isStorable } from "../src/metering/text.ts";
 import { FRESH_MS } from "../src/storage/positive-cache.ts";
 import { CommandError } from "./command-error.ts";
@@ -14,8 +14,9 @@ const HELP = `
 The keys are those of the local server (STATE_DIR, default .edgemeter), whether it runs or not. With
 --remote they are those of the deployment on Cloudflare, which wrangler must be logged in to.
 
-A key does everything in its mode. With --permission it is restricted: 'ingest' may report and cancel
-events and open stream sessions, 'read' may make every GET.
+A key reports, reads and manages everything in its mode. With --permission it is restricted: 'ingest' may
+report and cancel events and open stream sessions, 'read' may make every GET, and 'operate' may make every
+GET and run audit, redrive and resend, which no other key may.
 
 Exit code: 0 done (also when the key was revoked before), 1 not done, 2 the command line is wrong.
 
@@ -25,7 +26,7 @@ Examples:
 `;
 
 type Where = { readonly remote?: boolean; readonly env?: string };
-type Create = Where & { readonly name: string; readonly live?: boolean; readonly permission?: Permission };
+type Create = Where & { readonly name: string; readonly live?: boolean; readonly permission?: keyof typeof GRANTS };
 
 const program = new Command("npm run keys --")
   .description("Makes, lists and revokes API keys.")
@@ -36,13 +37,14 @@ const program = new Command("npm run keys --")
 command("create", "makes a key, and prints it this once")
   .requiredOption("--name <name>", "what it is for", keyName)
   .option("--live", "for live mode instead of test mode")
-  .addOption(new Option("--permission <permission>", "restrict it to this").choices(["ingest", "read"]))
-  .action(async ({ name, live = false, permission = "all", ...where }: Create) => {
-    const { id, secret } = await createKey(await databaseOf(where), { name, livemode: live, permission }, Date.now());
+  .addOption(new Option("--permission <permission>", "restrict it to this").choices(Object.keys(GRANTS)))
+  .action(async ({ name, live = false, permission, ...where }: Create) => {
+    const permissions = permission === undefined ? UNRESTRICTED : GRANTS[permission];
+    const { id, secret } = await createKey(await databaseOf(where), { name, livemode: live, permissions }, Date.now());
     console.log(`id          ${id}`);
     console.log(`name        ${name}`);
     console.log(`mode        ${live ? "live" : "test"}`);
-    console.log(`permission  ${permission}`);
+    console.log(`may         ${writePermissions(permissions)}`);
     console.log(`key         ${secret}`);
     console.error("\nThe key is not shown again: only its SHA-256 is stored.");
   });

@@ -1,14 +1,14 @@
 import { hashOf } from "../src/storage/key-hash.ts";
 
-/** The API keys of a local server. They are no secret, and no deployment ever has them. */
+/** The API keys of a local server, which may do everything. They are no secret, and no deployment ever has them. */
 export const LOCAL_KEYS = { test: "sk_test_edgemeter_local", live: "sk_live_edgemeter_local" } as const;
 
 /** SQL that puts the local keys in a database, where they are not yet. */
 export const SEED_LOCAL_KEYS = Object.entries(LOCAL_KEYS)
   .map(
     ([mode, key]) => `
-INSERT INTO api_keys (hash, id, name, livemode, created)
-VALUES ('${hashOf(key)}', 'key_${mode}_local', 'local', ${mode === "live" ? 1 : 0}, 0)
+INSERT INTO api_keys (hash, id, name, livemode, created, permissions)
+VALUES ('${hashOf(key)}', 'key_${mode}_local', 'local', ${mode === "live" ? 1 : 0}, 0, 'ingest read manage operate')
 ON CONFLICT DO NOTHING;`,
   )
   .join("\n");

@@ -37,7 +37,9 @@ command("redrive", "Stores the dead letters of the key's mode after all, once wh
 
 command("resend", "Has the event logs send everything again, for a D1 that was restored to an earlier point.")
   .addOption(new Option("--since <time>", "what was received since (default: 24 hours ago)").argParser(unixTime))
-  .action((options: Options & { since?: number }) => resend(new Caller(options), options.since, console.log));
+  .action(async (options: Options & { since?: number }) => {
+    if (!(await resend(new Caller(options), options.since, console.log))) process.exitCode = 1;
+  });
 
 try {
   await program.parseAsync();

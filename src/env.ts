@@ -29,6 +29,18 @@ const Settings = z.object({
 /** The settings of wrangler.toml's `[vars]`, as numbers. */
 export type Settings = Readonly<z.output<typeof Settings>>;
 
+/**
+ * Limits of requests in a time, per API key or client address and location. wrangler.toml has the figures; a
+ * limit whose block is not there does not exist.
+ */
+export type RateLimitName =
+  | "SYNC_EVENTS_LIMIT"
+  | "STREAMS_LIMIT"
+  | "READS_LIMIT"
+  | "ADMINISTRATION_LIMIT"
+  | "REFUSED_EVENTS_LIMIT"
+  | "UNKNOWN_KEYS_LIMIT";
+
 /** What wrangler.toml binds. */
 export type Env = Readonly<
   {
@@ -36,10 +48,10 @@ export type Env = Readonly<
     EVENT_QUEUE: Queue;
     CUSTOMER_METER: DurableObjectNamespace<CustomerMeter>;
     EVENT_LOG: DurableObjectNamespace<EventLog>;
-    SYNC_EVENTS_LIMIT: RateLimit;
     /** Signs the tokens of streams; without it there are no streams. */
     SESSION_SECRET?: string;
-  } & Record<keyof Settings, string>
+  } & Partial<Record<RateLimitName, RateLimit>> &
+    Record<keyof Settings, string>
 >;
 
 const parsed = new WeakMap<Env, Settings>();

@@ -1,19 +1,19 @@
 import { randomInt } from "node:crypto";
 import { z } from "zod";
-import { type Permission, prefixOf } from "../../src/metering/permissions.ts";
+import { type Permissions, prefixOf, writePermissions } from "../../src/metering/permissions.ts";
 import { hashOf } from "../../src/storage/key-hash.ts";
 import { CommandError } from "../command-error.ts";
 import { type Database, execute, sqlText } from "./database.ts";
 
 /** What a new key is to be. */
-type NewKey = { readonly name: string; readonly livemode: boolean; readonly permission: Permission };
+type NewKey = { readonly name: string; readonly livemode: boolean; readonly permissions: Permissions };
 
 /** A key as it is stored, also by others than this tool. Times in ms. */
 export type StoredKey = {
   readonly id: string;
   readonly name: string;
   readonly livemode: boolean;
-  readonly permission: string;
+  readonly permissions: string;
   readonly created: number;
   readonly revoked: number | undefined;
 };
@@ -31,9 +31,9 @@ const randomText = (length: number): string =>
 export function newKey(key: NewKey, now: number): { id: string; secret: string; sql: string } {
   const id = `key_${randomText(ID_LENGTH)}`;
   const secret = prefixOf(key) + randomText(SECRET_LENGTH);
-  const permission = key.permission === "all" ? "NULL" : sqlText(key.permission);
-  const sql = `INSERT INTO api_keys (hash, id, name, livemode, created, permission)
-     VALUES (${sqlText(hashOf(secret))}, ${sqlText(id)}, ${sqlText(key.name)}, ${key.livemode ? 1 : 0}, ${now}, ${permission})`;
+  const permissions = sqlText(writePermissions(key.permissions));
+  const sql = `INSERT INTO api_keys (hash, id, name, livemode, created, permissions)
+     VALUES (${sqlText(hashOf(secret))}, ${sqlText(id)}, ${sqlText(key.name)}, ${key.livemode ? 1 : 0}, ${now}, ${permissions})`;
   return { id, secret, sql };
 }
 
@@ -49,15 +49,14 @@ const Row = z
     id: z.string(),
     name: z.string(),
     livemode: z.number(),
-    permission: z.string().nullable(),
+    permissions: z.string(),
     created: z.number(),
     revoked_at: z.number().nullable(),
   })
   .transform(
-    ({ livemode, permission, revoked_at, ...key }): StoredKey => ({
+    ({ livemode, revoked_at, ...key }): StoredKey => ({
       ...key,
       livemode: livemode === 1,
-      permission: permission ?? "all",
       revoked: revoked_at ?? undefined,
     }),
   );
@@ -65,7 +64,7 @@ const Row = z
 /** Every key, the oldest first. */
 export async function listKeys(database: Database): Promise<StoredKey[]> {
   const [rows = []] = await execute(database, [
-    "SELECT id, name, livemode, permission, created, revoked_at FROM api_keys ORDER BY created, id",
+    "SELECT id, name, livemode, permissions, created, revoked_at FROM api_keys ORDER BY created, id",
   ]);
   return rows.map((row) => Row.parse(row));
 }

@@ -1,6 +1,6 @@
 import type { StoredKey } from "./keys.ts";
 
-const COLUMNS = ["id", "name", "mode", "permission", "created", "revoked"] as const;
+const COLUMNS = ["id", "name", "mode", "may", "created", "revoked"] as const;
 
 /** Keys as a table with a head, for people and for `grep`: one line each. */
 export function keyTable(keys: readonly StoredKey[]): string {
@@ -16,12 +16,12 @@ export function keyTable(keys: readonly StoredKey[]): string {
     .join("\n");
 }
 
-const cellsOf = ({ id, name, livemode, permission, created, revoked }: StoredKey): readonly string[] => [
+const cellsOf = ({ id, name, livemode, permissions, created, revoked }: StoredKey): readonly string[] => [
   id,
   // Whoever wrote it into the database may not have been this tool: nothing of it drives the terminal.
   name.replaceAll(/[\p{Cc}\p{Zl}\p{Zp}]/gu, "\u{fffd}"),
   livemode ? "live" : "test",
-  permission,
+  permissions,
   time(created),
   revoked === undefined ? "" : time(revoked),
 ];

@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { z } from "zod";
+import { CommandError } from "../command-error.ts";
 import { errorOf } from "../http.ts";
 import type { Caller } from "./caller.ts";
 
@@ -26,6 +27,8 @@ export async function redrive(
     // With a key of its own, a letter's retry is told what its lost first attempt became.
     const headers = { "idempotency-key": randomUUID() };
     const answer = await caller.tryPost(`${PATH}/${encodeURIComponent(letter)}/redrive`, {}, headers);
+    // No other letter would fare better.
+    if (answer.status === 403) throw new CommandError(errorOf(answer).message);
     if (answer.ok) stored++;
     else print(`${letter}  ${errorOf(answer).message}`);
   }

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { UNRESTRICTED } from "../../src/metering/permissions.ts";
 import type { Cloudflare } from "../deploy/cloudflare.ts";
 import { type Database, query } from "../deploy/database.ts";
 import { newKey } from "../keys/keys.ts";
@@ -14,7 +15,7 @@ export async function previewKey(
   choice: KeyChoice,
 ): Promise<string | undefined> {
   if (choice === "never" || (choice === "first" && (await hasKey(cloudflare, database)))) return undefined;
-  const { secret, sql } = newKey({ name: "preview", livemode: false, permission: "all" }, Date.now());
+  const { secret, sql } = newKey({ name: "preview", livemode: false, permissions: UNRESTRICTED }, Date.now());
   await query(cloudflare, database, sql);
   return secret;
 }

@@ -23,6 +23,11 @@ const PARK = `
 
 const FIND = "SELECT id, kind, entry, reason, parked FROM dead_letters WHERE id = ?1 AND livemode = ?2";
 
+// An entry that is no JSON has no id.
+const OF_ENTRY = `
+  SELECT id, kind, entry, reason, parked FROM dead_letters
+  WHERE id >= ?1 AND id < ?1 || '~' AND CASE WHEN json_valid(entry) THEN entry ->> 'id' END = ?2`;
+
 const PARKED = "SELECT id FROM dead_letters WHERE id >= ?1 AND id < ?1 || '~'";
 
 // '~' sorts after every id.
@@ -47,6 +52,16 @@ export const deadLetterPrefix = ({ shard, id }: Pick<Group, "shard" | "id">): st
 export async function parkedOf(db: D1Database, group: Pick<Group, "shard" | "id">): Promise<ReadonlySet<string>> {
   const { results } = await db.prepare(PARKED).bind(deadLetterPrefix(group)).all<{ id: string }>();
   return new Set(results.map(({ id }) => id));
+}
+
+/** The dead letter of an entry, by its group and its own id; nothing when it is not parked. */
+export async function deadLetterOf(
+  db: D1Database,
+  group: Pick<Group, "shard" | "id">,
+  entryId: string,
+): Promise<DeadLetter | undefined> {
+  const letter = await db.prepare(OF_ENTRY).bind(deadLetterPrefix(group), entryId).first<DeadLetter>();
+  return letter ?? undefined;
 }
 
 /** The statement that keeps an entry; once, however often it is parked. */

@@ -18,18 +18,32 @@ export const INSERT_REJECTIONS = `
   ON CONFLICT (id) DO NOTHING`;
 
 /**
- * The ids of a page of reports, newest first. ?1 to ?2 ids (half open), ?3 a meter or NULL for any,
- * ?4 whether reports of a meter are wanted, ?5 whether those of no meter are, ?6 how many.
+ * The ids of a page of reports, newest first: ?1 to ?2 ids (half open), ?3 whether those of no meter are
+ * wanted, ?4 how many. It steps from report to report by the index, so that it reads a row or two of each,
+ * however many rejections a report has.
  */
 export const LIST_REPORTS = `
-  SELECT report
-  FROM rejections
-  WHERE report >= ?1 AND report < ?2
-    AND (?3 IS NULL OR meter = ?3)
-    AND IIF(meter IS NULL, ?5, ?4)
-  GROUP BY report
-  ORDER BY report DESC
-  LIMIT ?6`;
+  WITH RECURSIVE step (report, meter) AS (
+    SELECT * FROM (
+      SELECT report, meter FROM rejections WHERE report >= ?1 AND report < ?2 ORDER BY report DESC LIMIT 1
+    )
+    UNION ALL
+    SELECT next.report, next.meter
+    FROM step JOIN rejections AS next ON next.id = (
+      SELECT id FROM rejections WHERE report >= ?1 AND report < step.report ORDER BY report DESC LIMIT 1
+    )
+  )
+  SELECT report FROM step WHERE ?3 OR meter IS NOT NULL LIMIT ?4`;
+
+/** Likewise of one meter, ?3, or of none when that is NULL; ?4 how many. */
+export const LIST_REPORTS_OF_METER = `
+  WITH RECURSIVE step (report) AS (
+    SELECT MAX(report) FROM rejections WHERE meter IS ?3 AND report >= ?1 AND report < ?2
+    UNION ALL
+    SELECT (SELECT MAX(report) FROM rejections WHERE meter IS ?3 AND report >= ?1 AND report < step.report)
+    FROM step WHERE step.report IS NOT NULL
+  )
+  SELECT report FROM step WHERE report IS NOT NULL LIMIT ?4`;
 
 /** The first ?2 rejections of each code of the reports ?1 (a JSON array of ids), and how many the code has. */
 export const READ_REPORTS = `

@@ -1,5 +1,6 @@
 import { floorTo, type TimeRange } from "../metering/windows.ts";
-import { DELETE_REJECTIONS, LIST_REPORTS, READ_REPORTS } from "./error-report-statements.ts";
+import { deleteInPortions } from "../storage/databases.ts";
+import { DELETE_REJECTIONS, LIST_REPORTS, LIST_REPORTS_OF_METER, READ_REPORTS } from "./error-report-statements.ts";
 import { firstIdOf, REPORT_LIFETIME_MS, REPORT_WINDOW_MS, readableRange, readReportId } from "./error-reports.ts";
 
 /** Rejections of one code in a report that are shown whole; the others are only counted. */
@@ -56,17 +57,13 @@ export async function listErrorReports(
   const end = Math.min(created.end, readable.end);
   if (start >= end) return { reports: [], hasMore: false };
   const last = firstIdOf(livemode, end);
-  const { results } = await db
-    .prepare(LIST_REPORTS)
-    .bind(
-      firstIdOf(livemode, start),
-      before !== undefined && before < last ? before : last,
-      meter ?? null,
-      kinds.meter ? 1 : 0,
-      kinds.noMeter ? 1 : 0,
-      limit + 1,
-    )
-    .all<{ report: string }>();
+  const range = [firstIdOf(livemode, start), before !== undefined && before < last ? before : last];
+  const ofOne = meter !== undefined || !kinds.meter;
+  if (!kinds.meter && (meter !== undefined || !kinds.noMeter)) return { reports: [], hasMore: false };
+  const { results } = await (ofOne
+    ? db.prepare(LIST_REPORTS_OF_METER).bind(...range, meter ?? null, limit + 1)
+    : db.prepare(LIST_REPORTS).bind(...range, kinds.noMeter ? 1 : 0, limit + 1)
+  ).all<{ report: string }>();
   const ids = results.slice(0, limit).map(({ report }) => report);
   return { reports: await readReports(db, ids), hasMore: results.length > limit };
 }
@@ -84,22 +81,11 @@ export async function findErrorReport(
   return (await readReports(db, [id]))[0];
 }
 
-/** Rows that one statement deletes, so that it does not hold up the aggregator. */
-const DELETED_ROWS = 5_000;
-
-/** Statements that one call runs for each mode; what is left over waits for the next minute. */
-const DELETED_CHUNKS = 20;
-
 /** Deletes the rejections of reports that cannot be read any more. `now` in ms. */
 export async function deleteExpiredReports(db: D1Database, now: number): Promise<void> {
   for (const livemode of [true, false]) {
-    for (let chunk = 0; chunk < DELETED_CHUNKS; chunk++) {
-      const { meta } = await db
-        .prepare(DELETE_REJECTIONS)
-        .bind(firstIdOf(livemode, 0), firstIdOf(livemode, now - REPORT_LIFETIME_MS), DELETED_ROWS)
-        .run();
-      if (meta.changes < DELETED_ROWS) break;
-    }
+    const [from, to] = [firstIdOf(livemode, 0), firstIdOf(livemode, now - REPORT_LIFETIME_MS)];
+    await deleteInPortions((rows) => db.prepare(DELETE_REJECTIONS).bind(from, to, rows));
   }
 }
 

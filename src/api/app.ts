@@ -4,7 +4,6 @@ import type { Env } from "../env.ts";
 import { logError } from "../log.ts";
 import { newToken } from "../metering/identifiers.ts";
 import { LIMITS } from "../metering/limits.ts";
-import { permits } from "../metering/permissions.ts";
 import { err, ok, type Result } from "../metering/result.ts";
 import { authenticate, authenticateSession } from "./auth.ts";
 import { API_INFO, docsHeaders, docsPage, PUBLIC_PAGE, SECURITY, SESSION_SECURITY } from "./docs.ts";
@@ -13,6 +12,7 @@ import { ENDPOINTS } from "./endpoints.ts";
 import { type ApiError, type Door, errorResponse } from "./errors.ts";
 import { headerFault, setCommonHeaders } from "./headers.ts";
 import { healthRoute } from "./operations/health.ts";
+import { isWithinLimit } from "./rate-limits.ts";
 
 type App = { Bindings: Env; Variables: { token: string } };
 
@@ -43,18 +43,15 @@ export function createApp(): Hono<App> {
 }
 
 /** One call, from the key to the answer. */
-async function serve({ door, limited, auth, needs, call }: Endpoint, c: Context<App>): Promise<Response> {
+async function serve({ door, limit, auth, needs, call }: Endpoint, c: Context<App>): Promise<Response> {
   const { env, executionCtx: execution } = c;
   const now = Date.now();
   const authorization = c.req.header("authorization");
-  const key = await (auth === "session"
-    ? authenticateSession(authorization, env, execution, now)
-    : authenticate(authorization, env.DB, execution));
+  const credentials = { authorization, address: c.req.header("cf-connecting-ip"), env, execution, now };
+  const key = await (auth === "session" ? authenticateSession(credentials) : authenticate(credentials));
   if (!key.ok) return errorResponse(door, key.error);
-  if (!permits(key.value, needs)) return errorResponse(door, { reason: "permission_denied", needs });
-  if (limited && key.value.livemode && !(await env.SYNC_EVENTS_LIMIT.limit({ key: key.value.id })).success) {
-    return errorResponse(door, { reason: "rate_limited" });
-  }
+  if (!key.value.permissions.has(needs)) return errorResponse(door, { reason: "permission_denied", needs });
+  if (!(await isWithinLimit(env, limit, key.value.id))) return errorResponse(door, { reason: "rate_limited" });
   const idempotencyKey = readIdempotencyKey(c.req.header("idempotency-key"));
   if (!idempotencyKey.ok) return errorResponse(door, idempotencyKey.error);
   const context = { key: key.value, env, execution, now, token: c.get("token"), idempotencyKey: idempotencyKey.value };

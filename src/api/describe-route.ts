@@ -1,6 +1,7 @@
 import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
 import type { Permission } from "../metering/permissions.ts";
-import type { Definition, Shape } from "./endpoint.ts";
+import type { Definition, Endpoint, Shape } from "./endpoint.ts";
+import type { LimitClass } from "./rate-limits.ts";
 import * as z from "./zod.ts";
 
 /** The part of the OpenAPI document that an endpoint's definition makes. */
@@ -15,8 +16,9 @@ export function describeRoute(
     response,
     auth,
     needs,
+    limit,
     errors = [],
-  }: Omit<Definition<Shape, Shape>, "handle" | "needs"> & { readonly needs: Permission },
+  }: Omit<Definition<Shape, Shape>, "handle" | "needs" | "limit"> & Pick<Endpoint, "needs" | "limit">,
   fields: z.ZodObject,
   params: z.ZodObject,
 ): RouteConfig {
@@ -33,7 +35,8 @@ export function describeRoute(
     ...(auth === "session" ? { security: [{ session: [] }] } : {}),
     description: [
       description,
-      auth === "session" ? "" : RESTRICTED[needs],
+      auth === "session" ? "" : NEEDED[needs],
+      LIMIT[limit],
       errors.length > 0 ? `Error codes: ${errors.map((code) => `\`${code}\``).join(", ")}.` : "",
     ]
       .filter(Boolean)
@@ -50,11 +53,20 @@ export function describeRoute(
   };
 }
 
-/** What restricted keys are told, by what a call needs. */
-const RESTRICTED: Readonly<Record<Permission, string>> = {
-  all: "Not for restricted keys.",
-  ingest: "A restricted key needs the permission `ingest`.",
-  read: "A restricted key needs the permission `read`.",
+/** Which keys may make a call, by what it needs. */
+const NEEDED: Readonly<Record<Permission, string>> = {
+  ingest: "Needs a key with the permission `ingest`, or an unrestricted one.",
+  read: "Needs a key with the permission `read` or `operate`, or an unrestricted one.",
+  manage: "Needs an unrestricted key.",
+  operate: "Needs a key with the permission `operate`, which unrestricted keys do not have.",
+};
+
+/** How often a key may make calls of a class, as wrangler.toml has it. */
+const LIMIT: Readonly<Record<LimitClass, string>> = {
+  sync_events: "At most 10,000 events and cancellations in 10 seconds per key.",
+  streams: "At most 100,000 requests in 10 seconds per key.",
+  reads: "At most 10,000 reads in 10 seconds per key.",
+  administration: "At most 1,000 changes in 10 seconds per key.",
 };
 
 const V1_ERROR = z

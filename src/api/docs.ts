@@ -20,7 +20,7 @@ export const SECURITY = {
   type: "http" as const,
   scheme: "bearer",
   description:
-    "An API key, `sk_test_…` or `sk_live_…`; its prefix is the mode. A restricted key, `rk_test_…` or `rk_live_…`, has one permission, `ingest` or `read`; other calls are answered with 403. Basic auth with the key as user name works too.",
+    "An API key, `sk_test_…` or `sk_live_…`; its prefix is the mode. A restricted key, `rk_test_…` or `rk_live_…`, is made for one purpose, `ingest`, `read` or `operate`; other calls are answered with 403. More requests than a key's limits allow are answered with 429. Basic auth with the key as user name works too.",
 };
 
 export const SESSION_SECURITY = {

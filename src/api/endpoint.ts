@@ -9,6 +9,7 @@ import { claimKey } from "./claim-key.ts";
 import { describeRoute } from "./describe-route.ts";
 import type { ApiError, Door } from "./errors.ts";
 import { check, emptyParameter } from "./input.ts";
+import type { LimitClass } from "./rate-limits.ts";
 import * as z from "./zod.ts";
 
 /** One call of an endpoint, authenticated and with its input checked. */
@@ -57,11 +58,11 @@ export type Definition<Params extends Shape, Fields extends Shape> = {
   readonly response: z.ZodType;
   /** Codes of its own, for the description. */
   readonly errors?: readonly string[];
-  /** Whether calls count against the limit of events per live key. */
-  readonly limited?: boolean;
+  /** Which limit per key its calls count against. Unless given: of reads (GET), or of administration (POST). */
+  readonly limit?: LimitClass;
   /** Who may call: holders of an API key, unless given, or of a session's token. */
   readonly auth?: "key" | "session";
-  /** What the caller's key must be allowed to. Unless given: to read (GET), or everything (POST). */
+  /** What the caller's key must be allowed to. Unless given: to read (GET), or to manage (POST). */
   readonly needs?: Permission;
   /** What a body may have (bytes); LIMITS.bodyBytes unless given. */
   readonly bodyBytes?: number;
@@ -71,7 +72,8 @@ export type Definition<Params extends Shape, Fields extends Shape> = {
 };
 
 /** An endpoint as the app mounts it: its description, and what it does with a request. */
-export type Endpoint = Pick<Definition<Shape, Shape>, "door" | "method" | "path" | "limited" | "auth"> & {
+export type Endpoint = Pick<Definition<Shape, Shape>, "door" | "method" | "path" | "auth"> & {
+  readonly limit: LimitClass;
   readonly needs: Permission;
   readonly route: RouteConfig;
   readonly call: (
@@ -91,17 +93,18 @@ export function defineEndpoint<Fields extends Shape, Params extends Shape = Reco
   definition: Definition<Params, Fields>,
 ): Endpoint {
   const { door, method, path, bodyBytes, claimsKey = false, handle } = definition;
-  const needs = definition.needs ?? (method === "get" ? "read" : "all");
+  const needs = definition.needs ?? (method === "get" ? "read" : "manage");
+  const limit = definition.limit ?? (method === "get" ? "reads" : "administration");
   const fields = z.strictObject({ ...definition.fields, ...(door === "v1" ? { expand: EXPAND } : {}) });
   const params = z.strictObject(definition.params ?? ({} as Params));
   return {
     door,
     method,
     path,
-    limited: definition.limited ?? false,
+    limit,
     auth: definition.auth ?? "key",
     needs,
-    route: describeRoute({ ...definition, needs }, fields, params),
+    route: describeRoute({ ...definition, needs, limit }, fields, params),
     call: async (request, rawParams, context) => {
       const raw =
         method === "get" ? parseForm(new URL(request.url).search.slice(1)) : await readBody(request, door, bodyBytes);

@@ -14,7 +14,7 @@ type RequestError =
   | { readonly reason: "session_expired" }
   /** The deployment has no secret to sign and check tokens with. */
   | { readonly reason: "sessions_not_configured" }
-  /** A restricted key, which may not do what the call needs. */
+  /** A key that may not do what the call needs. */
   | { readonly reason: "permission_denied"; readonly needs: Permission }
   /** A test key, for what concerns the data of both modes. */
   | { readonly reason: "live_key_required" }
@@ -260,13 +260,13 @@ function describe(error: ApiError): WireError {
     case "permission_denied":
       return {
         status: 403,
-        message: `The restricted API key provided may not make this call, which needs ${permissionName(error.needs)}.`,
+        message: `The API key provided may not make this call, which needs ${permissionName(error.needs)}.`,
         v2Code: "forbidden",
       };
     case "live_key_required":
       return {
         status: 403,
-        message: "This concerns the data of both modes, so it needs a live key (sk_live_…).",
+        message: "This concerns the data of both modes, so it needs a live key.",
         v2Code: "forbidden",
       };
     case "no_such_dead_letter":
@@ -362,16 +362,8 @@ export const messageOf = (error: ApiError): string => describe(error).message;
 /** Whether a value fails for its length alone, which Stripe tells apart. */
 export const hasTooManyDigits = (value: string): boolean => /^[0-9]{16,}$/.test(value);
 
-function permissionName(permission: Permission): string {
-  switch (permission) {
-    case "all":
-      return "an unrestricted key (sk_…)";
-    case "ingest":
-      return "the permission 'ingest'";
-    case "read":
-      return "the permission 'read'";
-  }
-}
+const permissionName = (permission: Permission): string =>
+  permission === "manage" ? "an unrestricted key (sk_…)" : `the permission '${permission}'`;
 
 const noActiveMeter = (eventName: string): string => `No active meter found for event name "${eventName}".`;
 

@@ -43,21 +43,20 @@ export async function issueSession(
 }
 
 /**
- * The API key that a token stands for, as far as a session goes: it may ingest. Whether the key still
- * works is not the token's to say. Yields `session_expired` only for a token that was genuine, else
- * `invalid_session`.
+ * The API key that a token stands for, by its id, and its mode. Whether the key still works is not the
+ * token's to say. Yields `session_expired` only for a token that was genuine, else `invalid_session`.
  */
 export async function readToken(
   token: string,
   secret: string | undefined,
   now: number,
-): Promise<Result<ApiKey, ApiError>> {
+): Promise<Result<{ keyId: string; livemode: boolean }, ApiError>> {
   if (!isUsable(secret)) return err({ reason: "sessions_not_configured" });
   if (!token.startsWith(PREFIX)) return err({ reason: "invalid_session" });
   const claims = await verifiedClaims(token.slice(PREFIX.length), secret);
   if (claims === undefined) return err({ reason: "invalid_session" });
   if (now >= claims.exp * SECOND_MS) return err({ reason: "session_expired" });
-  return ok({ id: claims.sub, livemode: claims.livemode, permission: "ingest" });
+  return ok({ keyId: claims.sub, livemode: claims.livemode });
 }
 
 /** What a token says; nothing when it was not signed here. The expiry is the caller's: `verify` would look at it before the signature. */

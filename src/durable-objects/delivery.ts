@@ -4,6 +4,9 @@ const MAX_GROUPS = 1_000;
 /** Their events (UTF-16 units) at most: what a shard may keep D1 busy with. */
 const MAX_CHARACTERS = 4_000_000;
 
+/** What share of both the groups of a resend may take, so that new ones always find room beside them. */
+const RESEND_SHARE = 0.5;
+
 /** The longest wait between two sendings of a group (ms). */
 const MAX_DELAY_MS = 10 * 60_000;
 
@@ -13,17 +16,30 @@ const LATENCY_FACTOR = 3;
 /** What is left, after each confirmation, of a latency that was higher. */
 const LATENCY_DECAY = 0.99;
 
-type Sent = { readonly characters: number; attempts: number; sentAt: number; dueAt: number };
+type Sent = {
+  readonly characters: number;
+  /** Whether a resend looked back for it. */
+  readonly isOld: boolean;
+  attempts: number;
+  sentAt: number;
+  dueAt: number;
+};
+
+/** A look back at older groups: all up to `from` are confirmed, all up to `after` are on their way again or confirmed. */
+type LookBack = { from: number; after: number; through: number };
 
 /**
  * Which groups of a log are on their way, and when each is due again: a bounded window over the
- * backlog, with growing delays. It lives in memory only; after a restart the log begins anew at
+ * backlog, with growing delays. A resend looks back at older groups, which share the window with the
+ * new ones. It lives in memory only; after a restart the log begins anew at
  * what was confirmed, and D1 ignores what it gets twice. Times in ms.
  */
 export class Delivery {
   readonly #resendAfter: number;
   readonly #sent = new Map<number, Sent>();
   #characters = 0;
+  #old = { groups: 0, characters: 0 };
+  #lookBack: LookBack | undefined;
   #lastSent: number;
   /** When a group was last confirmed. */
   #confirmedAt = Number.NEGATIVE_INFINITY;
@@ -46,8 +62,48 @@ export class Delivery {
     this.#lastSent = Math.max(this.#lastSent, id);
   }
 
-  /** Every group up to this id is confirmed. Groups are first sent in order, so the oldest on its way comes first. */
+  /** Has the groups after `from` that were sent before sent again, beside new ones; those of an earlier look back too. */
+  lookBack(from: number): void {
+    const before = this.#lookBack ?? { after: from, through: from };
+    this.#lookBack = {
+      from: Math.min(from, this.confirmedThrough),
+      after: Math.min(from, before.after),
+      through: Math.max(this.#lastSent, before.through),
+    };
+    this.#endLookBack();
+  }
+
+  /** The groups to look back at still; nothing when all of them are on their way. */
+  get behind(): { readonly after: number; readonly through: number } | undefined {
+    return this.#lookBack !== undefined && this.#lookBack.after < this.#lookBack.through ? this.#lookBack : undefined;
+  }
+
+  /** Whether a group that was looked back for may be unconfirmed still. */
+  get isLookingBack(): boolean {
+    return this.#lookBack !== undefined;
+  }
+
+  /** Notes that the look back need not look at groups up to this id any more. */
+  lookedBack(id: number): void {
+    if (this.#lookBack !== undefined) this.#lookBack.after = Math.max(this.#lookBack.after, id);
+    this.#endLookBack();
+  }
+
+  #endLookBack(): void {
+    if (this.behind === undefined && this.#old.groups === 0) this.#lookBack = undefined;
+  }
+
+  /** Whether a group is on its way. */
+  has(id: number): boolean {
+    return this.#sent.has(id);
+  }
+
+  /**
+   * Every group up to this id is confirmed. New groups are first sent in order, so the oldest on its way
+   * comes first; while old ones are looked back for, they hold it where the look back began.
+   */
   get confirmedThrough(): number {
+    if (this.#lookBack !== undefined) return this.#lookBack.from;
     const [oldest] = this.#sent.keys();
     return oldest === undefined ? this.#lastSent : oldest - 1;
   }
@@ -61,20 +117,37 @@ export class Delivery {
     return this.#sent.size < MAX_GROUPS && this.#characters < MAX_CHARACTERS;
   }
 
+  /** Whether one more group may be sent that was looked back for. */
+  hasRoomForOld(): boolean {
+    const { groups, characters } = this.#old;
+    return this.hasRoom() && groups < MAX_GROUPS * RESEND_SHARE && characters < MAX_CHARACTERS * RESEND_SHARE;
+  }
+
   /** Notes that a group is being sent, now or again. */
   send(id: number, characters: number, now: number): void {
-    let sent = this.#sent.get(id);
-    if (sent === undefined) {
-      sent = { characters, attempts: 0, sentAt: now, dueAt: 0 };
-      this.#sent.set(id, sent);
-      this.#characters += characters;
-      this.#lastSent = Math.max(this.#lastSent, id);
-    }
+    const sent = this.#sent.get(id) ?? this.#begin(id, characters, now);
     const delay = Math.min(this.#patience() * 2 ** sent.attempts, MAX_DELAY_MS);
     sent.attempts++;
     sent.sentAt = now;
     // Spread, so that what failed together does not come back together.
     sent.dueAt = now + delay * (1 + Math.random() / 4);
+  }
+
+  #begin(id: number, characters: number, now: number): Sent {
+    const isOld = id <= (this.behind?.through ?? Number.NEGATIVE_INFINITY);
+    const sent = { characters, isOld, attempts: 0, sentAt: now, dueAt: 0 };
+    this.#sent.set(id, sent);
+    this.#count(sent, 1);
+    if (isOld) this.lookedBack(id);
+    else this.#lastSent = Math.max(this.#lastSent, id);
+    return sent;
+  }
+
+  #count({ characters, isOld }: Sent, sign: 1 | -1): void {
+    this.#characters += sign * characters;
+    if (!isOld) return;
+    this.#old.groups += sign;
+    this.#old.characters += sign * characters;
   }
 
   /** The groups to send again now. */
@@ -101,7 +174,8 @@ export class Delivery {
     const sent = this.#sent.get(id);
     if (sent === undefined) return;
     this.#sent.delete(id);
-    this.#characters -= sent.characters;
+    this.#count(sent, -1);
+    this.#endLookBack();
     this.#latency = Math.max(now - sent.sentAt, this.#latency * LATENCY_DECAY);
     if (sent.attempts > 1 && silence > this.#resendAfter) this.#shortenDelays(now);
   }

@@ -21,7 +21,7 @@ import type {
   RetrievedEvent,
 } from "./log-entries.ts";
 import { bringForward } from "./log-layout.ts";
-import { LogStore, type StoredGroup } from "./log-store.ts";
+import { IDS_PER_MS, LogStore, type StoredGroup } from "./log-store.ts";
 import { Sender } from "./sender.ts";
 import { shardNumber } from "./stubs.ts";
 
@@ -38,6 +38,12 @@ type Waiting = {
   readonly reject: (error: unknown) => void;
 };
 
+/** A resend that is under way: what was received since a time (ms), up to the last group sent until then. */
+type Resend = { readonly since: number; readonly through: number };
+
+/** Where it is stored, so that it survives this object. */
+const RESEND = "resend";
+
 /**
  * A shard of the log: where an event becomes durable and unique, and from where it is sent to the
  * aggregator until D1 has confirmed it. This object alone owns retry; the queue may lose, repeat,
@@ -50,13 +56,15 @@ export class EventLog extends DurableObject<Env> {
   #waiting: Waiting[] = [];
   #committing = false;
   #alarmIsSet = true;
+  #resend: Resend | undefined;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#shard = shardNumber(ctx.id);
     ctx.storage.transactionSync(() => bringForward(ctx.storage.sql));
     this.#store = new LogStore(ctx.storage.sql);
-    this.#sender = new Sender(env, this.#shard, this.#store);
+    this.#resend = ctx.storage.kv.get<Resend>(RESEND);
+    this.#sender = new Sender(env, this.#shard, this.#store, this.#resend?.through);
     void ctx.blockConcurrencyWhile(async () => {
       this.#alarmIsSet = (await ctx.storage.getAlarm()) !== null;
     });
@@ -101,7 +109,12 @@ export class EventLog extends DurableObject<Env> {
     const holder = this.#holderOf(key, Date.now());
     const logged = holder && this.#store.eventOf(holder);
     if (!logged) return undefined;
-    return { event: logged.event, aggregated: this.#store.isConfirmed(logged.group), cancelled: holder.cancelled?.at };
+    return {
+      event: logged.event,
+      group: { shard: this.#shard, id: logged.group },
+      aggregated: this.#store.isConfirmed(logged.group),
+      cancelled: holder.cancelled?.at,
+    };
   }
 
   /** Notes that D1 has these groups. */
@@ -109,6 +122,7 @@ export class EventLog extends DurableObject<Env> {
     const now = Date.now();
     this.#transact(() => this.#store.confirm(ids, now));
     this.#sender.confirm(ids, now);
+    this.#endResend();
   }
 
   /**
@@ -133,22 +147,48 @@ export class EventLog extends DurableObject<Env> {
 
   /** Sends these groups again: D1 turned out not to have them. Durable when it answers. */
   sendAgain(ids: readonly number[]): void {
-    if (ids.length > 0) this.#takeBack(() => this.#store.unconfirm(ids));
+    if (ids.length === 0) return;
+    this.#takeBack(
+      ids.reduce((first, id) => Math.min(first, id)),
+      () => this.#store.unconfirm(ids),
+    );
   }
 
-  /** Sends every group received since a time (ms) again, as far as the log goes back; gives how many that adds. */
-  sendAllSince(time: number): number {
-    return this.#takeBack(() => this.#store.unconfirmSince(time));
+  /**
+   * Sends every group received since a time (ms) again, as far as the log goes back and beside new ones; gives
+   * how many had been confirmed. Nothing, without effect, while an earlier call's groups are not all confirmed.
+   */
+  sendAllSince(since: number): number | undefined {
+    if (this.resendUnderWay() !== undefined) return undefined;
+    const resend = { since, through: this.#sender.lastSent };
+    const groups = this.#takeBack(since * IDS_PER_MS, () => {
+      this.ctx.storage.kv.put(RESEND, resend);
+      return this.#store.unconfirmSince(since);
+    });
+    this.#resend = resend;
+    return groups;
   }
 
-  #takeBack<T>(unconfirm: () => T): T {
+  /** Since when (ms) the groups are that a resend under way sends again; nothing when there is none. */
+  resendUnderWay(): number | undefined {
+    this.#endResend();
+    return this.#resend?.since;
+  }
+
+  #endResend(): void {
+    if (this.#resend === undefined || this.#sender.isLookingBack) return;
+    this.ctx.storage.kv.delete(RESEND);
+    this.#resend = undefined;
+  }
+
+  /** Takes confirmations back, of groups from `first` on, and sends what is unconfirmed from there. */
+  #takeBack<T>(first: number, unconfirm: () => T): T {
     const result = this.#transact(() => {
       const unconfirmed = unconfirm();
       this.#armAlarm(Date.now() + ALARM_DELAY_MS);
       return unconfirmed;
     });
-    this.#sender.restart();
-    this.#sender.sendSoon();
+    this.#sender.lookBack(first - 1);
     return result;
   }
 

@@ -1,6 +1,6 @@
 // What the edge hands to the log, and what the log answers.
 import type { AdmittedEvent } from "../metering/events.ts";
-import type { LoggedEvent, LoggedRejection } from "../metering/groups.ts";
+import type { Group, LoggedEvent, LoggedRejection } from "../metering/groups.ts";
 
 /** By what the log recognises that it has met an entry before. */
 export type Inquiry = {
@@ -78,7 +78,9 @@ export type CancelOutcome =
 /** An event as the log knows it; `cancelled` in ms. */
 export type RetrievedEvent = {
   readonly event: LoggedEvent;
-  /** Whether D1 has confirmed it. */
+  /** The group that it is in. */
+  readonly group: Pick<Group, "shard" | "id">;
+  /** Whether D1 has confirmed that group: it has the event, or has parked it as a dead letter. */
   readonly aggregated: boolean;
   readonly cancelled: number | undefined;
 };

@@ -18,7 +18,7 @@ import { slicesOf, sliceTables } from "./log-layout.ts";
  */
 const SLICE_MS = 12 * HOUR_MS;
 
-const IDS_PER_MS = 1_000;
+export const IDS_PER_MS = 1_000;
 
 /** Groups that are read at a time. Each may have the size of a message, and a send takes two of those. */
 const GROUPS_PER_READ = 5;

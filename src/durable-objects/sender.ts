@@ -16,16 +16,19 @@ export class Sender {
   readonly #env: Env;
   readonly #shard: number;
   readonly #store: LogStore;
-  #delivery: Delivery;
+  readonly #delivery: Delivery;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #sending = false;
   #resent = 0;
 
-  constructor(env: Env, shard: number, store: LogStore) {
+  /** `resentThrough`: the last group of a resend that was under way when this log was last ended. */
+  constructor(env: Env, shard: number, store: LogStore, resentThrough: number | undefined) {
     this.#env = env;
     this.#shard = shard;
     this.#store = store;
-    this.#delivery = this.#newDelivery();
+    const confirmedThrough = store.confirmedThrough();
+    this.#delivery = new Delivery(resentThrough ?? confirmedThrough, settingsOf(env).RESEND_AFTER_MS);
+    if (resentThrough !== undefined) this.#delivery.lookBack(confirmedThrough);
   }
 
   /** Every group up to this id is confirmed. */
@@ -48,9 +51,20 @@ export class Sender {
     return this.#backlogWaits() ? 0 : this.#delivery.nextDue();
   }
 
-  /** Begins anew at what the store says is confirmed, after it took confirmations back. */
-  restart(): void {
-    this.#delivery = this.#newDelivery();
+  /** The last group that was sent, or is confirmed. */
+  get lastSent(): number {
+    return this.#delivery.lastSent;
+  }
+
+  /** Whether a group that was looked back for may be unconfirmed still. */
+  get isLookingBack(): boolean {
+    return this.#delivery.isLookingBack;
+  }
+
+  /** Sends the unconfirmed groups after this one again, beside new ones, after the store took confirmations back. */
+  lookBack(from: number): void {
+    this.#delivery.lookBack(from);
+    this.sendSoon();
   }
 
   /** Forgets groups that D1 has; what they kept waiting follows. */
@@ -70,7 +84,7 @@ export class Sender {
     }, settingsOf(this.#env).SEND_DELAY_MS);
   }
 
-  /** Sends the groups that are due again, then new ones while the window has room. */
+  /** Sends the groups that are due again, then new ones while the window has room, then those of a look back. */
   async send(): Promise<void> {
     if (this.#sending) return;
     this.#sending = true;
@@ -116,13 +130,24 @@ export class Sender {
     }
     // So that confirmed groups are not looked through once more.
     this.#delivery.caughtUp(this.#store.lastGroupId);
+    yield* this.#oldGroups();
+  }
+
+  *#oldGroups(): Generator<{ group: StoredGroup; again: boolean }> {
+    const { behind } = this.#delivery;
+    if (behind === undefined) return;
+    const { after, through } = behind;
+    for (const group of this.#store.unconfirmedAfter(after)) {
+      if (group.id > through) break;
+      if (!this.#delivery.hasRoomForOld()) return;
+      if (this.#delivery.has(group.id)) this.#delivery.lookedBack(group.id);
+      else yield { group, again: true };
+    }
+    this.#delivery.lookedBack(through);
   }
 
   #backlogWaits(): boolean {
+    if (this.#delivery.behind !== undefined && this.#delivery.hasRoomForOld()) return true;
     return this.#delivery.hasRoom() && this.#store.hasUnconfirmedAfter(this.#delivery.lastSent);
-  }
-
-  #newDelivery(): Delivery {
-    return new Delivery(this.#store.confirmedThrough(), settingsOf(this.#env).RESEND_AFTER_MS);
   }
 }

@@ -1,4 +1,5 @@
 import { UNIQUENESS_MS } from "../metering/limits.ts";
+import { deleteInPortions } from "./databases.ts";
 
 /** A POST that came with an Idempotency-Key. */
 export type KeyedRequest = {
@@ -19,7 +20,9 @@ const SAVE_ANSWER =
 
 const FREE_KEY = "DELETE FROM idempotency_keys WHERE livemode = ?1 AND key = ?2 AND created <= ?3";
 
-const DELETE_EXPIRED = "DELETE FROM idempotency_keys WHERE created <= ?1";
+const DELETE_EXPIRED = `
+  DELETE FROM idempotency_keys
+  WHERE (livemode, key) IN (SELECT livemode, key FROM idempotency_keys WHERE created <= ?1 LIMIT ?2)`;
 
 /** The first answer to this key; `reused` when the key came with another request; nothing when it is new. */
 export async function findAnswer(
@@ -49,9 +52,6 @@ export function saveAnswer(
   ];
 }
 
-export async function deleteExpiredAnswers(db: D1Database, now: number): Promise<void> {
-  await db
-    .prepare(DELETE_EXPIRED)
-    .bind(now - UNIQUENESS_MS)
-    .run();
-}
+/** Deletes the answers that have expired, so many at a time that others of the database are not held up. `now` in ms. */
+export const deleteExpiredAnswers = (db: D1Database, now: number): Promise<void> =>
+  deleteInPortions((rows) => db.prepare(DELETE_EXPIRED).bind(now - UNIQUENESS_MS, rows));

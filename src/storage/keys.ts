@@ -1,83 +1,69 @@
 import type { Execution } from "../env.ts";
-import { type Permission, permits, prefixOf } from "../metering/permissions.ts";
-import { withTimeout } from "../timeout.ts";
-import { fromReplica, type Queryable } from "./databases.ts";
+import { type Permissions, prefixOf, readPermissions } from "../metering/permissions.ts";
+import { loaderOf, type Queryable } from "./databases.ts";
 import { hashOf } from "./key-hash.ts";
 import { PositiveCache } from "./positive-cache.ts";
 
 /** Who calls: an API key, known by its id. The key itself is not kept. */
-export type ApiKey = { readonly id: string; readonly livemode: boolean; readonly permission: Permission };
+export type ApiKey = { readonly id: string; readonly livemode: boolean; readonly permissions: Permissions };
 
-type KeyRow = { hash: string; id: string; livemode: number; permission: string | null };
+/** What an API key is looked up by: its secret, or `id:` and its id. */
+export type KeyName = string & { readonly __name: "key" };
+
+type KeyRow = { hash: string; id: string; livemode: number; permissions: string };
 
 /** Keys of either kind and mode. What does not look like one never reaches the database. */
 const SECRET = /^[rs]k_(test|live)_[A-Za-z0-9_]{8,200}$/;
 
-const VALID_KEYS = `
-  SELECT hash, id, livemode, permission FROM api_keys
-  WHERE hash IN (SELECT value FROM json_each(?1)) AND revoked_at IS NULL`;
+const ID = "id:";
 
-const VALID_IDS = `
-  SELECT id, livemode, permission FROM api_keys
-  WHERE id IN (SELECT value FROM json_each(?1)) AND revoked_at IS NULL`;
+const VALID_KEYS = `
+  SELECT hash, id, livemode, permissions FROM api_keys
+  WHERE hash IN (SELECT value FROM json_each(?1)) AND revoked_at IS NULL
+  UNION
+  SELECT hash, id, livemode, permissions FROM api_keys
+  WHERE id IN (SELECT value FROM json_each(?2)) AND revoked_at IS NULL`;
 
 const cache = new PositiveCache<ApiKey>();
-const cacheById = new PositiveCache<ApiKey>();
 
-/** How long a stream waits to hear of its key (ms) before its token alone decides. */
-const PATIENCE_MS = 1_000;
+/** The name of a secret; nothing for what cannot be one. */
+export const nameOfSecret = (secret: string): KeyName | undefined =>
+  SECRET.test(secret) ? (secret as KeyName) : undefined;
 
-/** The API key of a secret, unless it is malformed, unknown or revoked. A revoked key works on for at most FRESH_MS. */
-export async function findKey(db: D1Database, secret: string, execution: Execution): Promise<ApiKey | undefined> {
-  if (!SECRET.test(secret)) return undefined;
-  return cache.get(secret, (secrets) => fromReplica(db, secrets, loadKeys), execution);
-}
+export const nameOfId = (id: string): KeyName => `${ID}${id}` as KeyName;
 
-async function loadKeys(db: Queryable, secrets: readonly string[]): Promise<Map<string, ApiKey>> {
+/** Whether this isolate has met a key, by its secret or by its id, and may use it. */
+export const isKnown = (name: KeyName): boolean => cache.has(name);
+
+/**
+ * The API key of a name, unless it is unknown or revoked. A revoked key works on for at most FRESH_MS. Throws
+ * when the database does not answer and this isolate does not know the key.
+ */
+export const findKey = (db: D1Database, name: KeyName, execution: Execution): Promise<ApiKey | undefined> =>
+  cache.get(name, loaderOf(db, lookUpKeys), execution);
+
+/** Each key is found by its id too, so that an isolate which knows its secret knows its sessions. */
+async function lookUpKeys(db: Queryable, names: readonly string[]): Promise<Map<string, ApiKey>> {
+  const [ids, secrets] = [names.filter((name) => name.startsWith(ID)), names.filter((name) => !name.startsWith(ID))];
   const byHash = new Map(secrets.map((secret) => [hashOf(secret), secret]));
   const { results } = await db
     .prepare(VALID_KEYS)
-    .bind(JSON.stringify([...byHash.keys()]))
+    .bind(JSON.stringify([...byHash.keys()]), JSON.stringify(ids.map((name) => name.slice(ID.length))))
     .all<KeyRow>();
   const found = new Map<string, ApiKey>();
   for (const row of results) {
-    const secret = byHash.get(row.hash);
     const key = toKey(row);
+    if (key === undefined) continue;
+    found.set(nameOfId(key.id), key);
+    const secret = byHash.get(row.hash);
     // The prefix decides the mode and whether it is restricted; a row that says otherwise is not this key.
-    if (key !== undefined && secret?.startsWith(prefixOf(key))) found.set(secret, key);
+    if (secret?.startsWith(prefixOf(key))) found.set(secret, key);
   }
   return found;
 }
 
 /** The key of a row; nothing for a permission that this version does not know. */
-function toKey({ id, livemode, permission }: Omit<KeyRow, "hash">): ApiKey | undefined {
-  if (permission !== null && permission !== "ingest" && permission !== "read") return undefined;
-  return { id, livemode: livemode === 1, permission: permission ?? "all" };
-}
-
-/**
- * Whether the database says that the API key behind a session does not work any more, is of another
- * mode, or may not do what the session does. When the database cannot answer, nothing is known against
- * the key.
- */
-export async function isKnownUnentitled(
-  db: D1Database,
-  { id, livemode, permission }: ApiKey,
-  execution: Execution,
-): Promise<boolean> {
-  try {
-    const found = await withTimeout(
-      cacheById.get(id, (ids) => fromReplica(db, ids, loadKeysById), execution),
-      PATIENCE_MS,
-    );
-    return found === undefined || found.livemode !== livemode || !permits(found, permission);
-  } catch {
-    return false;
-  }
-}
-
-async function loadKeysById(db: Queryable, ids: readonly string[]): Promise<Map<string, ApiKey>> {
-  const { results } = await db.prepare(VALID_IDS).bind(JSON.stringify(ids)).all<Omit<KeyRow, "hash">>();
-  const keys = results.map(toKey).filter((key) => key !== undefined);
-  return new Map(keys.map((key) => [key.id, key]));
+function toKey({ id, livemode, permissions }: KeyRow): ApiKey | undefined {
+  const known = readPermissions(permissions);
+  return known === undefined ? undefined : { id, livemode: livemode === 1, permissions: known };
 }

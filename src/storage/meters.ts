@@ -1,6 +1,6 @@
 import type { Execution } from "../env.ts";
 import { type Aggregation, aggregationOf, type EventTimeWindow, type Formula, type Meter } from "../metering/meters.ts";
-import { fromReplica, type Queryable } from "./databases.ts";
+import { loaderOf, type Queryable } from "./databases.ts";
 import { type Cursor, isBackwards, type Page, pageOf } from "./page.ts";
 import { PositiveCache } from "./positive-cache.ts";
 
@@ -35,25 +35,25 @@ const ACTIVE_METERS = `
   SELECT * FROM meters
   WHERE status = 'active' AND (livemode, event_name) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))`;
 
-/** All meters of names, the active one of each name last. */
+/** Of each name its active meter, else the newest that had it. */
 const METERS_BY_NAME = `
-  SELECT * FROM meters
-  WHERE livemode = ?1 AND event_name IN (SELECT value FROM json_each(?2))
-  ORDER BY status = 'active'`;
+  SELECT meters.* FROM json_each(?2) AS name JOIN meters ON meters.id = COALESCE(
+    (SELECT id FROM meters WHERE livemode = ?1 AND event_name = name.value AND status = 'active'),
+    (SELECT MAX(id) FROM meters WHERE livemode = ?1 AND event_name = name.value)
+  )`;
 
 const METER_IDS_BY_NAME = "SELECT id FROM meters WHERE livemode = ?1 AND event_name = ?2";
 
 const METER_KINDS = "SELECT id, formula, event_time_window FROM meters WHERE id IN (SELECT value FROM json_each(?1))";
 
-const LIST_BEFORE = `
-  SELECT * FROM meters
-  WHERE livemode = ?1 AND (?2 IS NULL OR status = ?2) AND (?3 IS NULL OR id < ?3)
-  ORDER BY id DESC LIMIT ?4`;
-
-const LIST_AFTER = `
-  SELECT * FROM meters
-  WHERE livemode = ?1 AND (?2 IS NULL OR status = ?2) AND id > ?3
-  ORDER BY id LIMIT ?4`;
+/** A page of a mode's meters, ?1, with ?2 a cursor or NULL, ?3 how many; of one status, ?4. */
+const LISTS = {
+  before: "SELECT * FROM meters WHERE livemode = ?1 AND id < COALESCE(?2, '~') ORDER BY id DESC LIMIT ?3",
+  after: "SELECT * FROM meters WHERE livemode = ?1 AND id > ?2 ORDER BY id LIMIT ?3",
+  before_of_status:
+    "SELECT * FROM meters WHERE livemode = ?1 AND status = ?4 AND id < COALESCE(?2, '~') ORDER BY id DESC LIMIT ?3",
+  after_of_status: "SELECT * FROM meters WHERE livemode = ?1 AND status = ?4 AND id > ?2 ORDER BY id LIMIT ?3",
+} as const;
 
 const cache = new PositiveCache<Meter>();
 
@@ -81,11 +81,7 @@ export async function findMetersForEvents(
   execution: Execution,
 ): Promise<Map<string, Meter>> {
   const keys = new Map(eventNames.map((name) => [name, cacheKey(livemode, name)]));
-  const active = await cache.getAll(
-    [...keys.values()],
-    (missing) => fromReplica(db, missing, loadActiveMeters),
-    execution,
-  );
+  const active = await cache.getAll([...keys.values()], loaderOf(db, loadActiveMeters), execution);
   const found = new Map<string, Meter>();
   for (const [name, key] of keys) {
     const meter = active.get(key);
@@ -162,9 +158,11 @@ export async function listMeters(
   cursor: Cursor | undefined,
   limit: number,
 ): Promise<Page<Meter>> {
+  const list = LISTS[`${isBackwards(cursor) ? "after" : "before"}${status === undefined ? "" : "_of_status"}`];
+  const values = [livemode ? 1 : 0, cursor?.id ?? null, limit + 1, ...(status === undefined ? [] : [status])];
   const { results } = await db
-    .prepare(isBackwards(cursor) ? LIST_AFTER : LIST_BEFORE)
-    .bind(livemode ? 1 : 0, status ?? null, cursor?.id ?? null, limit + 1)
+    .prepare(list)
+    .bind(...values)
     .all<MeterRow>();
   return pageOf(results.map(toMeter), cursor, limit);
 }

@@ -238,6 +238,7 @@ describe("C12 stored events", () => {
       identifier,
       livemode: false,
       meter: meter.id,
+      parked: null,
       payload,
       timestamp: expect.any(Number),
     });

@@ -1,7 +1,8 @@
 import Stripe from "stripe";
 import { beforeAll, describe, expect, inject, it, vi } from "vitest";
 import { type KeysRun, runKeys } from "../support/node/keys-tool.ts";
-import { createMeter, refusal, stripe, stripeClient, unique } from "./client.ts";
+import { npmRun } from "../support/node/npm-run.ts";
+import { createMeter, raw, refusal, stripe, stripeClient, unique } from "./client.ts";
 
 const keys = (...args: string[]): Promise<KeysRun> => runKeys(inject("stateDir"), args);
 
@@ -9,12 +10,14 @@ describe("C5 keys made while the server runs", () => {
   let full: KeysRun;
   let ingest: KeysRun;
   let read: KeysRun;
+  let operate: KeysRun;
 
   beforeAll(async () => {
-    [full, ingest, read] = await Promise.all([
+    [full, ingest, read, operate] = await Promise.all([
       keys("create", "--name", "full"),
       keys("create", "--name", "ingest", "--permission", "ingest"),
       keys("create", "--name", "read", "--permission", "read"),
+      keys("create", "--name", "operate", "--permission", "operate"),
     ]);
   });
 
@@ -61,6 +64,24 @@ describe("C5 keys made while the server runs", () => {
       expect(await refusal(call())).toBeInstanceOf(Stripe.errors.StripePermissionError);
     }
     expect(await stripe.billing.meters.retrieve(meter.id)).toMatchObject({ status: "active" });
+  });
+
+  it("C5.8 operate a deployment only when they were made for it, and are told which permission they lack", async () => {
+    const audit = (key: string) => raw("/v1/edgemeter/audit", { key, form: "" });
+    for (const { secret } of [full, read]) {
+      const { status, error } = await audit(secret);
+      expect(status).toBe(403);
+      expect(error.message).toContain("needs the permission 'operate'");
+    }
+    // Of both modes, so that a test key is told of what it lacks next.
+    expect((await audit(operate.secret)).error.message).toMatch(/live key/);
+    expect((await raw("/v1/edgemeter/pipeline", { key: operate.secret })).status).toBe(200);
+    expect((await raw("/v1/billing/meters", { key: operate.secret, form: "display_name=T" })).status).toBe(403);
+    const redriven = await npmRun("redrive", ["--url", inject("url"), "--key", operate.secret]);
+    expect(redriven).toMatchObject({ code: 0, stdout: "0 test dead letters: 0 stored, 0 left\n" });
+    const refused = await npmRun("redrive", ["--url", inject("url"), "--key", full.secret, "--id", "dl_1"]);
+    expect(refused).toMatchObject({ code: 2, stdout: "" });
+    expect(refused.stderr).toMatch(/^redrive: .*needs the permission 'operate'.*\n$/);
   });
 
   it("C5.7 stop working within ten seconds of being revoked, and so do their sessions; others go on", async () => {

@@ -102,4 +102,26 @@ describe("E1 an operator", () => {
     expect(mistyped).toMatchObject({ code: 2, stdout: "" });
     expect(mistyped.stderr).toMatch(/^resend: .*must be a time like/);
   });
+
+  it("E1.7 sees of an event that D1 refuses that it is parked, and why, until it is redriven", async () => {
+    const meter = await createMeter();
+    const identifier = unique("refused");
+    const reason = "CHECK constraint failed: for a test";
+    await sql(
+      `CREATE TRIGGER refuse BEFORE INSERT ON events WHEN NEW.identifier = '${identifier}' BEGIN SELECT RAISE(ABORT, '${reason}'); END`,
+    );
+    const payload = { stripe_customer_id: "cus_1", value: "25" };
+    await stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, identifier, payload });
+    const read = async () => JSON.parse((await raw(`/v1/billing/meter_events/${identifier}`)).text);
+    await vi.waitFor(async () => expect((await read()).parked).not.toBeNull(), { timeout: 20_000, interval: 100 });
+    const { aggregated, parked } = await read();
+    expect({ aggregated, reason: parked.reason }).toEqual({
+      aggregated: false,
+      reason: expect.stringContaining(reason),
+    });
+    await sql("DROP TRIGGER refuse");
+    const redriven = await operate("redrive", "--key", LOCAL_KEYS.test, "--id", parked.dead_letter);
+    expect(redriven.stdout).toBe("1 test dead letters: 1 stored, 0 left\n");
+    expect(await read()).toMatchObject({ aggregated: true, parked: null });
+  });
 });

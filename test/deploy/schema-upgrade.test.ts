@@ -56,13 +56,15 @@ describe("npm run deploy", () => {
     const { code, stdout } = await deploy();
     expect({ code, stdout }).toEqual({
       code: 0,
-      stdout: expect.stringContaining("tables    add column api_keys.permission, table dead_letters, table audits\n"),
+      stdout: expect.stringContaining(
+        "tables    add column api_keys.permissions, table dead_letters, table audits, index dead_letters_by_mode\n",
+      ),
     });
     const changes = changesOf(cloudflare);
     expect(changes[0]).toBe("POST /d1/database/ID/query");
     expect(changes.indexOf("PUT /workers/scripts/edgemeter")).toBeGreaterThan(0);
-    const keys = database.prepare("SELECT id, permission FROM api_keys WHERE revoked_at IS NULL");
-    expect(keys.all()).toEqual([{ id: "key_1", permission: null }]);
+    const keys = database.prepare("SELECT id, permissions FROM api_keys WHERE revoked_at IS NULL");
+    expect(keys.all()).toEqual([{ id: "key_1", permissions: "ingest read manage" }]);
     expect(database.prepare("SELECT * FROM dead_letters, audits").all()).toEqual([]);
   });
 

@@ -30,11 +30,24 @@ describe("the schema of before", () => {
     database.exec("INSERT INTO api_keys (hash, id, name, livemode, created) VALUES ('h', 'key_1', 'n', 1, 5)");
     const live = () => toObjects(database.prepare(READ_OBJECTS).all());
     const steps = stepsTo(await desiredObjects(), live());
-    expect(names(steps)).toEqual(["column api_keys.permission", "table dead_letters", "table audits"]);
+    expect(names(steps)).toEqual([
+      "column api_keys.permissions",
+      "table dead_letters",
+      "table audits",
+      "index dead_letters_by_mode",
+    ]);
     apply(database, steps);
     expect(stepsTo(await desiredObjects(), live())).toEqual([]);
     expect(database.prepare("SELECT * FROM api_keys").all()).toEqual([
-      { hash: "h", id: "key_1", name: "n", livemode: 1, created: 5, revoked_at: null, permission: null },
+      {
+        hash: "h",
+        id: "key_1",
+        name: "n",
+        livemode: 1,
+        created: 5,
+        revoked_at: null,
+        permissions: "ingest read manage",
+      },
     ]);
   });
 

@@ -266,6 +266,70 @@ describe("while the database is down", () => {
   });
 });
 
+describe("a look back at older groups", () => {
+  /** Sends the groups of the look back while there is room; gives how many. */
+  function fillOld(delivery: Delivery, now: number): number {
+    let sends = 0;
+    for (let { behind } = delivery; behind !== undefined && delivery.hasRoomForOld(); { behind } = delivery) {
+      delivery.send(behind.after + 1, 100, now);
+      sends++;
+    }
+    return sends;
+  }
+
+  test("takes half of the window at most, and leaves the rest to new groups", () => {
+    const delivery = aDelivery(10_000);
+    delivery.lookBack(0);
+    expect(fillOld(delivery, 0)).toBe(WINDOW / 2);
+    expect(fill(delivery, 0)).toBe(WINDOW / 2);
+    expect(delivery.lastSent).toBe(10_000 + WINDOW / 2);
+    delivery.confirm(1, 1);
+    expect(fillOld(delivery, 1)).toBe(1);
+  });
+
+  test("holds what is confirmed where it began, until the last of its groups is", () => {
+    const delivery = aDelivery(100);
+    delivery.lookBack(90);
+    expect(fillOld(delivery, 0)).toBe(10);
+    delivery.send(101, 1, 0);
+    delivery.confirm(101, 1);
+    for (let id = 91; id <= 99; id++) delivery.confirm(id, 1);
+    expect([delivery.isLookingBack, delivery.confirmedThrough]).toEqual([true, 90]);
+    delivery.confirm(100, 1);
+    expect([delivery.isLookingBack, delivery.confirmedThrough]).toEqual([false, 101]);
+  });
+
+  test("begins no later than a group that was on its way before, and sends that no second time", () => {
+    const delivery = aDelivery(10);
+    for (const id of [11, 12, 13]) delivery.send(id, 1, 0);
+    delivery.confirm(12, 0);
+    delivery.lookBack(11);
+    expect(delivery.confirmedThrough).toBe(10);
+    expect(delivery.behind).toMatchObject({ after: 11, through: 13 });
+    expect([delivery.has(12), delivery.has(13)]).toEqual([false, true]);
+  });
+
+  test("that is extended looks at the older ones too, and ends once", () => {
+    const delivery = aDelivery(100);
+    delivery.lookBack(90);
+    fillOld(delivery, 0);
+    delivery.lookBack(80);
+    expect(delivery.behind).toMatchObject({ after: 80, through: 100 });
+    delivery.lookedBack(100);
+    expect(delivery.isLookingBack).toBe(true);
+    for (let id = 91; id <= 100; id++) delivery.confirm(id, 1);
+    expect(delivery.isLookingBack).toBe(false);
+  });
+
+  test("at nothing is over at once", () => {
+    const delivery = aDelivery(100);
+    delivery.lookBack(100);
+    expect([delivery.isLookingBack, delivery.confirmedThrough]).toEqual([false, 100]);
+    delivery.lookBack(5_000);
+    expect([delivery.isLookingBack, delivery.confirmedThrough]).toEqual([false, 100]);
+  });
+});
+
 describe("while the database works", () => {
   test("a group that alone fails keeps its long delay: others that arrive at once do not hurry it", () => {
     vi.mocked(Math.random).mockReturnValue(0);

@@ -151,7 +151,7 @@ const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>
     [503, "false", undefined, "sessions_not_configured"],
   ],
   permission_denied: [
-    { reason: "permission_denied", needs: "all" },
+    { reason: "permission_denied", needs: "manage" },
     [403, null, "invalid_request_error"],
     [403, null, undefined, "forbidden"],
   ],

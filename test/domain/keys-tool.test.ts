@@ -69,7 +69,14 @@ describe("the keys of a local server", () => {
     expect(listed.code).toBe(0);
     expect(listed.stdout.trim().split("\n")).toHaveLength(2);
     const created = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
-    expect(cellsOf(listed, made.id)).toEqual([made.id, HOSTILE, "test", "all", created, `${since.slice(0, 19)}Z`]);
+    expect(cellsOf(listed, made.id)).toEqual([
+      made.id,
+      HOSTILE,
+      "test",
+      "ingest read manage",
+      created,
+      `${since.slice(0, 19)}Z`,
+    ]);
     for (const secret of [made.secret, hashOf(made.secret)]) expect(listed.stdout).not.toContain(secret);
   });
 
@@ -160,7 +167,7 @@ describe("the keys of a deployment", () => {
     const { code, id, secret, stderr } = await run("create", "--name", HOSTILE, "--live", "--permission", "read");
     expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringContaining("not shown again") });
     expect(secret).toMatch(/^rk_live_/);
-    const row = { id, name: HOSTILE, livemode: 1, hash: hashOf(secret), permission: "read" };
+    const row = { id, name: HOSTILE, livemode: 1, hash: hashOf(secret), permissions: "read" };
     expect(database.prepare("SELECT * FROM api_keys").all()).toEqual([
       { ...row, created: expect.any(Number), revoked_at: null },
     ]);
@@ -188,7 +195,7 @@ describe("the keys of a deployment", () => {
 
 describe("the table of keys", () => {
   test("lets no name drive the terminal or begin a line", () => {
-    const key = { id: "key_1", livemode: false, permission: "all", created: 0, revoked: undefined };
+    const key = { id: "key_1", livemode: false, permissions: "read", created: 0, revoked: undefined };
     const table = keyTable([{ ...key, name: "a\u{1b}[2J\r\nkey_2\u{2028}" }]);
     expect(table.split("\n")).toHaveLength(2);
     for (const wild of ["\u{1b}", "\r", "\u{2028}"]) expect(table).not.toContain(wild);

@@ -1,7 +1,6 @@
 import { createExecutionContext, createMessageBatch, getQueueResult, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { allShards, eventLog } from "../../src/durable-objects/stubs.ts";
 import worker from "../../src/index.ts";
 import { encodeMessage } from "../../src/metering/groups.ts";
@@ -282,17 +281,6 @@ describe("limits of the deployment", () => {
     expect({ status, body }).toMatchObject({ status: 503, body: { error: { code: "log_full" } } });
     expect(headers.get("stripe-should-retry")).toBe("true");
   });
-
-  it("refuse live events past the rate limit, test events never", async () => {
-    const live = await createdMeter({}, LOCAL_KEYS.live);
-    const test = await createdMeter();
-    const limit = vi.spyOn(env.SYNC_EVENTS_LIMIT, "limit").mockResolvedValue({ success: false });
-    const { status, body } = await answerOf(EVENTS, { body: anEvent(live), key: LOCAL_KEYS.live });
-    expect({ status, body }).toMatchObject({ status: 429, body: { error: { type: "rate_limit" } } });
-    expect(limit).toHaveBeenCalledWith({ key: "key_live_local" });
-    expect((await call(EVENTS, { body: anEvent(test) })).status).toBe(200);
-    expect((await call("/v1/billing/meters", { key: LOCAL_KEYS.live })).status).toBe(200);
-  });
 });
 
 describe("deactivating a meter", () => {
@@ -308,6 +296,15 @@ describe("deactivating a meter", () => {
     expect((await answerOf(EVENTS, { body: anEvent(meter) })).body).toMatchObject({
       error: { code: "archived_meter" },
     });
+  });
+
+  it("lets another one under its name count the next event, and leaves each event with the meter it was admitted to", async () => {
+    const old = await createdMeter();
+    expect((await call(EVENTS, { body: anEvent(old) })).status).toBe(200);
+    await call(`/v1/billing/meters/${old.id}/deactivate`, { method: "POST" });
+    const next = await createdMeter({ event_name: old.event_name });
+    expect((await call(EVENTS, { body: anEvent(next) })).status).toBe(200);
+    await eventually(async () => expect([await storedEvents(old.id), await storedEvents(next.id)]).toEqual([1, 1]));
   });
 });
 

@@ -1,9 +1,11 @@
+import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { auditStep, type Cursor, writeCursor } from "../../src/auditing/full-audit.ts";
 import { auditSome } from "../../src/auditing/scheduled.ts";
-import { eventLog } from "../../src/durable-objects/stubs.ts";
+import type { EventLog } from "../../src/durable-objects/event-log.ts";
+import { allShards, eventLog } from "../../src/durable-objects/stubs.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS } from "../../src/metering/windows.ts";
 import { aStoredMeter, cancel, holdQueueAndClock, lose, settle, sql, tenEvents, totalOf } from "./audit-support.ts";
 import { aNewEvent, answerOf, aShard, FUTURE } from "./support.ts";
@@ -19,6 +21,11 @@ type Step = {
 };
 
 const post = (path: string, form = "", key: string = LOCAL_KEYS.live) => answerOf(path, { form, key });
+
+/** Delivers what all logs have to send. */
+async function settleAll(): Promise<void> {
+  for (const shard of allShards(env)) await settle(eventLog(env, shard));
+}
 
 /** All steps of an audit over HTTP. */
 async function fullAudit(): Promise<Step[]> {
@@ -158,7 +165,8 @@ describe("the operator's calls", () => {
   it("send everything again that the logs remember, after D1 was put back to an earlier point", async () => {
     const meter = await aStoredMeter();
     const { log, events } = await tenEvents(meter, { shard: 2, log: eventLog(env, 2) });
-    vi.setSystemTime(FUTURE + HOUR_MS);
+    // A time of its own, since other tests leave their events in the logs.
+    vi.setSystemTime(FUTURE + 5 * HOUR_MS);
     await tenEvents(meter, { shard: 2, log });
     await cancel(log, events[0], meter);
     await settle(log);
@@ -167,14 +175,66 @@ describe("the operator's calls", () => {
     vi.setSystemTime(FUTURE + 23 * HOUR_MS);
     const { status, body } = await post("/v1/edgemeter/resend");
     expect(status).toBe(200);
+    expect(body).toMatchObject({ status: "started", groups: expect.any(Number) });
     expect(body.groups).toBeGreaterThanOrEqual(3);
-    await settle(log);
+    await settleAll();
     expect(await totalOf(meter)).toBe(truth);
     // And since a time only what came after it.
-    const since = Math.floor((FUTURE + HOUR_MS / 2) / 1_000);
+    const since = Math.floor((FUTURE + 4 * HOUR_MS) / 1_000);
     expect((await post("/v1/edgemeter/resend", `since=${since}`)).body.groups).toBe(2);
-    await settle(log);
+    await settleAll();
     expect(await totalOf(meter)).toBe(truth);
+  });
+
+  it("send again once, however often they are called meanwhile, and new events arrive beside it", async () => {
+    const meter = await aStoredMeter();
+    await settleAll();
+    const { log } = await tenEvents(meter, { shard: 2, log: eventLog(env, 2) });
+    const first = await post("/v1/edgemeter/resend");
+    expect(first.body).toMatchObject({ status: "started" });
+    const groups = async () => (await log.status()).inFlight;
+    await log.nudge();
+    const sentOnce = await groups();
+    for (let i = 0; i < 5; i++) {
+      vi.setSystemTime(Date.now() + 500);
+      // Also after the log has been restarted.
+      if (i === 3) await evictDurableObject(log);
+      const again = await post("/v1/edgemeter/resend", `since=${Math.floor(FUTURE / 1_000) - i}`);
+      expect(again.body).toMatchObject({ status: "under_way", groups: 0, since: first.body.since });
+      await log.append([aNewEvent({ shard: 2, meter: meter.id, timestamp: FUTURE })]);
+      await log.nudge();
+      // Nothing of the old was begun anew, and the new is on its way.
+      expect(await groups()).toBe(sentOnce + i + 1);
+    }
+    await settleAll();
+    expect(await totalOf(meter)).toBe(375n);
+    expect((await post("/v1/edgemeter/resend")).body).toMatchObject({ status: "started" });
+    await settleAll();
+  });
+
+  it("send again more than fits on its way at once, in turn with what is new", async () => {
+    const meter = await aStoredMeter();
+    const { shard, log } = aShard();
+    vi.spyOn(scheduler, "wait").mockResolvedValue();
+    const groups = 1_200;
+    await runInDurableObject(log, async (instance: EventLog) => {
+      for (let i = 0; i < groups; i++) {
+        await instance.append([aNewEvent({ shard, meter: meter.id, timestamp: FUTURE })]);
+      }
+    });
+    await settle(log);
+    for (const table of ["events", "hourly_summaries"]) await sql(`DELETE FROM ${table} WHERE meter = ?`, meter.id);
+    expect(await log.sendAllSince(FUTURE - HOUR_MS)).toBe(groups);
+    for (let i = 1; i <= 5; i++) {
+      // The queue takes everything and delivers nothing yet.
+      await log.nudge();
+      expect((await log.status()).inFlight).toBe(499 + i);
+      expect(await log.sendAllSince(0)).toBeUndefined();
+      await log.append([aNewEvent({ shard, meter: meter.id, timestamp: FUTURE })]);
+    }
+    await settle(log);
+    expect(await totalOf(meter)).toBe(25n * BigInt(groups + 5));
+    expect(await log.resendUnderWay()).toBeUndefined();
   });
 
   it("need a live key where they concern both modes", async () => {

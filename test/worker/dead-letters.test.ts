@@ -4,7 +4,7 @@ import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { consume } from "../../src/aggregation/consumer.ts";
 import { encodeMessage, type Group, type LoggedEvent } from "../../src/metering/groups.ts";
 import { aLoggedEvent, unique } from "../support/builders.ts";
-import { aBatch, aNewEvent, answerOf, aShard, storedEvents } from "./support.ts";
+import { aBatch, aNewEvent, answerOf, aShard, createdMeter, eventually, storedEvents } from "./support.ts";
 
 beforeEach(() => {
   vi.spyOn(console, "error").mockImplementation(() => {});
@@ -253,6 +253,29 @@ describe("dead letters", () => {
     expect(await storedEvents(meter)).toBe(1);
     expect(await lettersOf(meter)).toEqual([]);
     expect(await redrive(id)).toMatchObject({ status: 404, body: { error: { code: "resource_missing" } } });
+  });
+
+  it("are told of an event that is retrieved, with the reason, until they are redriven and it counts", async () => {
+    const meter = await createdMeter();
+    const identifier = unique("refused");
+    await env.DB.prepare(
+      `CREATE TRIGGER refuse BEFORE INSERT ON events WHEN NEW.identifier = '${identifier}'
+       BEGIN SELECT RAISE(ABORT, 'CHECK constraint failed: not this one'); END`,
+    ).run();
+    const event = { event_name: meter.event_name, identifier, payload: { stripe_customer_id: "cus_1", value: "1" } };
+    expect((await answerOf("/v2/billing/meter_events", { body: event })).status).toBe(200);
+    const retrieved = async () => (await answerOf(`/v1/billing/meter_events/${identifier}`)).body;
+    const parked = await eventually(async () => {
+      const { parked } = await retrieved();
+      expect(parked).not.toBeNull();
+      return parked as { dead_letter: string; reason: string };
+    });
+    expect(parked.reason).toContain("not this one");
+    expect(await retrieved()).toMatchObject({ aggregated: false, parked });
+    await env.DB.prepare("DROP TRIGGER refuse").run();
+    expect((await redrive(parked.dead_letter)).status).toBe(200);
+    expect(await retrieved()).toMatchObject({ aggregated: true, parked: null });
+    expect(await storedEvents(meter.id)).toBe(1);
   });
 
   it("answer a repeated redrive with the first answer, under the same Idempotency-Key only", async () => {

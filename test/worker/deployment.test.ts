@@ -4,7 +4,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, expect, it, vi } from "vitest";
 import { applyGroups } from "../../src/aggregation/apply-groups.ts";
 import { customerMeter, eventLog } from "../../src/durable-objects/stubs.ts";
-import type { Env } from "../../src/env.ts";
+import { type Env, settingsOf } from "../../src/env.ts";
 import { maintain } from "../../src/maintenance.ts";
 import { aLoggedEvent } from "../support/builders.ts";
 import { answerOf, createdMeter } from "./support.ts";
@@ -80,6 +80,23 @@ it("takes events once the settings are again what they were", async () => {
     { name: "event_log_shards", value: "4" },
     { name: "jurisdiction", value: "" },
   ]);
+});
+
+it("a cold isolate reads the settings at the nearest replica, and writes only when nothing is recorded", async () => {
+  /** The first words of the statements that a cold isolate prepares until it agrees. */
+  const untilAgreed = async (): Promise<(string | undefined)[]> => {
+    vi.resetModules();
+    const { checkFixedSettings } = await import("../../src/storage/deployment.ts");
+    const prepare = vi.spyOn(env.DB, "prepare").mockClear();
+    // The second time it asks no more.
+    for (const _ of [1, 2]) expect(await checkFixedSettings(env.DB, settingsOf(env))).toMatchObject({ ok: true });
+    return prepare.mock.calls.map(([sql]) => sql.trim().split(" ")[0]);
+  };
+  const nearest = vi.spyOn(env.DB, "withSession");
+  expect(await untilAgreed()).toEqual(["SELECT"]);
+  expect(nearest).toHaveBeenCalledWith("first-unconstrained");
+  await env.DB.prepare("DELETE FROM deployment").run();
+  expect(await untilAgreed()).toEqual(["SELECT", "SELECT", "INSERT", "SELECT"]);
 });
 
 it("keeps locks and logs within the JURISDICTION", () => {

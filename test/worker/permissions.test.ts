@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Endpoint } from "../../src/api/endpoint.ts";
 import { ENDPOINTS } from "../../src/api/endpoints.ts";
 import { issueSession } from "../../src/api/session-tokens.ts";
+import { GRANTS, type Permissions, UNRESTRICTED, writePermissions } from "../../src/metering/permissions.ts";
 import { hashOf } from "../../src/storage/key-hash.ts";
 import { unique } from "../support/builders.ts";
 import { answerOf, call, createdMeter } from "./support.ts";
@@ -13,18 +14,18 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-type Row = { permission?: string | null; livemode?: 0 | 1; revoked?: boolean };
+type Row = { permissions?: string; livemode?: 0 | 1; revoked?: boolean };
 
 /** A key as it would be stored, with the secret as given. */
 async function store(
   secret: string,
-  { permission = null, livemode = 0, revoked = false }: Row = {},
+  { permissions = "ingest read manage", livemode = 0, revoked = false }: Row = {},
 ): Promise<{ secret: string; id: string }> {
   const id = unique("key");
   await env.DB.prepare(
-    "INSERT INTO api_keys (hash, id, name, livemode, created, revoked_at, permission) VALUES (?, ?, 'test', ?, 0, ?, ?)",
+    "INSERT INTO api_keys (hash, id, name, livemode, created, revoked_at, permissions) VALUES (?, ?, 'test', ?, 0, ?, ?)",
   )
-    .bind(hashOf(secret), id, livemode, revoked ? 1 : null, permission)
+    .bind(hashOf(secret), id, livemode, revoked ? 1 : null, permissions)
     .run();
   return { secret, id };
 }
@@ -33,8 +34,8 @@ const newSecret = (prefix: string): string => `${prefix}_${unique("permissions")
 
 const fullKey = (): Promise<{ secret: string; id: string }> => store(newSecret("sk_test"));
 
-const restrictedKey = (permission: "ingest" | "read"): Promise<{ secret: string; id: string }> =>
-  store(newSecret("rk_test"), { permission });
+const restrictedKey = (grant: keyof typeof GRANTS): Promise<{ secret: string; id: string }> =>
+  store(newSecret("rk_test"), { permissions: writePermissions(GRANTS[grant]) });
 
 /** What an endpoint says to a key, called with nothing that it could do. */
 async function tried(
@@ -67,28 +68,28 @@ describe.each(KEYED)("%s", (_, endpoint) => {
     }
   });
 
-  it("is open to an unrestricted key", async () => {
-    const { status, error } = await tried(endpoint, (await fullKey()).secret);
-    expect(status).not.toBe(401);
-    expect(error.message ?? "").not.toContain("restricted");
-  });
-
-  it.each(["ingest", "read"] as const)("is open to a key that may only %s if that is what it needs", async (may) => {
-    const { secret } = await restrictedKey(may);
+  it.each<[string, string, Permissions]>([
+    ["an unrestricted key", "sk_test", UNRESTRICTED],
+    ["an unrestricted key that may operate", "sk_test", new Set([...UNRESTRICTED, "operate"])],
+    ["a key to ingest", "rk_test", GRANTS.ingest],
+    ["a key to read", "rk_test", GRANTS.read],
+    ["a key to operate", "rk_test", GRANTS.operate],
+  ])("is open to %s if that may what it needs", async (_, prefix, permissions) => {
+    const { secret } = await store(newSecret(prefix), { permissions: writePermissions(permissions) });
     const { status, error } = await tried(endpoint, secret);
-    if (needs === may) {
+    if (permissions.has(needs)) {
       expect(status).not.toBe(401);
-      expect(error.message ?? "").not.toContain("restricted");
+      expect(error.message ?? "").not.toContain("may not make this call");
     } else {
       expect({ status, error }).toMatchObject({ status: 403, error: FORBIDDEN[door] });
-      expect(error.message).toContain(needs === "all" ? "unrestricted key" : `'${needs}'`);
+      expect(error.message).toContain(needs === "manage" ? "unrestricted key" : `'${needs}'`);
       expect(JSON.stringify(error)).not.toContain(secret);
     }
   });
 
-  it("says in the API's description what a restricted key needs", () => {
+  it("says in the API's description which keys it needs", () => {
     expect(endpoint.route.description).toMatch(
-      needs === "all" ? /Not for restricted keys/ : new RegExp(`restricted key needs the permission \`${needs}\``),
+      needs === "manage" ? /Needs an unrestricted key/ : new RegExp(`Needs a key with the permission \`${needs}\``),
     );
   });
 });
@@ -111,7 +112,7 @@ describe.each(STREAMING)("%s", (_, endpoint) => {
 });
 
 describe("restricted keys", () => {
-  it("may read with every GET, and ingest with no other POST than those of events", () => {
+  it("may read with every GET, ingest with no other POST than those of events, and operate with edgemeter's own", () => {
     const open = (needs: string) =>
       named(ENDPOINTS.filter((endpoint) => endpoint.needs === needs))
         .map(([name]) => name)
@@ -128,6 +129,11 @@ describe("restricted keys", () => {
       "POST /v2/billing/meter_event_session",
       "POST /v2/billing/meter_event_stream",
       "POST /v2/billing/meter_events",
+    ]);
+    expect(open("operate")).toEqual([
+      "POST /v1/edgemeter/audit",
+      "POST /v1/edgemeter/dead_letters/{id}/redrive",
+      "POST /v1/edgemeter/resend",
     ]);
   });
 
@@ -156,8 +162,8 @@ describe("restricted keys", () => {
   });
 
   it("are refused before they use up the limit of live events", async () => {
-    const { secret } = await store(newSecret("rk_live"), { permission: "read", livemode: 1 });
-    const limit = vi.spyOn(env.SYNC_EVENTS_LIMIT, "limit");
+    const { secret } = await store(newSecret("rk_live"), { permissions: "read", livemode: 1 });
+    const limit = vi.spyOn(env.SYNC_EVENTS_LIMIT as RateLimit, "limit");
     expect((await tried({ method: "post", path: "/v2/billing/meter_events" }, secret)).status).toBe(403);
     expect(limit).not.toHaveBeenCalled();
   });
@@ -173,18 +179,21 @@ describe("restricted keys", () => {
 
 describe("a key whose prefix and row disagree is no key:", () => {
   it.each<[string, Row]>([
-    ["sk_test", { permission: "ingest" }],
-    ["sk_test", { permission: "read" }],
-    ["sk_live", { permission: "read", livemode: 1 }],
+    ["sk_test", { permissions: "ingest" }],
+    ["sk_test", { permissions: "read" }],
+    ["sk_test", { permissions: "read operate" }],
+    ["sk_live", { permissions: "read", livemode: 1 }],
     ["rk_test", {}],
+    ["rk_test", { permissions: "ingest read manage operate" }],
     ["rk_live", { livemode: 1 }],
-    ["rk_test", { permission: "read", livemode: 1 }],
-    ["rk_live", { permission: "ingest" }],
-    ["rk_test", { permission: "all" }],
-    ["sk_test", { permission: "all" }],
-    ["rk_test", { permission: "" }],
-    ["rk_test", { permission: "READ" }],
-    ["pk_test", { permission: "read" }],
+    ["rk_test", { permissions: "read", livemode: 1 }],
+    ["rk_live", { permissions: "ingest" }],
+    ["rk_test", { permissions: "all" }],
+    ["sk_test", { permissions: "all" }],
+    ["sk_test", { permissions: "ingest read manage fly" }],
+    ["rk_test", { permissions: "" }],
+    ["rk_test", { permissions: "READ" }],
+    ["pk_test", { permissions: "read" }],
   ])("%s_… with %j", async (prefix, row) => {
     const { secret } = await store(newSecret(prefix), row);
     for (const [, endpoint] of KEYED.slice(0, 3)) expect((await tried(endpoint, secret)).status).toBe(401);

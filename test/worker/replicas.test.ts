@@ -1,7 +1,7 @@
 // Replicas that lag, as the simulator has none: what a session says is written here.
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { fromReplica, type Queryable } from "../../src/storage/databases.ts";
+import { loaderOf, type Queryable } from "../../src/storage/databases.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -23,7 +23,7 @@ describe("a look-up", () => {
   it("is answered by the nearest replica, without a word to the primary", async () => {
     const session = vi.spyOn(env.DB, "withSession").mockReturnValue(replica);
     const { asked, load } = aLoad(new Map([[replica, ["a", "b"]]]));
-    expect([...(await fromReplica(env.DB, ["a", "b"], load)).keys()]).toEqual(["a", "b"]);
+    expect([...(await loaderOf(env.DB, load)(["a", "b"], "nearest")).keys()]).toEqual(["a", "b"]);
     expect(asked).toEqual([[replica, ["a", "b"]]]);
     expect(session).toHaveBeenCalledWith("first-unconstrained");
   });
@@ -36,11 +36,19 @@ describe("a look-up", () => {
         [env.DB, ["a", "new"]],
       ]),
     );
-    const found = await fromReplica(env.DB, ["a", "new", "none"], load);
+    const found = await loaderOf(env.DB, load)(["a", "new", "none"], "nearest");
     expect([...found.keys()]).toEqual(["a", "new"]);
     expect(asked).toEqual([
       [replica, ["a", "new", "none"]],
       [env.DB, ["new", "none"]],
     ]);
+  });
+
+  it("is the primary's word alone when what is known is looked up again", async () => {
+    const session = vi.spyOn(env.DB, "withSession").mockReturnValue(replica);
+    const { asked, load } = aLoad(new Map([[env.DB as Queryable, ["a"]]]));
+    expect([...(await loaderOf(env.DB, load)(["a", "gone"], "primary")).keys()]).toEqual(["a"]);
+    expect(asked).toEqual([[env.DB, ["a", "gone"]]]);
+    expect(session).not.toHaveBeenCalled();
   });
 });

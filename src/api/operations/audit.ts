@@ -33,6 +33,7 @@ const AuditStep = z
 const auditEndpoint = defineEndpoint({
   door: "v1",
   method: "post",
+  needs: "operate",
   path: "/v1/edgemeter/audit",
   tag: OPERATIONS,
   summary: "One step of a full audit",

@@ -60,6 +60,7 @@ const listEndpoint = defineEndpoint({
 const redriveEndpoint = defineEndpoint({
   door: "v1",
   method: "post",
+  needs: "operate",
   path: `${PATH}/{id}/redrive`,
   tag: OPERATIONS,
   summary: "Store a dead letter after all",

@@ -10,7 +10,10 @@ import { OPERATIONS, requireLiveKey } from "./operations.ts";
 const Resend = z
   .object({
     object: z.literal("edgemeter.resend"),
-    since: z.int(),
+    status: z.enum(["started", "under_way"]).openapi({
+      description: "`under_way`: an earlier call's groups are not all confirmed yet, and this call did nothing.",
+    }),
+    since: z.int().openapi({ description: "Of the resend that is under way now." }),
     groups: z.int().openapi({ description: "Groups of entries that were confirmed and are on their way again." }),
   })
   .openapi("Resend");
@@ -18,11 +21,12 @@ const Resend = z
 const resendEndpoint = defineEndpoint({
   door: "v1",
   method: "post",
+  needs: "operate",
   path: "/v1/edgemeter/resend",
   tag: OPERATIONS,
   summary: "Send what the logs remember again",
   description:
-    "For a D1 that was restored to an earlier point: everything received since then goes to it again, from the last 24 hours unless told otherwise. What it has already changes nothing, so it may be repeated. Of both modes; needs a live key.",
+    "For a D1 that was restored to an earlier point: everything received since then goes to it again, from the last 24 hours unless told otherwise. What it has already changes nothing, new events are sent beside it, and a call while another one is under way does nothing. Of both modes; needs a live key.",
   fields: {
     since: unixSeconds.optional().openapi({ type: "integer", description: "Unix seconds; 24 hours ago unless given." }),
   },
@@ -32,14 +36,25 @@ const resendEndpoint = defineEndpoint({
     if (!allowed.ok) return allowed;
     const { env, input, now } = call;
     const since = input.since === undefined ? now - UNIQUENESS_MS : input.since * SECOND_MS;
-    const groups = await Promise.all(allShards(env).map((shard) => eventLog(env, shard).sendAllSince(since)));
-    const resend: z.output<typeof Resend> = {
-      object: "edgemeter.resend",
-      since: toUnix(since),
-      groups: groups.reduce((sum, count) => sum + count, 0),
-    };
-    return ok(JSON.stringify(resend));
+    const shards = allShards(env);
+    const underWay = await Promise.all(shards.map((shard) => eventLog(env, shard).resendUnderWay()));
+    const earlier = underWay.filter((time) => time !== undefined);
+    if (earlier.length > 0) return ok(toWire("under_way", Math.min(...earlier), 0));
+    const groups = await Promise.all(shards.map((shard) => eventLog(env, shard).sendAllSince(since)));
+    return ok(
+      toWire(
+        "started",
+        since,
+        groups.reduce<number>((sum, count) => sum + (count ?? 0), 0),
+      ),
+    );
   },
 });
+
+/** `since` in ms. */
+function toWire(status: "started" | "under_way", since: number, groups: number): string {
+  const resend: z.output<typeof Resend> = { object: "edgemeter.resend", status, since: toUnix(since), groups };
+  return JSON.stringify(resend);
+}
 
 export const resendEndpoints = [resendEndpoint];

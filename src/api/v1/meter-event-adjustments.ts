@@ -23,6 +23,7 @@ const createAdjustment = defineEndpoint({
   summary: "Cancel an event",
   description: "As its v2 twin, without an id.",
   needs: "ingest",
+  limit: "sync_events",
   fields: adjustmentFields,
   response: Adjustment,
   handle: async (call) => {

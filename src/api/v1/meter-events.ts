@@ -1,3 +1,4 @@
+import { type DeadLetter, deadLetterOf } from "../../aggregation/dead-letters.ts";
 import { type EventPlace, listEvents, type StoredEvent } from "../../aggregation/list-events.ts";
 import { eventLog } from "../../durable-objects/stubs.ts";
 import { settingsOf } from "../../env.ts";
@@ -44,6 +45,10 @@ const KnownEventObject = EventObject.extend({
   aggregated: z
     .boolean()
     .openapi({ description: "Whether it has reached the summaries, which count it unless it is cancelled." }),
+  parked: z
+    .object({ dead_letter: z.string(), reason: z.string() })
+    .nullable()
+    .openapi({ description: "Why the database refuses it, while it is a dead letter and counts nowhere." }),
   cancelled_at: z.int().nullable(),
 }).openapi("KnownMeterEvent");
 
@@ -64,7 +69,7 @@ const createEndpoint = defineEndpoint({
   },
   response: EventObject,
   needs: "ingest",
-  limited: true,
+  limit: "sync_events",
   claimsKey: true,
   handle: async (call) => {
     const { timestamp } = call.input;
@@ -100,7 +105,10 @@ function placeOf(meter: Meter, publicId: string): EventPlace | undefined {
   return { timestamp: Number.parseInt(digits, 36), id: publicId.slice(prefix.length + TIME_DIGITS) };
 }
 
-function toWire(meter: Meter, event: StoredEvent, aggregated: boolean): z.output<typeof KnownEventObject> {
+/** How far an event has come: whether the summaries have it, and the dead letter that it is instead. */
+type Progress = { readonly aggregated: boolean; readonly letter?: DeadLetter | undefined };
+
+function toWire(meter: Meter, event: StoredEvent, { aggregated, letter }: Progress): z.output<typeof KnownEventObject> {
   return {
     id: placeId(meter, event),
     object: "billing.meter_event",
@@ -111,6 +119,7 @@ function toWire(meter: Meter, event: StoredEvent, aggregated: boolean): z.output
     identifier: event.identifier,
     livemode: meter.livemode,
     meter: meter.id,
+    parked: letter === undefined ? null : { dead_letter: letter.id, reason: letter.reason },
     payload: payloadOf(event, meter),
     timestamp: toUnix(event.timestamp),
   };
@@ -196,7 +205,7 @@ async function listOfCustomer(call: ListCall): Promise<Result<Page, ApiError>> {
     from: { order: backwards ? "oldest_first" : "newest_first", place },
     limit: input.limit + 1,
   });
-  const data = events.slice(0, input.limit).map((event) => toWire(meter, event, true));
+  const data = events.slice(0, input.limit).map((event) => toWire(meter, event, { aggregated: true }));
   return ok({ data: backwards ? data.reverse() : data, has_more: events.length > input.limit });
 }
 
@@ -225,7 +234,7 @@ const retrieveEndpoint = defineEndpoint({
   path: `${PATH}/{identifier}`,
   tag,
   summary: "Retrieve an event by its identifier",
-  description: "Within 24 hours of its receipt, also before the summaries count it.",
+  description: "Within 24 hours of its receipt, also before the summaries count it, or when the database refuses it.",
   params: { identifier },
   fields: {},
   response: KnownEventObject,
@@ -247,9 +256,14 @@ async function retrieve(
   const unique = uniqueKey(key.livemode, identifier);
   const retrieved = await eventLog(env, shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS)).retrieve(unique);
   if (retrieved === undefined) return ok(undefined);
-  const { event, aggregated, cancelled } = retrieved;
-  const found = await requireMeter(call, event.meter);
-  return found.ok ? ok(toWire(found.value, { ...event, cancelled }, aggregated)) : found;
+  const { event, group, aggregated, cancelled } = retrieved;
+  const [found, letter] = await Promise.all([
+    requireMeter(call, event.meter),
+    aggregated ? deadLetterOf(eventsDatabase(env), group, event.id) : undefined,
+  ]);
+  if (!found.ok) return found;
+  const progress = { aggregated: aggregated && letter === undefined, letter };
+  return ok(toWire(found.value, { ...event, cancelled }, progress));
 }
 
 export const meterEventEndpoints = [createEndpoint, listEndpoint, retrieveEndpoint];

@@ -35,6 +35,7 @@ const createAdjustment = defineEndpoint({
   description: "Within 24 hours of its receipt. Its identifier stays taken. Summaries follow within seconds.",
   errors: ["invalid_cancel_configuration", "idempotency_error", "invalid_fields"],
   needs: "ingest",
+  limit: "sync_events",
   fields: adjustmentFields,
   response: Adjustment,
   handle: async (call) => {

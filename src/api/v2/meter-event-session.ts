@@ -24,6 +24,7 @@ const createSession = defineEndpoint({
   description: "Its token lasts 15 minutes and is good for `POST /v2/billing/meter_event_stream` alone.",
   errors: ["sessions_not_configured"],
   needs: "ingest",
+  limit: "streams",
   fields: {},
   response: MeterEventSession,
   // A retry with the same Idempotency-Key gets a new session: to answer with the first token, that would have

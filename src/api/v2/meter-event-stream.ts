@@ -13,6 +13,7 @@ const streamEvents = defineEndpoint({
   path: "/v2/billing/meter_event_stream",
   auth: "session",
   needs: "ingest",
+  limit: "streams",
   tag: "Meter event streams",
   summary: "Report many events",
   description:

@@ -65,7 +65,7 @@ const createMeterEvent = defineEndpoint({
   fields: eventFields,
   response: MeterEvent,
   needs: "ingest",
-  limited: true,
+  limit: "sync_events",
   claimsKey: true,
   handle: async (call) => {
     const recorded = await recordEvent(toReport(call.input), call);

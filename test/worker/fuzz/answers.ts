@@ -43,7 +43,7 @@ function mayCall({ request: { caller }, sent, mode }: Exchange): boolean {
   if (mode === undefined) return false;
   // A session's token is good for streams, whatever the key.
   if (!("may" in caller) || STREAMS.has(pathname)) return true;
-  return caller.may === (sent.method !== "POST" ? "read" : INGEST.has(pathname) ? "ingest" : "all");
+  return caller.may === (sent.method !== "POST" ? "read" : INGEST.has(pathname) ? "ingest" : "manage");
 }
 
 /** Every error is Stripe's `error` object, in the form of the API's version (wire contract, section 2). */

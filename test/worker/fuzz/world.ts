@@ -143,13 +143,13 @@ async function credentials(mode: Mode, key: string): Promise<Pick<World, "restri
   const restricted = { ingest: `rk_${mode}_fuzzed_ingest`, read: `rk_${mode}_fuzzed_read` };
   const revoked = `sk_${mode}_fuzzed_revoked`;
   const insert = env.DB.prepare(
-    "INSERT INTO api_keys (hash, id, name, livemode, created, revoked_at, permission) VALUES (?, ?, 'fuzz', ?, 0, ?, ?)",
+    "INSERT INTO api_keys (hash, id, name, livemode, created, revoked_at, permissions) VALUES (?, ?, 'fuzz', ?, 0, ?, ?)",
   );
   const live = mode === "live" ? 1 : 0;
   await env.DB.batch([
     insert.bind(hashOf(restricted.ingest), `key_${mode}_ingest`, live, null, "ingest"),
     insert.bind(hashOf(restricted.read), `key_${mode}_read`, live, null, "read"),
-    insert.bind(hashOf(revoked), `key_${mode}_revoked`, live, 1, null),
+    insert.bind(hashOf(revoked), `key_${mode}_revoked`, live, 1, "ingest read manage"),
   ]);
   const token = await signed(mode, {});
   const [header = "", claims = ""] = token.split(".");
