@@ -10,6 +10,7 @@ import { findMetersForEvents } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
 import type { Call } from "./endpoint.ts";
 import { type ApiError, hasTooManyDigits, messageOf } from "./errors.ts";
+import { refusedEventsAllowed } from "./rate-limits.ts";
 import { type Candidate, placeOf } from "./record-event.ts";
 
 /** A report of a stream on its way, and what the rules said of it. */
@@ -28,7 +29,7 @@ type StreamRefusal = Refusal | Extract<MeteringError, { reason: "duplicate_meter
  * error report; all of them are durable when this succeeds. No customer's turn is taken: the log alone
  * makes them unique. Events of one request are in receipt order as they stand in it.
  *
- * Yields `setting_changed`, and `log_full` also when other shards took their part: the whole can be sent
+ * Yields `setting_changed`, `rate_limited` for too many refused events before any is stored, and `log_full` also when other shards took their part: the whole can be sent
  * again, since what is there is recognised.
  */
 export async function recordStream(
@@ -44,12 +45,17 @@ export async function recordStream(
     if (admitted.ok) return [{ ...candidate, event: admitted.value }];
     return acceptedBefore.has(candidate) ? [] : [toRejection(each, admitted.error, call)];
   });
-  const outcomes = await appendAll(entries, call.env);
+  const { env, key } = call;
+  const refused = entries.filter((entry) => "rejection" in entry).length;
+  if (!(await refusedEventsAllowed(env, key.id, refused))) return err({ reason: "rate_limited" });
+  const outcomes = await appendAll(entries, env);
   const taken = examined.filter(({ candidate }) => isTakenByAnother(outcomes.get(candidate.id)));
   const duplicates = taken.map((each) =>
     toRejection(each, { reason: "duplicate_meter_event", identifier: each.candidate.identifier }, call),
   );
-  const reported = await appendAll(duplicates, call.env);
+  const reported = await appendAll(duplicates, env);
+  // The request's events are stored by now, so these count against the requests that follow.
+  await refusedEventsAllowed(env, key.id, duplicates.length);
   const isFull = [...outcomes.values(), ...reported.values()].some(({ outcome }) => outcome === "full");
   return isFull ? err({ reason: "log_full" }) : ok(undefined);
 }

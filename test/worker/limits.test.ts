@@ -11,7 +11,7 @@ import type { RateLimitName } from "../../src/env.ts";
 import { hashOf } from "../../src/storage/key-hash.ts";
 import { unique } from "../support/builders.ts";
 import { D1, HostileD1 } from "./hostile-d1.ts";
-import { answerOf, call, createdMeter } from "./support.ts";
+import { answerOf, call, createdMeter, eventually, storedEvents } from "./support.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -183,6 +183,22 @@ describe("a key's limits", () => {
     vi.spyOn(console, "error").mockImplementation(() => {});
     vi.spyOn(limiter("READS_LIMIT"), "limit").mockRejectedValue(new Error("no limiter"));
     expect((await call(METERS)).status).toBe(200);
+  });
+
+  it("refuse a stream with more refused events before any of it is stored", async () => {
+    const meter = await createdMeter();
+    const token = String((await answerOf("/v2/billing/meter_event_session", { body: {} })).body.authentication_token);
+    const payload = { stripe_customer_id: "cus_1", value: "1" };
+    const events = [
+      { event_name: meter.event_name, payload },
+      { event_name: unique("unknown"), payload },
+    ];
+    const limit = vi.spyOn(limiter("REFUSED_EVENTS_LIMIT"), "limit").mockResolvedValue({ success: false });
+    const path = "/v2/billing/meter_event_stream";
+    expect(await answerOf(path, { key: token, body: { events } })).toMatchObject({ status: 429 });
+    limit.mockRestore();
+    expect(await answerOf(path, { key: token, body: { events } })).toMatchObject({ status: 200 });
+    await eventually(async () => expect(await storedEvents(meter.id)).toBe(1));
   });
 
   it("count each refused event of a stream, up to a thousand in ten seconds", async () => {
