@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS api_keys (
   livemode INTEGER NOT NULL,
   created INTEGER NOT NULL, -- ms
   revoked_at INTEGER, -- ms; NULL while the key works
-  permissions TEXT NOT NULL DEFAULT 'ingest read manage' -- words of src/metering/permissions.ts
+  permissions TEXT NOT NULL DEFAULT 'ingest read manage' -- words of src/domain/permissions.ts
 ) WITHOUT ROWID;
 
 -- Meters. Written by /v1/billing/meters, read (and cached) by every event. Never deleted.
@@ -73,7 +73,7 @@ CREATE TABLE IF NOT EXISTS events (
 ) WITHOUT ROWID;
 
 -- Counts and sums per UTC hour of meters that add up (`sum`, `count`). Written by the aggregator,
--- repaired by the auditor, read by summaries. The sum is high * 1,000,000,000 + low; see src/metering/values.ts.
+-- repaired by the auditor, read by summaries. The sum is high * 1,000,000,000 + low; see src/domain/value.ts.
 CREATE TABLE IF NOT EXISTS hourly_summaries (
   meter TEXT NOT NULL,
   customer TEXT NOT NULL,

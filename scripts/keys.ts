@@ -1,7 +1,7 @@
 // `npm run keys`: makes, lists and revokes API keys. See --help.
 import { Command, InvalidArgumentError, Option } from "commander";
-import { GRANTS, UNRESTRICTED, writePermissions } from "../src/metering/permissions.ts";
-import { isStorable } from "../src/metering/text.ts";
+import { GRANTS, UNRESTRICTED, writePermissions } from "../src/domain/permissions.ts";
+import { isStorable } from "../src/domain/text.ts";
 import { FRESH_MS } from "../src/storage/positive-cache.ts";
 import { CommandError } from "./command-error.ts";
 import { type Database, LOCAL, remote } from "./keys/database.ts";

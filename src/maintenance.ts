@@ -2,7 +2,7 @@ import { deleteExpiredReports } from "./aggregation/read-error-reports.ts";
 import { auditSome } from "./auditing/scheduled.ts";
 import { allShards, eventLog } from "./durable-objects/stubs.ts";
 import type { Env } from "./env.ts";
-import { logError } from "./log.ts";
+import { logError } from "./logger.ts";
 import { eventsDatabase } from "./storage/databases.ts";
 import { regionOnceBegun } from "./storage/deployment.ts";
 import { deleteExpiredAnswers } from "./storage/idempotency.ts";

@@ -1,5 +1,7 @@
 // edgemeter itself, with everything counted that Cloudflare bills. It answers as the real one does, and
 // under /counted the bench.
+
+import { HOUR_MS } from "../../src/domain/window.ts";
 import { CustomerMeter as RealCustomerMeter } from "../../src/durable-objects/customer-meter.ts";
 import { EventLog as RealEventLog } from "../../src/durable-objects/event-log.ts";
 import { LogStore } from "../../src/durable-objects/log-store.ts";
@@ -7,7 +9,6 @@ import { allShards } from "../../src/durable-objects/stubs.ts";
 import type { Env } from "../../src/env.ts";
 import edgemeter from "../../src/index.ts";
 import { maintain } from "../../src/maintenance.ts";
-import { HOUR_MS } from "../../src/metering/windows.ts";
 import { counts, queueUnits, reset } from "./counting.ts";
 import { countingEnv, logBusy } from "./env.ts";
 import { countStorage } from "./storage.ts";

@@ -1,6 +1,6 @@
-// What the peer checks of an event: the same rules, in the same order, as src/metering/events.ts.
-import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS } from "../../src/metering/limits.ts";
-import { err, ok, type Result } from "../../src/metering/result.ts";
+// What the peer checks of an event: the same rules, in the same order, as src/domain/event.ts.
+import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS } from "../../src/domain/limits.ts";
+import { err, ok, type Result } from "../../src/domain/result.ts";
 
 export type Meter = {
   readonly id: string;

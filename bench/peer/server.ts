@@ -7,8 +7,8 @@
 import { createHash, randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import Fastify, { type FastifyError, type FastifyReply, type FastifyRequest } from "fastify";
-import { LIMITS } from "../../src/metering/limits.ts";
-import { err, ok, type Result } from "../../src/metering/result.ts";
+import { LIMITS } from "../../src/domain/limits.ts";
+import { err, ok, type Result } from "../../src/domain/result.ts";
 import { admit, type Refusal, type Report, reportSchema } from "./rules.ts";
 import { type NewEvent, Store } from "./store.ts";
 

@@ -1,5 +1,5 @@
-import { digest } from "../../src/metering/identifiers.ts";
-import { err, ok, type Result } from "../../src/metering/result.ts";
+import { digest } from "../../src/domain/identifiers.ts";
+import { err, ok, type Result } from "../../src/domain/result.ts";
 import { CommandError } from "../command-error.ts";
 import type { Row } from "./rows.ts";
 import { parseTimestamp } from "./timestamps.ts";

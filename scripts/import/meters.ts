@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { Formula } from "../../src/metering/meters.ts";
+import type { Formula } from "../../src/domain/meter.ts";
 import { CommandError } from "../command-error.ts";
 import { errorOf, type Server, send } from "../http.ts";
 

@@ -1,6 +1,6 @@
 import path from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { FORMULAS, type Formula } from "../../src/metering/meters.ts";
+import { FORMULAS, type Formula } from "../../src/domain/meter.ts";
 import { LOCAL_KEYS } from "../local-keys.ts";
 import { keyOption, urlOption } from "../server-options.ts";
 import type { CustomerChoice, Mapping } from "./events.ts";

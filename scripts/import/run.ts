@@ -1,5 +1,5 @@
 import { stat } from "node:fs/promises";
-import type { Formula } from "../../src/metering/meters.ts";
+import type { Formula } from "../../src/domain/meter.ts";
 import { CommandError } from "../command-error.ts";
 import { BATCH_SIZE, batchSender, eventSender } from "./client.ts";
 import { columnIndex, eventMapper, type ImportedEvent } from "./events.ts";

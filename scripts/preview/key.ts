@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { UNRESTRICTED } from "../../src/metering/permissions.ts";
+import { UNRESTRICTED } from "../../src/domain/permissions.ts";
 import type { Cloudflare } from "../deploy/cloudflare.ts";
 import { type Database, query } from "../deploy/database.ts";
 import { newKey } from "../keys/keys.ts";

@@ -1,6 +1,6 @@
 import { eventLog } from "../durable-objects/stubs.ts";
 import type { Env } from "../env.ts";
-import { logError } from "../log.ts";
+import { logError } from "../logger.ts";
 import { decodeMessage, type Group } from "../metering/groups.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { applyGroups, isAboutData } from "./apply-groups.ts";

@@ -1,4 +1,4 @@
-import { logWarning } from "../log.ts";
+import { logWarning } from "../logger.ts";
 
 // `jsonb_each` gives each element parsed, which saves half of the aggregator's time, but Cloudflare lists it
 // nowhere among D1's functions. Where a database has none, the same statements run on `json_each`: they

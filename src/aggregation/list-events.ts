@@ -1,5 +1,5 @@
-import type { Payload } from "../metering/events.ts";
-import type { TimeRange } from "../metering/windows.ts";
+import type { Payload } from "../domain/event.ts";
+import type { TimeRange } from "../domain/window.ts";
 
 /** An event as D1 stores it. Times in ms. */
 export type StoredEvent = {

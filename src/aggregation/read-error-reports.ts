@@ -1,4 +1,4 @@
-import { floorTo, type TimeRange } from "../metering/windows.ts";
+import { floorTo, type TimeRange } from "../domain/window.ts";
 import { deleteInPortions } from "../storage/databases.ts";
 import { DELETE_REJECTIONS, LIST_REPORTS, LIST_REPORTS_OF_METER, READ_REPORTS } from "./error-report-statements.ts";
 import { firstIdOf, REPORT_LIFETIME_MS, REPORT_WINDOW_MS, readableRange, readReportId } from "./error-reports.ts";

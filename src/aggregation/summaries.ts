@@ -1,6 +1,6 @@
-import { aggregationOf, type Meter } from "../metering/meters.ts";
-import { fromLimbs } from "../metering/values.ts";
-import { DAY_MS, floorTo, HOUR_MS, splitAtHours, type TimeRange } from "../metering/windows.ts";
+import { aggregationOf, type Meter } from "../domain/meter.ts";
+import { fromLimbs } from "../domain/value.ts";
+import { DAY_MS, floorTo, HOUR_MS, splitAtHours, type TimeRange } from "../domain/window.ts";
 import { SUMMARIES } from "./statements.ts";
 
 /** What a customer used on a meter from `start` to `end` (ms, half open). */

@@ -1,10 +1,10 @@
 import { OpenAPIRegistry, OpenApiGeneratorV31 } from "@asteasolutions/zod-to-openapi";
 import { type Context, Hono, type Next } from "hono";
+import { newToken } from "../domain/identifiers.ts";
+import { LIMITS } from "../domain/limits.ts";
+import { err, ok, type Result } from "../domain/result.ts";
 import type { Env } from "../env.ts";
-import { logError } from "../log.ts";
-import { newToken } from "../metering/identifiers.ts";
-import { LIMITS } from "../metering/limits.ts";
-import { err, ok, type Result } from "../metering/result.ts";
+import { logError } from "../logger.ts";
 import { authenticate, authenticateSession } from "./auth.ts";
 import { API_INFO, docsHeaders, docsPage, PUBLIC_PAGE, SECURITY, SESSION_SECURITY } from "./docs.ts";
 import type { Endpoint, Replay } from "./endpoint.ts";

@@ -1,5 +1,5 @@
+import { err, ok, type Result } from "../domain/result.ts";
 import type { Env, Execution } from "../env.ts";
-import { err, ok, type Result } from "../metering/result.ts";
 import { type ApiKey, findKey, isKnown, type KeyName, nameOfId, nameOfSecret } from "../storage/keys.ts";
 import type { ApiError } from "./errors.ts";
 import { readToken } from "./session-tokens.ts";

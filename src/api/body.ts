@@ -1,7 +1,7 @@
 import { gunzipSync } from "node:zlib";
 import { parse } from "qs";
-import { LIMITS } from "../metering/limits.ts";
-import { err, ok, type Result } from "../metering/result.ts";
+import { LIMITS } from "../domain/limits.ts";
+import { err, ok, type Result } from "../domain/result.ts";
 import type { ApiError, Door } from "./errors.ts";
 
 /** What a request says, before any schema has seen it. */

@@ -1,5 +1,5 @@
+import { err, type Result } from "../domain/result.ts";
 import { settingsOf } from "../env.ts";
-import { err, type Result } from "../metering/result.ts";
 import { checkFixedSettings } from "../storage/deployment.ts";
 import type { Call } from "./endpoint.ts";
 import type { ApiError } from "./errors.ts";

@@ -1,5 +1,5 @@
-import { digest } from "../metering/identifiers.ts";
-import { err, ok, type Result } from "../metering/result.ts";
+import { digest } from "../domain/identifiers.ts";
+import { err, ok, type Result } from "../domain/result.ts";
 import { findAnswer, type KeyedRequest, saveAnswer } from "../storage/idempotency.ts";
 import { type Answer, answerFirstGivenTo, type Call } from "./endpoint.ts";
 import type { ApiError } from "./errors.ts";

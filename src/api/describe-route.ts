@@ -1,5 +1,5 @@
 import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
-import type { Permission } from "../metering/permissions.ts";
+import type { Permission } from "../domain/permissions.ts";
 import type { Definition, Endpoint, Shape } from "./endpoint.ts";
 import type { LimitClass } from "./rate-limits.ts";
 import * as z from "./zod.ts";

@@ -1,8 +1,8 @@
 import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
+import { digest } from "../domain/identifiers.ts";
+import type { Permission } from "../domain/permissions.ts";
+import { err, type Result } from "../domain/result.ts";
 import type { Env, Execution } from "../env.ts";
-import { digest } from "../metering/identifiers.ts";
-import type { Permission } from "../metering/permissions.ts";
-import { err, type Result } from "../metering/result.ts";
 import type { ApiKey } from "../storage/keys.ts";
 import { parseForm, readBody } from "./body.ts";
 import { claimKey } from "./claim-key.ts";

@@ -1,5 +1,5 @@
-import type { MeteringError } from "../metering/errors.ts";
-import type { Permission } from "../metering/permissions.ts";
+import type { MeteringError } from "../domain/errors.ts";
+import type { Permission } from "../domain/permissions.ts";
 import type { ChangedSetting } from "../storage/deployment.ts";
 
 /** The two doors: Stripe's v1 API (forms, unix seconds) and v2 API (JSON, RFC 3339). */

@@ -1,7 +1,7 @@
-import type { MeteringError } from "../metering/errors.ts";
-import { LIMITS } from "../metering/limits.ts";
-import { err, ok, type Result } from "../metering/result.ts";
-import { isLongerThan } from "../metering/text.ts";
+import type { MeteringError } from "../domain/errors.ts";
+import { LIMITS } from "../domain/limits.ts";
+import { err, ok, type Result } from "../domain/result.ts";
+import { isLongerThan } from "../domain/text.ts";
 import type * as z from "./zod.ts";
 
 /** Checks raw fields against a schema; the first thing that is wrong becomes the error. */

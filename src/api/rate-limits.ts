@@ -1,5 +1,5 @@
 import type { Env } from "../env.ts";
-import { logError } from "../log.ts";
+import { logError } from "../logger.ts";
 
 /** What an endpoint's calls count as, per API key and Cloudflare location; wrangler.toml has the figures. */
 const LIMITED_AS = {

@@ -1,8 +1,4 @@
-import type { RecordOutcome } from "../durable-objects/customer-meter.ts";
-import type { AppendOutcome, NewClaim, NewEvent } from "../durable-objects/log-entries.ts";
-import { customerMeter, eventLog } from "../durable-objects/stubs.ts";
-import { type Env, settingsOf } from "../env.ts";
-import { admit, type EventReport, type Refusal, reportDigest, requestDigest } from "../metering/events.ts";
+import { admit, type EventReport, type Refusal, reportDigest, requestDigest } from "../domain/event.ts";
 import {
   digest,
   identifierOfKey,
@@ -11,8 +7,12 @@ import {
   shardOf,
   tokenOf,
   uniqueKey,
-} from "../metering/identifiers.ts";
-import { err, ok, type Result } from "../metering/result.ts";
+} from "../domain/identifiers.ts";
+import { err, ok, type Result } from "../domain/result.ts";
+import type { RecordOutcome } from "../durable-objects/customer-meter.ts";
+import type { AppendOutcome, NewClaim, NewEvent } from "../durable-objects/log-entries.ts";
+import { customerMeter, eventLog } from "../durable-objects/stubs.ts";
+import { type Env, settingsOf } from "../env.ts";
 import { findMeterForEvent } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
 import { claimOf, isCallersKey } from "./claim-key.ts";

@@ -1,11 +1,11 @@
+import type { MeteringError } from "../domain/errors.ts";
+import { type AdmittedEvent, admit, type EventReport, type Refusal, reportDigest } from "../domain/event.ts";
+import { identifierOfKey, newEventId, newIdentifier, shardOf } from "../domain/identifiers.ts";
+import type { Meter } from "../domain/meter.ts";
+import { err, ok, type Result } from "../domain/result.ts";
 import type { AppendOutcome, NewEntry, NewRejection } from "../durable-objects/log-entries.ts";
 import { eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
-import type { MeteringError } from "../metering/errors.ts";
-import { type AdmittedEvent, admit, type EventReport, type Refusal, reportDigest } from "../metering/events.ts";
-import { identifierOfKey, newEventId, newIdentifier, shardOf } from "../metering/identifiers.ts";
-import type { Meter } from "../metering/meters.ts";
-import { err, ok, type Result } from "../metering/result.ts";
 import { findMetersForEvents } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
 import type { Call } from "./endpoint.ts";

@@ -2,9 +2,9 @@
 // look into any database and nothing about a session is stored.
 import { sign, verify } from "hono/jwt";
 import * as z from "zod";
-import { SESSION_MS } from "../metering/limits.ts";
-import { err, ok, type Result } from "../metering/result.ts";
-import { SECOND_MS } from "../metering/windows.ts";
+import { SESSION_MS } from "../domain/limits.ts";
+import { err, ok, type Result } from "../domain/result.ts";
+import { SECOND_MS } from "../domain/window.ts";
 import type { ApiKey } from "../storage/keys.ts";
 import type { ApiError } from "./errors.ts";
 

@@ -1,4 +1,4 @@
-import { HOUR_MS, MINUTE_MS, SECOND_MS } from "../metering/windows.ts";
+import { HOUR_MS, MINUTE_MS, SECOND_MS } from "../domain/window.ts";
 
 const RFC_3339 =
   /^(\d{4})-(\d\d)-(\d\d)T(?:([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60))(?:\.(\d+))?(?:Z|([+-])([01]\d|2[0-3]):([0-5]\d))$/i;

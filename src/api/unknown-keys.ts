@@ -1,5 +1,5 @@
+import { MINUTE_MS, SECOND_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
-import { MINUTE_MS, SECOND_MS } from "../metering/windows.ts";
 import { isAllowed } from "./rate-limits.ts";
 
 /** How long the database is not asked again about a key that it does not know (ms); README.md names it. */

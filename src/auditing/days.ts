@@ -1,5 +1,5 @@
-import type { Aggregation } from "../metering/meters.ts";
-import { DAY_MS, HOUR_MS } from "../metering/windows.ts";
+import type { Aggregation } from "../domain/meter.ts";
+import { DAY_MS, HOUR_MS } from "../domain/window.ts";
 import { NEXT_DAYS_BY_TABLE } from "./summary-statements.ts";
 
 /** A UTC day of a customer on a meter. `day` is its start (ms). */

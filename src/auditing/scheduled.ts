@@ -1,7 +1,7 @@
+import { MINUTE_MS } from "../domain/window.ts";
 import { allShards, eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
-import { logError } from "../log.ts";
-import { MINUTE_MS } from "../metering/windows.ts";
+import { logError } from "../logger.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { auditLog } from "./audit-log.ts";
 import { auditSummaries } from "./audit-summaries.ts";

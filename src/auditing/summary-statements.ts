@@ -1,5 +1,5 @@
 import { RANK, SURVIVOR_ORDER, WINDOW_LENGTH, WINDOW_START } from "../aggregation/statements.ts";
-import { LIMB } from "../metering/values.ts";
+import { LIMB } from "../domain/value.ts";
 
 /** What to look at: ?1, a JSON array of Span. */
 const SPANS = `

@@ -1,6 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
+import { orderOf, raisedAbove } from "../domain/identifiers.ts";
 import { type Env, settingsOf } from "../env.ts";
-import { orderOf, raisedAbove } from "../metering/identifiers.ts";
 import { Lock } from "./lock.ts";
 import type { AppendOutcome, NewClaim, NewEntry, NewEvent } from "./log-entries.ts";
 import { RefusedKeys } from "./refused-keys.ts";

@@ -1,6 +1,8 @@
 import { DurableObject } from "cloudflare:workers";
+import { tokenOf } from "../domain/identifiers.ts";
+import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { type Env, settingsOf } from "../env.ts";
-import { logError } from "../log.ts";
+import { logError } from "../logger.ts";
 import {
   cutIntoGroups,
   type GroupKind,
@@ -8,8 +10,6 @@ import {
   type LoggedEvent,
   type LoggedRejection,
 } from "../metering/groups.ts";
-import { tokenOf } from "../metering/identifiers.ts";
-import { UNIQUENESS_MS } from "../metering/limits.ts";
 import type { Holder } from "./identifiers.ts";
 import type {
   AppendOutcome,

@@ -1,5 +1,5 @@
 // What the edge hands to the log, and what the log answers.
-import type { AdmittedEvent } from "../metering/events.ts";
+import type { AdmittedEvent } from "../domain/event.ts";
 import type { Group, LoggedEvent, LoggedRejection } from "../metering/groups.ts";
 
 /** By what the log recognises that it has met an entry before. */

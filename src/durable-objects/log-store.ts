@@ -1,6 +1,6 @@
+import { UNIQUENESS_MS } from "../domain/limits.ts";
+import { floorTo, HOUR_MS } from "../domain/window.ts";
 import type { Group, GroupKind, LoggedEvent, PackedEntries } from "../metering/groups.ts";
-import { UNIQUENESS_MS } from "../metering/limits.ts";
-import { floorTo, HOUR_MS } from "../metering/windows.ts";
 import { type Accepted, type Cancelled, findLastIn, type Holder, insertInto, markCancelled } from "./identifiers.ts";
 import { slicesOf, sliceTables } from "./log-layout.ts";
 

@@ -1,5 +1,5 @@
 import { type Env, settingsOf } from "../env.ts";
-import { logError } from "../log.ts";
+import { logError } from "../logger.ts";
 import { encodeMessage, type Group, HEADER_BYTES, MESSAGE_BYTES } from "../metering/groups.ts";
 import { withTimeout } from "../timeout.ts";
 import { Delivery } from "./delivery.ts";

@@ -1,4 +1,4 @@
-import type { AdmittedEvent } from "./events.ts";
+import type { AdmittedEvent } from "../domain/event.ts";
 
 /** An event as the log keeps it and the queue carries it to the aggregator. Times in ms. */
 export type LoggedEvent = Omit<AdmittedEvent, "timestamp"> & {

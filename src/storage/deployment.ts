@@ -1,5 +1,5 @@
+import { err, ok, type Result } from "../domain/result.ts";
 import { isLocationHint, type LocationHint, type Settings } from "../env.ts";
-import { err, ok, type Result } from "../metering/result.ts";
 import type { Queryable } from "./databases.ts";
 
 /** The settings that may not change once there is data, and the names that they are recorded under. */

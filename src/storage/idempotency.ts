@@ -1,4 +1,4 @@
-import { UNIQUENESS_MS } from "../metering/limits.ts";
+import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { deleteInPortions } from "./databases.ts";
 
 /** A POST that came with an Idempotency-Key. */

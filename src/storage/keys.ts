@@ -1,5 +1,5 @@
+import { type Permissions, prefixOf, readPermissions } from "../domain/permissions.ts";
 import type { Execution } from "../env.ts";
-import { type Permissions, prefixOf, readPermissions } from "../metering/permissions.ts";
 import { loaderOf, type Queryable } from "./databases.ts";
 import { hashOf } from "./key-hash.ts";
 import { PositiveCache } from "./positive-cache.ts";

@@ -1,7 +1,7 @@
+import { type Aggregation, aggregationOf, type EventTimeWindow, type Formula, type Meter } from "../domain/meter.ts";
+import { type Cursor, isBackwards, type Page, pageOf } from "../domain/page.ts";
 import type { Execution } from "../env.ts";
-import { type Aggregation, aggregationOf, type EventTimeWindow, type Formula, type Meter } from "../metering/meters.ts";
 import { loaderOf, type Queryable } from "./databases.ts";
-import { type Cursor, isBackwards, type Page, pageOf } from "./page.ts";
 import { PositiveCache } from "./positive-cache.ts";
 
 type MeterRow = {

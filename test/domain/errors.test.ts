@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { type ApiError, type Door, errorResponse } from "../../src/api/errors.ts";
-import { LIMITS } from "../../src/metering/limits.ts";
+import { LIMITS } from "../../src/domain/limits.ts";
 
 type Reason = ApiError["reason"];
 

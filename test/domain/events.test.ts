@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { admit, readPayload, reportDigest, requestDigest } from "../../src/metering/events.ts";
-import { deactivate } from "../../src/metering/meters.ts";
-import { isStorable } from "../../src/metering/text.ts";
+import { admit, readPayload, reportDigest, requestDigest } from "../../src/domain/event.ts";
+import { deactivate } from "../../src/domain/meter.ts";
+import { isStorable } from "../../src/domain/text.ts";
 import { aMeter, aReport, errorOf, NOON, resultOf } from "../support/builders.ts";
 
 const DAY = 86_400_000;

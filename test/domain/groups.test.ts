@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { LIMITS } from "../../src/domain/limits.ts";
 import {
   cutIntoGroups,
   decodeMessage,
@@ -8,7 +9,6 @@ import {
   HEADER_BYTES,
   MESSAGE_BYTES,
 } from "../../src/metering/groups.ts";
-import { LIMITS } from "../../src/metering/limits.ts";
 import { aLoggedEvent } from "../support/builders.ts";
 
 const text = fc.string({ unit: "binary" });

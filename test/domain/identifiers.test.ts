@@ -13,8 +13,8 @@ import {
   timeOrderedId,
   tokenOf,
   uniqueKey,
-} from "../../src/metering/identifiers.ts";
-import { LIMITS } from "../../src/metering/limits.ts";
+} from "../../src/domain/identifiers.ts";
+import { LIMITS } from "../../src/domain/limits.ts";
 import { isSorted, NOON } from "../support/builders.ts";
 
 describe("the identifier of an event that came without one", () => {

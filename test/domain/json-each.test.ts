@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { expect, inject, test } from "vitest";
 import { onJsonEach } from "../../src/aggregation/json-each.ts";
 import * as statements from "../../src/aggregation/statements.ts";
-import { HOUR_MS } from "../../src/metering/windows.ts";
+import { HOUR_MS } from "../../src/domain/window.ts";
 import { aLoggedEvent, NOON } from "../support/builders.ts";
 
 const SCHEMA = readFileSync(path.join(import.meta.dirname, "../../schema.sql"), "utf8");

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { aggregationOf, createMeter, deactivate, reactivate, rename } from "../../src/metering/meters.ts";
+import { aggregationOf, createMeter, deactivate, reactivate, rename } from "../../src/domain/meter.ts";
 import { aMeter, errorOf, NOON, resultOf } from "../support/builders.ts";
 
 describe("a new meter", () => {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { fromLimbs, LIMB, parseValue } from "../../src/metering/values.ts";
+import { fromLimbs, LIMB, parseValue } from "../../src/domain/value.ts";
 
 describe("a value", () => {
   test("is every integer from 1 to 15 nines, as its plain digits", () => {

@@ -10,7 +10,7 @@ import {
   summaryRange,
   type TimeRange,
   windowLength,
-} from "../../src/metering/windows.ts";
+} from "../../src/domain/window.ts";
 import { errorOf, NOON, resultOf } from "../support/builders.ts";
 
 const time = fc.oneof(

@@ -1,8 +1,8 @@
-import type { EventReport } from "../../src/metering/events.ts";
+import type { EventReport } from "../../src/domain/event.ts";
+import { newEventId, newToken, raisedAbove } from "../../src/domain/identifiers.ts";
+import { createMeter, type Meter, type NewMeter } from "../../src/domain/meter.ts";
+import type { Result } from "../../src/domain/result.ts";
 import type { LoggedEvent } from "../../src/metering/groups.ts";
-import { newEventId, newToken, raisedAbove } from "../../src/metering/identifiers.ts";
-import { createMeter, type Meter, type NewMeter } from "../../src/metering/meters.ts";
-import type { Result } from "../../src/metering/result.ts";
 
 /** A fixed time of the tests: in the middle of an hour, of a day and of a minute (ms). */
 export const NOON = Date.UTC(2026, 5, 15, 12, 34, 56, 789);

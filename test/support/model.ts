@@ -1,3 +1,5 @@
+import { tokenOf } from "../../src/domain/identifiers.ts";
+import { DAY_MS } from "../../src/domain/window.ts";
 import type {
   AppendOutcome,
   CancelOutcome,
@@ -6,8 +8,6 @@ import type {
   NewEvent,
 } from "../../src/durable-objects/log-entries.ts";
 import type { LoggedEvent } from "../../src/metering/groups.ts";
-import { tokenOf } from "../../src/metering/identifiers.ts";
-import { DAY_MS } from "../../src/metering/windows.ts";
 
 declare module "vitest" {
   interface ProvidedContext {

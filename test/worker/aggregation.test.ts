@@ -3,9 +3,9 @@ import fc from "fast-check";
 import { describe, expect, inject, it } from "vitest";
 import { applyGroups as apply } from "../../src/aggregation/apply-groups.ts";
 import { readSummaries } from "../../src/aggregation/summaries.ts";
+import { aggregationOf, type Meter } from "../../src/domain/meter.ts";
+import { DAY_MS, HOUR_MS, MINUTE_MS, type TimeRange } from "../../src/domain/window.ts";
 import type { Group, LoggedEvent } from "../../src/metering/groups.ts";
-import { aggregationOf, type Meter } from "../../src/metering/meters.ts";
-import { DAY_MS, HOUR_MS, MINUTE_MS, type TimeRange } from "../../src/metering/windows.ts";
 import { aLoggedEvent, aMeter, NOON, unique } from "../support/builders.ts";
 import { fold } from "../support/fold.ts";
 

@@ -2,8 +2,8 @@ import { evictDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { auditLog } from "../../src/auditing/audit-log.ts";
+import { DAY_MS } from "../../src/domain/window.ts";
 import { eventLog } from "../../src/durable-objects/stubs.ts";
-import { DAY_MS } from "../../src/metering/windows.ts";
 import {
   addToHour,
   aStoredMeter,

@@ -4,9 +4,9 @@ import { describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { auditStep, type Cursor, writeCursor } from "../../src/auditing/full-audit.ts";
 import { auditSome } from "../../src/auditing/scheduled.ts";
+import { DAY_MS, HOUR_MS, MINUTE_MS } from "../../src/domain/window.ts";
 import type { EventLog } from "../../src/durable-objects/event-log.ts";
 import { allShards, eventLog } from "../../src/durable-objects/stubs.ts";
-import { DAY_MS, HOUR_MS, MINUTE_MS } from "../../src/metering/windows.ts";
 import { aStoredMeter, cancel, holdQueueAndClock, lose, settle, sql, tenEvents, totalOf } from "./audit-support.ts";
 import { aNewEvent, answerOf, aShard, FUTURE } from "./support.ts";
 

@@ -3,7 +3,7 @@ import { describe, expect, it, vi } from "vitest";
 import { auditSummaries } from "../../src/auditing/audit-summaries.ts";
 import { BEGINNING, END, type Position } from "../../src/auditing/days.ts";
 import { logReach } from "../../src/auditing/full-audit.ts";
-import { DAY_MS, HOUR_MS, MINUTE_MS } from "../../src/metering/windows.ts";
+import { DAY_MS, HOUR_MS, MINUTE_MS } from "../../src/domain/window.ts";
 import { unique } from "../support/builders.ts";
 import { aStoredMeter, holdQueueAndClock, settle, sql, tenEvents, totalOf } from "./audit-support.ts";
 import { aNewEvent, aShard, FUTURE } from "./support.ts";

@@ -3,9 +3,9 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, expect, vi } from "vitest";
+import { HOUR_MS } from "../../src/domain/window.ts";
 import type { EventLog } from "../../src/index.ts";
 import { maintain } from "../../src/maintenance.ts";
-import { HOUR_MS } from "../../src/metering/windows.ts";
 import { unique } from "../support/builders.ts";
 import { A_FAILURE, befall, end, strikeStatement } from "./crash-faults.ts";
 import { type Client, Story } from "./crash-story.ts";

@@ -5,9 +5,9 @@ import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { applyGroups } from "../../src/aggregation/apply-groups.ts";
 import { LIST_REPORTS, READ_REPORTS } from "../../src/aggregation/error-report-statements.ts";
 import { deleteExpiredReports } from "../../src/aggregation/read-error-reports.ts";
+import { DAY_MS, SECOND_MS } from "../../src/domain/window.ts";
 import worker from "../../src/index.ts";
 import type { Group, LoggedRejection } from "../../src/metering/groups.ts";
-import { DAY_MS, SECOND_MS } from "../../src/metering/windows.ts";
 import { aLoggedEvent, unique } from "../support/builders.ts";
 import { aNewEvent, answerOf, aShard, createdMeter, eventually } from "./support.ts";
 

@@ -3,9 +3,9 @@ import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { readSummaries } from "../../src/aggregation/summaries.ts";
 import { requireMeter } from "../../src/api/v1/meters.ts";
+import { identifierOfKey } from "../../src/domain/identifiers.ts";
+import { DAY_MS, floorTo } from "../../src/domain/window.ts";
 import { customerMeter } from "../../src/durable-objects/stubs.ts";
-import { identifierOfKey } from "../../src/metering/identifiers.ts";
-import { DAY_MS, floorTo } from "../../src/metering/windows.ts";
 import { anEventId, resultOf, unique } from "../support/builders.ts";
 import { aNewEvent, answerOf, createdMeter, eventually, storedEvents } from "./support.ts";
 

@@ -1,5 +1,5 @@
 import { auditStep, type Cursor, firstCursor, readCursor, writeCursor } from "../../auditing/full-audit.ts";
-import { err, ok, type Result } from "../../metering/result.ts";
+import { err, ok, type Result } from "../../domain/result.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice } from "../fields.ts";

@@ -1,4 +1,4 @@
-import { err, ok, type Result } from "../../metering/result.ts";
+import { err, ok, type Result } from "../../domain/result.ts";
 import type { Call } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 

@@ -1,11 +1,11 @@
 import { countDeadLetters } from "../../aggregation/dead-letters.ts";
 import { listAudits } from "../../auditing/progress.ts";
+import { ok } from "../../domain/result.ts";
+import { SECOND_MS } from "../../domain/window.ts";
 import type { LogStatus } from "../../durable-objects/log-entries.ts";
 import { allShards, eventLog } from "../../durable-objects/stubs.ts";
 import type { Env } from "../../env.ts";
-import { logError } from "../../log.ts";
-import { ok } from "../../metering/result.ts";
-import { SECOND_MS } from "../../metering/windows.ts";
+import { logError } from "../../logger.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
 import { withTimeout } from "../../timeout.ts";
 import { defineEndpoint } from "../endpoint.ts";

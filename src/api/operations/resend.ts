@@ -1,7 +1,7 @@
+import { UNIQUENESS_MS } from "../../domain/limits.ts";
+import { ok } from "../../domain/result.ts";
+import { SECOND_MS } from "../../domain/window.ts";
 import { allShards, eventLog } from "../../durable-objects/stubs.ts";
-import { UNIQUENESS_MS } from "../../metering/limits.ts";
-import { ok } from "../../metering/result.ts";
-import { SECOND_MS } from "../../metering/windows.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { toUnix, unixSeconds } from "../fields.ts";
 import * as z from "../zod.ts";

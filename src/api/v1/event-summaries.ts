@@ -1,11 +1,11 @@
 import { readSummaries, type Summary } from "../../aggregation/summaries.ts";
-import { digest } from "../../metering/identifiers.ts";
-import { LIMITS } from "../../metering/limits.ts";
-import type { Meter } from "../../metering/meters.ts";
-import { err, ok, type Result } from "../../metering/result.ts";
-import { SECOND_MS, summaryRange, type TimeRange, windowLength } from "../../metering/windows.ts";
+import { digest } from "../../domain/identifiers.ts";
+import { LIMITS } from "../../domain/limits.ts";
+import type { Meter } from "../../domain/meter.ts";
+import type { Cursor } from "../../domain/page.ts";
+import { err, ok, type Result } from "../../domain/result.ts";
+import { SECOND_MS, summaryRange, type TimeRange, windowLength } from "../../domain/window.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
-import type { Cursor } from "../../storage/page.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice, cursorOf, paging, text, unixSeconds } from "../fields.ts";

@@ -1,4 +1,4 @@
-import { ok } from "../../metering/result.ts";
+import { ok } from "../../domain/result.ts";
 import { cancelEvent } from "../cancel-event.ts";
 import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
 import { adjustmentFields } from "../v2/meter-event-adjustments.ts";

@@ -1,4 +1,4 @@
-import { LIMITS } from "../../metering/limits.ts";
+import { LIMITS } from "../../domain/limits.ts";
 import {
   createMeter,
   deactivate,
@@ -7,8 +7,8 @@ import {
   type Meter,
   reactivate,
   rename,
-} from "../../metering/meters.ts";
-import { err, ok, type Result } from "../../metering/result.ts";
+} from "../../domain/meter.ts";
+import { err, ok, type Result } from "../../domain/result.ts";
 import {
   findMeter,
   forgetMeter,

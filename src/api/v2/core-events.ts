@@ -5,9 +5,9 @@ import {
   listErrorReports,
   SAMPLES_PER_CODE,
 } from "../../aggregation/read-error-reports.ts";
-import { LIMITS } from "../../metering/limits.ts";
-import { err, ok, type Result } from "../../metering/result.ts";
-import { SECOND_MS, type TimeRange } from "../../metering/windows.ts";
+import { LIMITS } from "../../domain/limits.ts";
+import { err, ok, type Result } from "../../domain/result.ts";
+import { SECOND_MS, type TimeRange } from "../../domain/window.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";

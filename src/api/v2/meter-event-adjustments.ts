@@ -1,5 +1,5 @@
-import { LIMITS } from "../../metering/limits.ts";
-import { ok } from "../../metering/result.ts";
+import { LIMITS } from "../../domain/limits.ts";
+import { ok } from "../../domain/result.ts";
 import { cancelEvent } from "../cancel-event.ts";
 import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
 import { choice, eventName, text } from "../fields.ts";

@@ -1,5 +1,5 @@
-import { newId } from "../../metering/identifiers.ts";
-import { ok } from "../../metering/result.ts";
+import { newId } from "../../domain/identifiers.ts";
+import { ok } from "../../domain/result.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { issueSession } from "../session-tokens.ts";
 import * as z from "../zod.ts";

@@ -1,5 +1,5 @@
-import { LIMITS } from "../../metering/limits.ts";
-import { ok } from "../../metering/result.ts";
+import { LIMITS } from "../../domain/limits.ts";
+import { ok } from "../../domain/result.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { streamedEventName, toReport } from "../fields.ts";
 import { requiredError } from "../input.ts";

@@ -1,4 +1,4 @@
-import { ok } from "../../metering/result.ts";
+import { ok } from "../../domain/result.ts";
 import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
 import { eventName, payload, reportedIdentifier, rfc3339, toReport } from "../fields.ts";
 import { type RecordedEvent, recordEvent } from "../record-event.ts";

@@ -1,4 +1,4 @@
-import { identifierOfKey, uniqueKey } from "../../../src/metering/identifiers.ts";
+import { identifierOfKey, uniqueKey } from "../../../src/domain/identifiers.ts";
 import type { Exchange } from "./send.ts";
 import type { Acknowledged } from "./state.ts";
 

@@ -1,6 +1,6 @@
 // What the client reads, and sets up once.
 import { LOCAL_KEYS } from "../../../../scripts/local-keys.ts";
-import { DAY_MS, HOUR_MS, type TimeRange } from "../../../../src/metering/windows.ts";
+import { DAY_MS, HOUR_MS, type TimeRange } from "../../../../src/domain/window.ts";
 import type { Formula } from "./drawn.ts";
 import { attempt } from "./http.ts";
 

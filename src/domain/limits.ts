@@ -1,4 +1,4 @@
-import { DAY_MS, MINUTE_MS } from "./windows.ts";
+import { DAY_MS, MINUTE_MS } from "./window.ts";
 
 /**
  * Every limit that the wire contract leaves open, in one place. README.md lists them for users;

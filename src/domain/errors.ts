@@ -1,4 +1,4 @@
-import type { Grouping } from "./windows.ts";
+import type { Grouping } from "./window.ts";
 
 /**
  * Every way in which a request can fail by the rules of metering. `src/api/errors.ts` maps each to
@@ -12,7 +12,7 @@ export type MeteringError =
   | { readonly reason: "no_meter"; readonly eventName: string }
   | { readonly reason: "archived_meter"; readonly eventName: string }
   | { readonly reason: "payload_no_customer_defined"; readonly key: string }
-  /** The customer is no name (src/metering/text.ts). */
+  /** The customer is no name (src/domain/text.ts). */
   | { readonly reason: "invalid_customer"; readonly key: string; readonly fault: string }
   | { readonly reason: "payload_no_value_defined"; readonly key: string }
   | { readonly reason: "payload_invalid_value"; readonly key: string; readonly value: string }

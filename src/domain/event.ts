@@ -1,10 +1,10 @@
 import type { MeteringError } from "./errors.ts";
 import { fingerprint } from "./identifiers.ts";
 import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS } from "./limits.ts";
-import { type Aggregation, aggregationOf, type Meter } from "./meters.ts";
+import { type Aggregation, aggregationOf, type Meter } from "./meter.ts";
 import { err, ok, type Result } from "./result.ts";
 import { isLongerThan, isStorable, nameFault } from "./text.ts";
-import { parseValue } from "./values.ts";
+import { parseValue } from "./value.ts";
 
 export type Payload = Readonly<Record<string, string>>;
 
