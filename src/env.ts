@@ -1,6 +1,6 @@
 import * as z from "zod";
 import type { CustomerMeter } from "./durable-objects/customer-meter.ts";
-import type { EventLog } from "./durable-objects/event-log.ts";
+import type { EventLog } from "./log/event-log.ts";
 
 /** Lets work go on after the answer. */
 export type Execution = Pick<ExecutionContext, "waitUntil">;

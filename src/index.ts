@@ -4,7 +4,7 @@ import type { Env } from "./env.ts";
 import { maintain } from "./maintenance.ts";
 
 export { CustomerMeter } from "./durable-objects/customer-meter.ts";
-export { EventLog } from "./durable-objects/event-log.ts";
+export { EventLog } from "./log/event-log.ts";
 
 const app = createApp();
 

@@ -1,7 +1,7 @@
 import { deleteExpiredReports } from "./aggregation/read-error-reports.ts";
 import { auditSome } from "./auditing/scheduled.ts";
-import { allShards, eventLog } from "./durable-objects/stubs.ts";
 import type { Env } from "./env.ts";
+import { allShards, eventLog } from "./log/shards.ts";
 import { logError } from "./logger.ts";
 import { eventsDatabase } from "./storage/databases.ts";
 import { regionOnceBegun } from "./storage/deployment.ts";

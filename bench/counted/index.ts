@@ -3,11 +3,11 @@
 
 import { HOUR_MS } from "../../src/domain/window.ts";
 import { CustomerMeter as RealCustomerMeter } from "../../src/durable-objects/customer-meter.ts";
-import { EventLog as RealEventLog } from "../../src/durable-objects/event-log.ts";
-import { LogStore } from "../../src/durable-objects/log-store.ts";
-import { allShards } from "../../src/durable-objects/stubs.ts";
 import type { Env } from "../../src/env.ts";
 import edgemeter from "../../src/index.ts";
+import { EventLog as RealEventLog } from "../../src/log/event-log.ts";
+import { LogStore } from "../../src/log/partitions.ts";
+import { allShards } from "../../src/log/shards.ts";
 import { maintain } from "../../src/maintenance.ts";
 import { counts, queueUnits, reset } from "./counting.ts";
 import { countingEnv, logBusy } from "./env.ts";

@@ -1,5 +1,5 @@
 import { KEEPS_SURVIVORS } from "../domain/meter.ts";
-import { GROUP_KINDS, type Group, type GroupKind, packByBytes } from "../metering/groups.ts";
+import { GROUP_KINDS, type Group, type GroupKind, packByBytes } from "../log/groups.ts";
 import { INSERT_REJECTIONS } from "./error-report-statements.ts";
 import { withReports } from "./error-reports.ts";
 import { forDatabase, withJsonEach } from "./json-each.ts";

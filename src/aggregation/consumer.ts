@@ -1,7 +1,7 @@
-import { eventLog } from "../durable-objects/stubs.ts";
 import type { Env } from "../env.ts";
+import { decodeMessage, type Group } from "../log/groups.ts";
+import { eventLog } from "../log/shards.ts";
 import { logError } from "../logger.ts";
-import { decodeMessage, type Group } from "../metering/groups.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { applyGroups, isAboutData } from "./apply-groups.ts";
 import { applyOrPark } from "./poison.ts";

@@ -1,6 +1,6 @@
 import { isLiveMeter } from "../domain/meter.ts";
 import { type Cursor, isBackwards, type Page, pageOf } from "../domain/page.ts";
-import type { Group, GroupKind } from "../metering/groups.ts";
+import type { Group, GroupKind } from "../log/groups.ts";
 import { applyStatements } from "./apply-groups.ts";
 import { onJsonEach } from "./json-each.ts";
 

@@ -1,5 +1,5 @@
 // A group that D1 refuses for its data is taken apart, so that one bad entry holds up no good one.
-import type { Group } from "../metering/groups.ts";
+import type { Group } from "../log/groups.ts";
 import { applyStatements, isAboutData } from "./apply-groups.ts";
 import { type DeadLetter, deadLetterPrefix, parkedOf, parkStatement } from "./dead-letters.ts";
 

@@ -1,7 +1,7 @@
 import { digest, shardOf, uniqueKey } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import { eventLog } from "../durable-objects/stubs.ts";
 import { settingsOf } from "../env.ts";
+import { eventLog } from "../log/shards.ts";
 import { meterIdsOf } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
 import type { Call } from "./endpoint.ts";

@@ -1,8 +1,8 @@
 import { identifierOfKey, newEventId, shardOf, uniqueKey } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import type { NewClaim } from "../durable-objects/log-entries.ts";
-import { eventLog } from "../durable-objects/stubs.ts";
 import { settingsOf } from "../env.ts";
+import type { NewClaim } from "../log/entries.ts";
+import { eventLog } from "../log/shards.ts";
 import { checkDeployment } from "./check-deployment.ts";
 import type { Call } from "./endpoint.ts";
 import type { ApiError } from "./errors.ts";

@@ -10,9 +10,9 @@ import {
 } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { RecordOutcome } from "../durable-objects/customer-meter.ts";
-import type { AppendOutcome, NewClaim, NewEvent } from "../durable-objects/log-entries.ts";
-import { customerMeter, eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
+import type { AppendOutcome, NewClaim, NewEvent } from "../log/entries.ts";
+import { customerMeter, eventLog } from "../log/shards.ts";
 import { findMeterForEvent } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
 import { claimOf, isCallersKey } from "./claim-key.ts";

@@ -3,9 +3,9 @@ import { type AdmittedEvent, admit, type EventReport, type Refusal, reportDigest
 import { identifierOfKey, newEventId, newIdentifier, shardOf } from "../domain/identifiers.ts";
 import type { Meter } from "../domain/meter.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import type { AppendOutcome, NewEntry, NewRejection } from "../durable-objects/log-entries.ts";
-import { eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
+import type { AppendOutcome, NewEntry, NewRejection } from "../log/entries.ts";
+import { eventLog } from "../log/shards.ts";
 import { findMetersForEvents } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
 import type { Call } from "./endpoint.ts";

@@ -1,10 +1,10 @@
 import { deadLetterPrefix } from "../aggregation/dead-letters.ts";
 import { DAY_MS, floorTo, MINUTE_MS } from "../domain/window.ts";
-import type { StoredGroup } from "../durable-objects/log-store.ts";
-import { eventLog } from "../durable-objects/stubs.ts";
 import type { Env } from "../env.ts";
+import { GROUP_KINDS, type GroupKind, type LoggedEvent } from "../log/groups.ts";
+import type { StoredGroup } from "../log/partitions.ts";
+import { eventLog } from "../log/shards.ts";
 import { logWarning } from "../logger.ts";
-import { GROUP_KINDS, type GroupKind, type LoggedEvent } from "../metering/groups.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { type CountsByMinute, recompute } from "./audit-summaries.ts";
 import type { Span } from "./days.ts";

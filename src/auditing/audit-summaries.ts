@@ -1,7 +1,7 @@
 import { DAY_MS, type TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
+import { packByBytes } from "../log/groups.ts";
 import { logError, logWarning } from "../logger.ts";
-import { packByBytes } from "../metering/groups.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { aggregationsOf } from "../storage/meters.ts";
 import { type Day, nextDays, type Position, type Span, spansOf } from "./days.ts";

@@ -1,8 +1,8 @@
 import * as z from "zod";
 import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { floorTo, MINUTE_MS, type TimeRange } from "../domain/window.ts";
-import { allShards, eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
+import { allShards, eventLog } from "../log/shards.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { auditLog } from "./audit-log.ts";
 import { auditSummaries, type CountsByMinute, countStored } from "./audit-summaries.ts";

@@ -1,5 +1,5 @@
 import { LOGGED_EVENT } from "../aggregation/statements.ts";
-import type { GroupKind } from "../metering/groups.ts";
+import type { GroupKind } from "../log/groups.ts";
 
 /** The entries of ?1: a JSON array of groups, each `{"prefix", "entries"}`. What is no object was parked. */
 const ENTRIES = `

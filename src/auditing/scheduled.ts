@@ -1,6 +1,6 @@
 import { MINUTE_MS } from "../domain/window.ts";
-import { allShards, eventLog } from "../durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../env.ts";
+import { allShards, eventLog } from "../log/shards.ts";
 import { logError } from "../logger.ts";
 import { eventsDatabase } from "../storage/databases.ts";
 import { auditLog } from "./audit-log.ts";

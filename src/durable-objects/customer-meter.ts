@@ -1,10 +1,10 @@
 import { DurableObject } from "cloudflare:workers";
 import { orderOf, raisedAbove } from "../domain/identifiers.ts";
 import { type Env, settingsOf } from "../env.ts";
+import type { AppendOutcome, NewClaim, NewEntry, NewEvent } from "../log/entries.ts";
+import { eventLog } from "../log/shards.ts";
 import { Lock } from "./lock.ts";
-import type { AppendOutcome, NewClaim, NewEntry, NewEvent } from "./log-entries.ts";
 import { RefusedKeys } from "./refused-keys.ts";
-import { eventLog } from "./stubs.ts";
 
 /** Writes that wait for their turn at most; the next one is refused at once. */
 const LONGEST_LINE = 100;

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { Delivery } from "../../src/durable-objects/delivery.ts";
+import { Delivery } from "../../src/log/in-flight.ts";
 
 const RESEND_AFTER = 10_000;
 const SECOND = 1_000;

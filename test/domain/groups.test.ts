@@ -8,7 +8,7 @@ import {
   type Group,
   HEADER_BYTES,
   MESSAGE_BYTES,
-} from "../../src/metering/groups.ts";
+} from "../../src/log/groups.ts";
 import { aLoggedEvent } from "../support/builders.ts";
 
 const text = fc.string({ unit: "binary" });

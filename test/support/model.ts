@@ -1,13 +1,7 @@
 import { tokenOf } from "../../src/domain/identifiers.ts";
 import { DAY_MS } from "../../src/domain/window.ts";
-import type {
-  AppendOutcome,
-  CancelOutcome,
-  NewCancellation,
-  NewClaim,
-  NewEvent,
-} from "../../src/durable-objects/log-entries.ts";
-import type { LoggedEvent } from "../../src/metering/groups.ts";
+import type { AppendOutcome, CancelOutcome, NewCancellation, NewClaim, NewEvent } from "../../src/log/entries.ts";
+import type { LoggedEvent } from "../../src/log/groups.ts";
 
 declare module "vitest" {
   interface ProvidedContext {

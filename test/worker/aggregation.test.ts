@@ -5,7 +5,7 @@ import { applyGroups as apply } from "../../src/aggregation/apply-groups.ts";
 import { readSummaries } from "../../src/aggregation/summaries.ts";
 import { aggregationOf, type Meter } from "../../src/domain/meter.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, type TimeRange } from "../../src/domain/window.ts";
-import type { Group, LoggedEvent } from "../../src/metering/groups.ts";
+import type { Group, LoggedEvent } from "../../src/log/groups.ts";
 import { aLoggedEvent, aMeter, NOON, unique } from "../support/builders.ts";
 import { fold } from "../support/fold.ts";
 

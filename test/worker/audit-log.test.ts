@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { auditLog } from "../../src/auditing/audit-log.ts";
 import { DAY_MS } from "../../src/domain/window.ts";
-import { eventLog } from "../../src/durable-objects/stubs.ts";
+import { eventLog } from "../../src/log/shards.ts";
 import {
   addToHour,
   aStoredMeter,

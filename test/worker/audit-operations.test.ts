@@ -5,8 +5,8 @@ import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { auditStep, type Cursor, writeCursor } from "../../src/auditing/full-audit.ts";
 import { auditSome } from "../../src/auditing/scheduled.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS } from "../../src/domain/window.ts";
-import type { EventLog } from "../../src/durable-objects/event-log.ts";
-import { allShards, eventLog } from "../../src/durable-objects/stubs.ts";
+import type { EventLog } from "../../src/log/event-log.ts";
+import { allShards, eventLog } from "../../src/log/shards.ts";
 import { aStoredMeter, cancel, holdQueueAndClock, lose, settle, sql, tenEvents, totalOf } from "./audit-support.ts";
 import { aNewEvent, answerOf, aShard, FUTURE } from "./support.ts";
 

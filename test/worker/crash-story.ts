@@ -9,7 +9,7 @@ import { identifierOfKey, newEventId, shardOf, uniqueKey } from "../../src/domai
 import { HOUR_MS, MINUTE_MS } from "../../src/domain/window.ts";
 import { settingsOf } from "../../src/env.ts";
 import type { EventLog } from "../../src/index.ts";
-import { decodeMessage } from "../../src/metering/groups.ts";
+import { decodeMessage } from "../../src/log/groups.ts";
 import { unique } from "../support/builders.ts";
 import { callsUnderWay, forgetCalls, isFallen, watched } from "./crash-faults.ts";
 import { aBatch, answerOf, call, createdMeter, eventually, FUTURE, storedEvents } from "./support.ts";

@@ -3,8 +3,8 @@
 import { env } from "cloudflare:workers";
 import { afterEach, expect, it, vi } from "vitest";
 import { applyGroups } from "../../src/aggregation/apply-groups.ts";
-import { customerMeter, eventLog } from "../../src/durable-objects/stubs.ts";
 import { type Env, settingsOf } from "../../src/env.ts";
+import { customerMeter, eventLog } from "../../src/log/shards.ts";
 import { maintain } from "../../src/maintenance.ts";
 import { aLoggedEvent } from "../support/builders.ts";
 import { answerOf, createdMeter } from "./support.ts";

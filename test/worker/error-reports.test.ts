@@ -7,7 +7,7 @@ import { LIST_REPORTS, READ_REPORTS } from "../../src/aggregation/error-report-s
 import { deleteExpiredReports } from "../../src/aggregation/read-error-reports.ts";
 import { DAY_MS, SECOND_MS } from "../../src/domain/window.ts";
 import worker from "../../src/index.ts";
-import type { Group, LoggedRejection } from "../../src/metering/groups.ts";
+import type { Group, LoggedRejection } from "../../src/log/groups.ts";
 import { aLoggedEvent, unique } from "../support/builders.ts";
 import { aNewEvent, answerOf, aShard, createdMeter, eventually } from "./support.ts";
 

@@ -3,9 +3,9 @@ import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { newEventId, orderOf, raisedAbove } from "../../src/domain/identifiers.ts";
 import { HOUR_MS } from "../../src/domain/window.ts";
-import type { EventLog } from "../../src/durable-objects/event-log.ts";
-import type { NewCancellation, NewEvent } from "../../src/durable-objects/log-entries.ts";
-import { decodeMessage, type Group } from "../../src/metering/groups.ts";
+import type { NewCancellation, NewEvent } from "../../src/log/entries.ts";
+import type { EventLog } from "../../src/log/event-log.ts";
+import { decodeMessage, type Group } from "../../src/log/groups.ts";
 import { unique } from "../support/builders.ts";
 import { aClaim, again, aNewEvent, aShard, eventually, FUTURE } from "./support.ts";
 

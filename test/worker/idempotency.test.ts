@@ -5,7 +5,7 @@ import { readSummaries } from "../../src/aggregation/summaries.ts";
 import { requireMeter } from "../../src/api/v1/meters.ts";
 import { identifierOfKey } from "../../src/domain/identifiers.ts";
 import { DAY_MS, floorTo } from "../../src/domain/window.ts";
-import { customerMeter } from "../../src/durable-objects/stubs.ts";
+import { customerMeter } from "../../src/log/shards.ts";
 import { anEventId, resultOf, unique } from "../support/builders.ts";
 import { aNewEvent, answerOf, createdMeter, eventually, storedEvents } from "./support.ts";
 

@@ -2,7 +2,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { parkStatement } from "../../src/aggregation/dead-letters.ts";
 import { MINUTE_MS } from "../../src/domain/window.ts";
-import { eventLog } from "../../src/durable-objects/stubs.ts";
+import { eventLog } from "../../src/log/shards.ts";
 import { aNewEvent, answerOf, call, FUTURE } from "./support.ts";
 
 beforeEach(() => {

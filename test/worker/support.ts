@@ -2,8 +2,8 @@ import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { newEventId, uniqueKey } from "../../src/domain/identifiers.ts";
-import type { EventLog } from "../../src/durable-objects/event-log.ts";
-import type { NewClaim, NewEvent } from "../../src/durable-objects/log-entries.ts";
+import type { NewClaim, NewEvent } from "../../src/log/entries.ts";
+import type { EventLog } from "../../src/log/event-log.ts";
 import { unique } from "../support/builders.ts";
 
 /** A time of the tests (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */

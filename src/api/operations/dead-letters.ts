@@ -1,7 +1,7 @@
 import { isAboutData } from "../../aggregation/apply-groups.ts";
 import { type DeadLetter, findDeadLetter, listDeadLetters, redriveStatements } from "../../aggregation/dead-letters.ts";
 import { err, ok } from "../../domain/result.ts";
-import { GROUP_KINDS } from "../../metering/groups.ts";
+import { GROUP_KINDS } from "../../log/groups.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
 import { commitOnce } from "../commit-once.ts";
 import { defineEndpoint } from "../endpoint.ts";

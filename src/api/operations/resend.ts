@@ -1,7 +1,7 @@
 import { UNIQUENESS_MS } from "../../domain/limits.ts";
 import { ok } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
-import { allShards, eventLog } from "../../durable-objects/stubs.ts";
+import { allShards, eventLog } from "../../log/shards.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { toUnix, unixSeconds } from "../fields.ts";
 import * as z from "../zod.ts";

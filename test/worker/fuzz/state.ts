@@ -2,8 +2,8 @@
 // while requests are fuzzed, so nothing reaches D1 but what requests themselves write there.
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { eventLog } from "../../../src/durable-objects/stubs.ts";
 import { settingsOf } from "../../../src/env.ts";
+import { eventLog } from "../../../src/log/shards.ts";
 
 /** The rows of a table, by what is unique of each; a row as JSON. */
 type Rows = ReadonlyMap<string, string>;

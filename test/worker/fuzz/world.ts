@@ -4,7 +4,7 @@ import { expect } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { applyGroups } from "../../../src/aggregation/apply-groups.ts";
 import { parkStatement } from "../../../src/aggregation/dead-letters.ts";
-import type { LoggedRejection } from "../../../src/metering/groups.ts";
+import type { LoggedRejection } from "../../../src/log/groups.ts";
 import { hashOf } from "../../../src/storage/key-hash.ts";
 import type { Ref } from "../../support/fuzz/nodes.ts";
 import type { BadCredential, Caller, Mode } from "../../support/fuzz/requests.ts";

@@ -1,7 +1,7 @@
 // What the server has in the end, compared with what it had acknowledged.
 
 import { HOUR_MS } from "../../../../src/domain/window.ts";
-import type { LoggedEvent } from "../../../../src/metering/groups.ts";
+import type { LoggedEvent } from "../../../../src/log/groups.ts";
 import { aLoggedEvent, aMeter } from "../../builders.ts";
 import { fold } from "../../fold.ts";
 import { everyHour, type Meters, type StoredEvent, storedEvents, summaries } from "./api.ts";

@@ -1,8 +1,8 @@
 import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { floorTo, HOUR_MS } from "../domain/window.ts";
-import type { Group, GroupKind, LoggedEvent, PackedEntries } from "../metering/groups.ts";
-import { type Accepted, type Cancelled, findLastIn, type Holder, insertInto, markCancelled } from "./identifiers.ts";
-import { slicesOf, sliceTables } from "./log-layout.ts";
+import type { Group, GroupKind, LoggedEvent, PackedEntries } from "./groups.ts";
+import { type Accepted, type Cancelled, findLastIn, type Holder, insertInto, markCancelled } from "./holders.ts";
+import { slicesOf, sliceTables } from "./migrations.ts";
 
 /**
  * The tables of one EventLog shard. They come in slices of time that take turns: dropping a table

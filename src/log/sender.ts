@@ -1,9 +1,9 @@
 import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
-import { encodeMessage, type Group, HEADER_BYTES, MESSAGE_BYTES } from "../metering/groups.ts";
 import { withTimeout } from "../timeout.ts";
-import { Delivery } from "./delivery.ts";
-import type { LogStore, StoredGroup } from "./log-store.ts";
+import { encodeMessage, type Group, HEADER_BYTES, MESSAGE_BYTES } from "./groups.ts";
+import { Delivery } from "./in-flight.ts";
+import type { LogStore, StoredGroup } from "./partitions.ts";
 
 /** Messages that one sendBatch takes: the queue allows 256 KB. */
 const MESSAGES_PER_SEND = 2;

@@ -1,6 +1,6 @@
 // What the edge hands to the log, and what the log answers.
 import type { AdmittedEvent } from "../domain/event.ts";
-import type { Group, LoggedEvent, LoggedRejection } from "../metering/groups.ts";
+import type { Group, LoggedEvent, LoggedRejection } from "./groups.ts";
 
 /** By what the log recognises that it has met an entry before. */
 export type Inquiry = {

@@ -3,14 +3,6 @@ import { tokenOf } from "../domain/identifiers.ts";
 import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
-import {
-  cutIntoGroups,
-  type GroupKind,
-  type LoggedCancellation,
-  type LoggedEvent,
-  type LoggedRejection,
-} from "../metering/groups.ts";
-import type { Holder } from "./identifiers.ts";
 import type {
   AppendOutcome,
   CancelOutcome,
@@ -19,11 +11,19 @@ import type {
   NewCancellation,
   NewEntry,
   RetrievedEvent,
-} from "./log-entries.ts";
-import { bringForward } from "./log-layout.ts";
-import { IDS_PER_MS, LogStore, type StoredGroup } from "./log-store.ts";
+} from "./entries.ts";
+import {
+  cutIntoGroups,
+  type GroupKind,
+  type LoggedCancellation,
+  type LoggedEvent,
+  type LoggedRejection,
+} from "./groups.ts";
+import type { Holder } from "./holders.ts";
+import { bringForward } from "./migrations.ts";
+import { IDS_PER_MS, LogStore, type StoredGroup } from "./partitions.ts";
 import { Sender } from "./sender.ts";
-import { shardNumber } from "./stubs.ts";
+import { shardNumber } from "./shards.ts";
 
 /** How long after an append the alarm checks that the events were delivered (ms). */
 const ALARM_DELAY_MS = 2_000;
