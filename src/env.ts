@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { CustomerMeter } from "./durable-objects/customer-meter.ts";
+import type { CustomerMeter } from "./ingest/customer-meter.ts";
 import type { EventLog } from "./log/event-log.ts";
 
 /** Lets work go on after the answer. */

@@ -3,7 +3,7 @@ import { createApp } from "./api/app.ts";
 import type { Env } from "./env.ts";
 import { maintain } from "./maintenance.ts";
 
-export { CustomerMeter } from "./durable-objects/customer-meter.ts";
+export { CustomerMeter } from "./ingest/customer-meter.ts";
 export { EventLog } from "./log/event-log.ts";
 
 const app = createApp();

@@ -2,9 +2,9 @@
 // under /counted the bench.
 
 import { HOUR_MS } from "../../src/domain/window.ts";
-import { CustomerMeter as RealCustomerMeter } from "../../src/durable-objects/customer-meter.ts";
 import type { Env } from "../../src/env.ts";
 import edgemeter from "../../src/index.ts";
+import { CustomerMeter as RealCustomerMeter } from "../../src/ingest/customer-meter.ts";
 import { EventLog as RealEventLog } from "../../src/log/event-log.ts";
 import { LogStore } from "../../src/log/partitions.ts";
 import { allShards } from "../../src/log/shards.ts";

@@ -1,5 +1,5 @@
-import type { CustomerMeter } from "../durable-objects/customer-meter.ts";
 import { type Env, settingsOf } from "../env.ts";
+import type { CustomerMeter } from "../ingest/customer-meter.ts";
 import type { EventLog } from "./event-log.ts";
 
 // A new stub for each call: one that has seen its object reset fails for ever.

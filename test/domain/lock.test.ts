@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { Lock } from "../../src/durable-objects/lock.ts";
+import { Lock } from "../../src/ingest/fifo-lock.ts";
 
 const LEASE = 10_000;
 const FOREVER = 3_600_000;

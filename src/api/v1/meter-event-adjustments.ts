@@ -1,5 +1,5 @@
 import { ok } from "../../domain/result.ts";
-import { cancelEvent } from "../cancel-event.ts";
+import { cancelEvent } from "../../ingest/cancel-event.ts";
 import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
 import { adjustmentFields } from "../v2/meter-event-adjustments.ts";
 import * as z from "../zod.ts";

@@ -7,6 +7,7 @@ import type { Meter } from "../../domain/meter.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
 import { settingsOf } from "../../env.ts";
+import { recordEvent } from "../../ingest/report-event.ts";
 import { eventLog } from "../../log/shards.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
 import { answerFirstGivenTo, type Call, defineEndpoint } from "../endpoint.ts";
@@ -23,7 +24,6 @@ import {
   toUnix,
   unixSeconds,
 } from "../fields.ts";
-import { recordEvent } from "../record-event.ts";
 import * as z from "../zod.ts";
 import { requireMeter } from "./meters.ts";
 

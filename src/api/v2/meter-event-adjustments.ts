@@ -1,6 +1,6 @@
 import { LIMITS } from "../../domain/limits.ts";
 import { ok } from "../../domain/result.ts";
-import { cancelEvent } from "../cancel-event.ts";
+import { cancelEvent } from "../../ingest/cancel-event.ts";
 import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
 import { choice, eventName, text } from "../fields.ts";
 import { requiredError } from "../input.ts";

@@ -1,9 +1,9 @@
 import { LIMITS } from "../../domain/limits.ts";
 import { ok } from "../../domain/result.ts";
+import { recordStream } from "../../ingest/report-stream.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { streamedEventName, toReport } from "../fields.ts";
 import { requiredError } from "../input.ts";
-import { recordStream } from "../record-stream.ts";
 import * as z from "../zod.ts";
 import { eventFields } from "./meter-events.ts";
 

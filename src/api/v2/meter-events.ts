@@ -1,7 +1,7 @@
 import { ok } from "../../domain/result.ts";
+import { type RecordedEvent, recordEvent } from "../../ingest/report-event.ts";
 import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
 import { eventName, payload, reportedIdentifier, rfc3339, toReport } from "../fields.ts";
-import { type RecordedEvent, recordEvent } from "../record-event.ts";
 import * as z from "../zod.ts";
 
 const timestamp = rfc3339.openapi({

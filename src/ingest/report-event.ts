@@ -1,3 +1,5 @@
+import type { Call } from "../api/endpoint.ts";
+import type { ApiError } from "../api/errors.ts";
 import { admit, type EventReport, type Refusal, reportDigest, requestDigest } from "../domain/event.ts";
 import {
   digest,
@@ -9,15 +11,13 @@ import {
   uniqueKey,
 } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import type { RecordOutcome } from "../durable-objects/customer-meter.ts";
 import { type Env, settingsOf } from "../env.ts";
 import type { AppendOutcome, NewClaim, NewEvent } from "../log/entries.ts";
 import { customerMeter, eventLog } from "../log/shards.ts";
 import { findMeterForEvent } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
 import { claimOf, isCallersKey } from "./claim-key.ts";
-import type { Call } from "./endpoint.ts";
-import type { ApiError } from "./errors.ts";
+import type { RecordOutcome } from "./customer-meter.ts";
 
 /** An accepted event, as either API version answers it. Times in ms. */
 export type RecordedEvent = EventReport & {

@@ -1,11 +1,11 @@
+import type { Call } from "../api/endpoint.ts";
+import type { ApiError } from "../api/errors.ts";
 import { digest, shardOf, uniqueKey } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { settingsOf } from "../env.ts";
 import { eventLog } from "../log/shards.ts";
 import { meterIdsOf } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
-import type { Call } from "./endpoint.ts";
-import type { ApiError } from "./errors.ts";
 
 /** What an adjustment cancels. */
 export type Cancellation = { readonly eventName: string; readonly identifier: string };

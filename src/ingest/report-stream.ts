@@ -1,3 +1,6 @@
+import type { Call } from "../api/endpoint.ts";
+import { type ApiError, hasTooManyDigits, messageOf } from "../api/errors.ts";
+import { refusedEventsAllowed } from "../api/rate-limits.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import { type AdmittedEvent, admit, type EventReport, type Refusal, reportDigest } from "../domain/event.ts";
 import { identifierOfKey, newEventId, newIdentifier, shardOf } from "../domain/identifiers.ts";
@@ -8,10 +11,7 @@ import type { AppendOutcome, NewEntry, NewRejection } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
 import { findMetersForEvents } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
-import type { Call } from "./endpoint.ts";
-import { type ApiError, hasTooManyDigits, messageOf } from "./errors.ts";
-import { refusedEventsAllowed } from "./rate-limits.ts";
-import { type Candidate, placeOf } from "./record-event.ts";
+import { type Candidate, placeOf } from "./report-event.ts";
 
 /** A report of a stream on its way, and what the rules said of it. */
 type Examined = {

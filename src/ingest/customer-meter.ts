@@ -3,7 +3,7 @@ import { orderOf, raisedAbove } from "../domain/identifiers.ts";
 import { type Env, settingsOf } from "../env.ts";
 import type { AppendOutcome, NewClaim, NewEntry, NewEvent } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
-import { Lock } from "./lock.ts";
+import { Lock } from "./fifo-lock.ts";
 import { RefusedKeys } from "./refused-keys.ts";
 
 /** Writes that wait for their turn at most; the next one is refused at once. */

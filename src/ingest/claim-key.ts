@@ -1,11 +1,11 @@
+import type { Call } from "../api/endpoint.ts";
+import type { ApiError } from "../api/errors.ts";
 import { identifierOfKey, newEventId, shardOf, uniqueKey } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { settingsOf } from "../env.ts";
 import type { NewClaim } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
 import { checkDeployment } from "./check-deployment.ts";
-import type { Call } from "./endpoint.ts";
-import type { ApiError } from "./errors.ts";
 
 /** What the keys begin with that stripe-node makes, one for each request. */
 const MADE_BY_SDK = "stripe-node-retry-";
