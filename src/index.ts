@@ -1,4 +1,4 @@
-import { consume } from "./aggregation/consumer.ts";
+import { consume } from "./aggregate/consumer.ts";
 import { createApp } from "./api/app.ts";
 import type { Env } from "./env.ts";
 import { maintain } from "./maintenance.ts";

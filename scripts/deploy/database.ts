@@ -56,7 +56,7 @@ export async function query(
   return answered.map(({ results }) => results);
 }
 
-/** Whether a database has `jsonb_each`, which is in no list of what D1 has; see src/aggregation/json-each.ts. */
+/** Whether a database has `jsonb_each`, which is in no list of what D1 has; see src/aggregate/json-each.ts. */
 export async function hasJsonbEach(cloudflare: Cloudflare, database: Database): Promise<boolean> {
   try {
     await query(cloudflare, database, "SELECT key FROM jsonb_each('[1]')");

@@ -1,7 +1,18 @@
+import {
+  firstIdOf,
+  REPORT_LIFETIME_MS,
+  REPORT_WINDOW_MS,
+  readableRange,
+  readReportId,
+} from "../aggregate/error-report-id.ts";
+import {
+  DELETE_REJECTIONS,
+  LIST_REPORTS,
+  LIST_REPORTS_OF_METER,
+  READ_REPORTS,
+} from "../aggregate/sql/error-reports.ts";
 import { floorTo, type TimeRange } from "../domain/window.ts";
 import { deleteInPortions } from "../storage/databases.ts";
-import { DELETE_REJECTIONS, LIST_REPORTS, LIST_REPORTS_OF_METER, READ_REPORTS } from "./error-report-statements.ts";
-import { firstIdOf, REPORT_LIFETIME_MS, REPORT_WINDOW_MS, readableRange, readReportId } from "./error-reports.ts";
 
 /** Rejections of one code in a report that are shown whole; the others are only counted. */
 export const SAMPLES_PER_CODE = 10;

@@ -1,7 +1,7 @@
+import { SUMMARIES } from "../aggregate/sql/statements.ts";
 import { aggregationOf, type Meter } from "../domain/meter.ts";
 import { fromLimbs } from "../domain/value.ts";
 import { DAY_MS, floorTo, HOUR_MS, splitAtHours, type TimeRange } from "../domain/window.ts";
-import { SUMMARIES } from "./statements.ts";
 
 /** What a customer used on a meter from `start` to `end` (ms, half open). */
 export type Summary = TimeRange & { readonly value: bigint };

@@ -1,4 +1,4 @@
-import { deadLetterPrefix } from "../aggregation/dead-letters.ts";
+import { deadLetterPrefix } from "../aggregate/dead-letters.ts";
 import { DAY_MS, floorTo, MINUTE_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import { GROUP_KINDS, type GroupKind, type LoggedEvent } from "../log/groups.ts";

@@ -1,4 +1,4 @@
-import { LOGGED_EVENT } from "../aggregation/statements.ts";
+import { LOGGED_EVENT } from "../aggregate/sql/statements.ts";
 import type { GroupKind } from "../log/groups.ts";
 
 /** The entries of ?1: a JSON array of groups, each `{"prefix", "entries"}`. What is no object was parked. */

@@ -1,4 +1,4 @@
-import { RANK, SURVIVOR_ORDER, WINDOW_LENGTH, WINDOW_START } from "../aggregation/statements.ts";
+import { RANK, SURVIVOR_ORDER, WINDOW_LENGTH, WINDOW_START } from "../aggregate/sql/statements.ts";
 import { LIMB } from "../domain/value.ts";
 
 /** What to look at: ?1, a JSON array of Span. */

@@ -4,8 +4,8 @@ import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
 import { expect, inject, test } from "vitest";
-import { onJsonEach } from "../../src/aggregation/json-each.ts";
-import * as statements from "../../src/aggregation/statements.ts";
+import { onJsonEach } from "../../src/aggregate/json-each.ts";
+import * as statements from "../../src/aggregate/sql/statements.ts";
 import { HOUR_MS } from "../../src/domain/window.ts";
 import { aLoggedEvent, NOON } from "../support/builders.ts";
 

@@ -1,7 +1,7 @@
 // What the auditor's tests share: a queue in their hands, a clock that stands still, and damage to D1.
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, expect, vi } from "vitest";
-import { consume } from "../../src/aggregation/consumer.ts";
+import { consume } from "../../src/aggregate/consumer.ts";
 import { readSummaries } from "../../src/aggregation/summaries.ts";
 import { aggregationOf, type Meter } from "../../src/domain/meter.ts";
 import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../src/domain/window.ts";

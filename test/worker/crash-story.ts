@@ -3,7 +3,7 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, vi } from "vitest";
-import { consume } from "../../src/aggregation/consumer.ts";
+import { consume } from "../../src/aggregate/consumer.ts";
 import { identifierOfKey, newEventId, shardOf, uniqueKey } from "../../src/domain/identifiers.ts";
 import { HOUR_MS, MINUTE_MS } from "../../src/domain/window.ts";
 import { settingsOf } from "../../src/env.ts";

@@ -1,7 +1,7 @@
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
-import { consume } from "../../src/aggregation/consumer.ts";
+import { consume } from "../../src/aggregate/consumer.ts";
 import { encodeMessage, type Group, type LoggedEvent } from "../../src/log/groups.ts";
 import { aLoggedEvent, unique } from "../support/builders.ts";
 import { aBatch, aNewEvent, answerOf, aShard, createdMeter, eventually, storedEvents } from "./support.ts";

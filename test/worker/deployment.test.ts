@@ -2,7 +2,7 @@
 // once learnt, it does not ask again.
 import { env } from "cloudflare:workers";
 import { afterEach, expect, it, vi } from "vitest";
-import { applyGroups } from "../../src/aggregation/apply-groups.ts";
+import { applyGroups } from "../../src/aggregate/apply.ts";
 import { type Env, settingsOf } from "../../src/env.ts";
 import { customerMeter, eventLog } from "../../src/log/shards.ts";
 import { maintain } from "../../src/maintenance.ts";

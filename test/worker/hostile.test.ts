@@ -4,7 +4,7 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
 import { afterEach, describe, expect, inject, it, vi } from "vitest";
-import { consume } from "../../src/aggregation/consumer.ts";
+import { consume } from "../../src/aggregate/consumer.ts";
 import { DAY_MS, MINUTE_MS } from "../../src/domain/window.ts";
 import type { EventLog } from "../../src/index.ts";
 import type { NewEvent } from "../../src/log/entries.ts";

@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { sign } from "hono/jwt";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
-import * as errorReports from "../../src/aggregation/error-report-statements.ts";
+import * as errorReports from "../../src/aggregate/sql/error-reports.ts";
 import { ENDPOINTS } from "../../src/api/endpoints.ts";
 import { refusedEventsAllowed } from "../../src/api/rate-limits.ts";
 import { addressBlock } from "../../src/api/unknown-keys.ts";

@@ -5,7 +5,7 @@ import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "c
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
 import { afterEach, beforeEach, expect, inject, it, vi } from "vitest";
-import { consume } from "../../src/aggregation/consumer.ts";
+import { consume } from "../../src/aggregate/consumer.ts";
 import { readSummaries } from "../../src/aggregation/summaries.ts";
 import { uniqueKey } from "../../src/domain/identifiers.ts";
 import { aggregationOf, type Meter } from "../../src/domain/meter.ts";

@@ -1,6 +1,6 @@
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { parkStatement } from "../../src/aggregation/dead-letters.ts";
+import { parkStatement } from "../../src/aggregate/dead-letters.ts";
 import { MINUTE_MS } from "../../src/domain/window.ts";
 import { eventLog } from "../../src/log/shards.ts";
 import { aNewEvent, answerOf, call, FUTURE } from "./support.ts";

@@ -1,5 +1,5 @@
-import { isAboutData } from "../../aggregation/apply-groups.ts";
-import { type DeadLetter, findDeadLetter, listDeadLetters, redriveStatements } from "../../aggregation/dead-letters.ts";
+import { isAboutData } from "../../aggregate/apply.ts";
+import { type DeadLetter, findDeadLetter, listDeadLetters, redriveStatements } from "../../aggregate/dead-letters.ts";
 import { err, ok } from "../../domain/result.ts";
 import { GROUP_KINDS } from "../../log/groups.ts";
 import { eventsDatabase } from "../../storage/databases.ts";

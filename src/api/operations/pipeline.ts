@@ -1,4 +1,4 @@
-import { countDeadLetters } from "../../aggregation/dead-letters.ts";
+import { countDeadLetters } from "../../aggregate/dead-letters.ts";
 import { listAudits } from "../../auditing/progress.ts";
 import { ok } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";

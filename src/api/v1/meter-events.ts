@@ -1,4 +1,4 @@
-import { type DeadLetter, deadLetterOf } from "../../aggregation/dead-letters.ts";
+import { type DeadLetter, deadLetterOf } from "../../aggregate/dead-letters.ts";
 import { type EventPlace, listEvents, type StoredEvent } from "../../aggregation/list-events.ts";
 import { payloadOf } from "../../domain/event.ts";
 import { shardOf, uniqueKey } from "../../domain/identifiers.ts";

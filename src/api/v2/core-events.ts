@@ -1,4 +1,4 @@
-import { readReportId } from "../../aggregation/error-reports.ts";
+import { readReportId } from "../../aggregate/error-report-id.ts";
 import {
   type ErrorReport,
   findErrorReport,

@@ -1,4 +1,4 @@
-import { LIMB } from "../domain/value.ts";
+import { LIMB } from "../../domain/value.ts";
 
 /** The columns of `events` that an event is stored with. */
 const EVENT_COLUMNS = "meter, customer, timestamp, id, identifier, value, received, dimensions";

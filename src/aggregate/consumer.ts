@@ -3,7 +3,7 @@ import { decodeMessage, type Group } from "../log/groups.ts";
 import { eventLog } from "../log/shards.ts";
 import { logError } from "../logger.ts";
 import { eventsDatabase } from "../storage/databases.ts";
-import { applyGroups, isAboutData } from "./apply-groups.ts";
+import { applyGroups, isAboutData } from "./apply.ts";
 import { applyOrPark } from "./poison.ts";
 
 /** Events (UTF-16 units of their JSON) that one D1 transaction takes, so that it stays well under its 30 seconds. */

@@ -1,8 +1,8 @@
 import { KEEPS_SURVIVORS } from "../domain/meter.ts";
 import { GROUP_KINDS, type Group, type GroupKind, packByBytes } from "../log/groups.ts";
-import { INSERT_REJECTIONS } from "./error-report-statements.ts";
-import { withReports } from "./error-reports.ts";
+import { withReports } from "./error-report-id.ts";
 import { forDatabase, withJsonEach } from "./json-each.ts";
+import { INSERT_REJECTIONS } from "./sql/error-reports.ts";
 import {
   ADD_TO_HOURLY_SUMMARIES,
   CANCEL_EVENTS,
@@ -11,7 +11,7 @@ import {
   KEEP_WINDOW_SURVIVORS,
   RESTORE_WINDOW_SURVIVORS,
   SUBTRACT_FROM_HOURLY_SUMMARIES,
-} from "./statements.ts";
+} from "./sql/statements.ts";
 
 /** The most text one statement takes (bytes). D1 binds up to 2 MB. */
 const STATEMENT_BYTES = 1_500_000;

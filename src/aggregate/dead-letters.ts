@@ -1,7 +1,7 @@
 import { isLiveMeter } from "../domain/meter.ts";
 import { type Cursor, isBackwards, type Page, pageOf } from "../domain/page.ts";
 import type { Group, GroupKind } from "../log/groups.ts";
-import { applyStatements } from "./apply-groups.ts";
+import { applyStatements } from "./apply.ts";
 import { onJsonEach } from "./json-each.ts";
 
 /** An entry of the log that D1 refused for its data, kept until it is redriven. */

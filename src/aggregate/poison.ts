@@ -1,6 +1,6 @@
 // A group that D1 refuses for its data is taken apart, so that one bad entry holds up no good one.
 import type { Group } from "../log/groups.ts";
-import { applyStatements, isAboutData } from "./apply-groups.ts";
+import { applyStatements, isAboutData } from "./apply.ts";
 import { type DeadLetter, deadLetterPrefix, parkedOf, parkStatement } from "./dead-letters.ts";
 
 /** An entry and its place in its group, by which its dead letter is known again. */
