@@ -1,8 +1,8 @@
-import { deleteExpiredReports } from "./aggregation/read-error-reports.ts";
 import { auditSome } from "./auditing/scheduled.ts";
 import type { Env } from "./env.ts";
 import { allShards, eventLog } from "./log/shards.ts";
 import { logError } from "./logger.ts";
+import { deleteExpiredReports } from "./query/error-reports.ts";
 import { eventsDatabase } from "./storage/databases.ts";
 import { regionOnceBegun } from "./storage/deployment.ts";
 import { deleteExpiredAnswers } from "./storage/idempotency.ts";

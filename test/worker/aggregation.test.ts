@@ -2,10 +2,10 @@ import { env } from "cloudflare:workers";
 import fc from "fast-check";
 import { describe, expect, inject, it } from "vitest";
 import { applyGroups as apply } from "../../src/aggregate/apply.ts";
-import { readSummaries } from "../../src/aggregation/summaries.ts";
 import { aggregationOf, type Meter } from "../../src/domain/meter.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, type TimeRange } from "../../src/domain/window.ts";
 import type { Group, LoggedEvent } from "../../src/log/groups.ts";
+import { readSummaries } from "../../src/query/summaries.ts";
 import { aLoggedEvent, aMeter, NOON, unique } from "../support/builders.ts";
 import { fold } from "../support/fold.ts";
 

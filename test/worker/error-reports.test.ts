@@ -4,10 +4,10 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { applyGroups } from "../../src/aggregate/apply.ts";
 import { LIST_REPORTS, READ_REPORTS } from "../../src/aggregate/sql/error-reports.ts";
-import { deleteExpiredReports } from "../../src/aggregation/read-error-reports.ts";
 import { DAY_MS, SECOND_MS } from "../../src/domain/window.ts";
 import worker from "../../src/index.ts";
 import type { Group, LoggedRejection } from "../../src/log/groups.ts";
+import { deleteExpiredReports } from "../../src/query/error-reports.ts";
 import { aLoggedEvent, unique } from "../support/builders.ts";
 import { aNewEvent, answerOf, aShard, createdMeter, eventually } from "./support.ts";
 

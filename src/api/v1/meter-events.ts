@@ -1,5 +1,4 @@
 import { type DeadLetter, deadLetterOf } from "../../aggregate/dead-letters.ts";
-import { type EventPlace, listEvents, type StoredEvent } from "../../aggregation/list-events.ts";
 import { payloadOf } from "../../domain/event.ts";
 import { shardOf, uniqueKey } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
@@ -9,6 +8,7 @@ import { SECOND_MS } from "../../domain/window.ts";
 import { settingsOf } from "../../env.ts";
 import { recordEvent } from "../../ingest/report-event.ts";
 import { eventLog } from "../../log/shards.ts";
+import { type EventPlace, listEvents, type StoredEvent } from "../../query/events.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
 import { answerFirstGivenTo, type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";

@@ -1,13 +1,8 @@
 import { readReportId } from "../../aggregate/error-report-id.ts";
-import {
-  type ErrorReport,
-  findErrorReport,
-  listErrorReports,
-  SAMPLES_PER_CODE,
-} from "../../aggregation/read-error-reports.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS, type TimeRange } from "../../domain/window.ts";
+import { type ErrorReport, findErrorReport, listErrorReports, SAMPLES_PER_CODE } from "../../query/error-reports.ts";
 import { eventsDatabase } from "../../storage/databases.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
