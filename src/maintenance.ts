@@ -1,4 +1,4 @@
-import { auditSome } from "./auditing/scheduled.ts";
+import { auditSome } from "./audit/scheduled.ts";
 import type { Env } from "./env.ts";
 import { allShards, eventLog } from "./log/shards.ts";
 import { logError } from "./logger.ts";

@@ -1,7 +1,7 @@
 import { evictDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
-import { auditLog } from "../../src/auditing/audit-log.ts";
+import { auditLog } from "../../src/audit/audit-log.ts";
 import { DAY_MS } from "../../src/domain/window.ts";
 import { eventLog } from "../../src/log/shards.ts";
 import {

@@ -1,8 +1,8 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
-import { auditSummaries } from "../../src/auditing/audit-summaries.ts";
-import { BEGINNING, END, type Position } from "../../src/auditing/days.ts";
-import { logReach } from "../../src/auditing/full-audit.ts";
+import { auditSummaries } from "../../src/audit/audit-summaries.ts";
+import { BEGINNING, END, type Position } from "../../src/audit/days.ts";
+import { logReach } from "../../src/audit/full-audit.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS } from "../../src/domain/window.ts";
 import { unique } from "../support/builders.ts";
 import { aStoredMeter, holdQueueAndClock, settle, sql, tenEvents, totalOf } from "./audit-support.ts";

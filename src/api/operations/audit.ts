@@ -1,4 +1,4 @@
-import { auditStep, type Cursor, firstCursor, readCursor, writeCursor } from "../../auditing/full-audit.ts";
+import { auditStep, type Cursor, firstCursor, readCursor, writeCursor } from "../../audit/full-audit.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";

@@ -1,5 +1,5 @@
 import { countDeadLetters } from "../../aggregate/dead-letters.ts";
-import { listAudits } from "../../auditing/progress.ts";
+import { listAudits } from "../../audit/progress.ts";
 import { ok } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
 import type { Env } from "../../env.ts";
