@@ -1,8 +1,8 @@
 // `npm run keys`: makes, lists and revokes API keys. See --help.
 import { Command, InvalidArgumentError, Option } from "commander";
+import { FRESH_MS } from "../src/catalog/cache.ts";
 import { GRANTS, UNRESTRICTED, writePermissions } from "../src/domain/permissions.ts";
 import { isStorable } from "../src/domain/text.ts";
-import { FRESH_MS } from "../src/storage/positive-cache.ts";
 import { CommandError } from "./command-error.ts";
 import { type Database, LOCAL, remote } from "./keys/database.ts";
 import { createKey, listKeys, revokeKey } from "./keys/keys.ts";

@@ -1,4 +1,4 @@
-import { hashOf } from "../src/storage/key-hash.ts";
+import { hashOf } from "../src/catalog/key-hash.ts";
 
 /** The API keys of a local server, which may do everything. They are no secret, and no deployment ever has them. */
 export const LOCAL_KEYS = { test: "sk_test_edgemeter_local", live: "sk_live_edgemeter_local" } as const;

@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
-import { hashOf } from "../src/storage/key-hash.ts";
+import { hashOf } from "../src/catalog/key-hash.ts";
 import { LOCAL_KEYS, SEED_LOCAL_KEYS } from "./local-keys.ts";
 import { exitOf, root, stateDir, wrangler } from "./wrangler.ts";
 

@@ -1,10 +1,10 @@
 import { auditSome } from "./audit/scheduled.ts";
+import { regionOnceBegun } from "./catalog/deployment.ts";
+import { eventsDatabase } from "./catalog/placement.ts";
 import type { Env } from "./env.ts";
 import { allShards, eventLog } from "./log/shards.ts";
 import { logError } from "./logger.ts";
 import { deleteExpiredReports } from "./query/error-reports.ts";
-import { eventsDatabase } from "./storage/databases.ts";
-import { regionOnceBegun } from "./storage/deployment.ts";
 import { deleteExpiredAnswers } from "./storage/idempotency.ts";
 
 /**

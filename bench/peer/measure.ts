@@ -7,7 +7,7 @@ import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import fastify from "fastify/package.json" with { type: "json" };
 import pg from "pg";
-import { hashOf } from "../../src/storage/key-hash.ts";
+import { hashOf } from "../../src/catalog/key-hash.ts";
 import { quantile } from "../statistics.ts";
 import { Reporter } from "./load.ts";
 import { type Postgres, startPostgres } from "./postgres.ts";

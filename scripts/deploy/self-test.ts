@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import pRetry from "p-retry";
 import { z } from "zod";
-import { hashOf } from "../../src/storage/key-hash.ts";
+import { hashOf } from "../../src/catalog/key-hash.ts";
 import { CommandError } from "../command-error.ts";
 import { errorOf, type Request, type Server, send } from "../http.ts";
 import { sqlText } from "../keys/database.ts";

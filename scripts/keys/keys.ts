@@ -1,7 +1,7 @@
 import { randomInt } from "node:crypto";
 import { z } from "zod";
+import { hashOf } from "../../src/catalog/key-hash.ts";
 import { type Permissions, prefixOf, writePermissions } from "../../src/domain/permissions.ts";
-import { hashOf } from "../../src/storage/key-hash.ts";
 import { CommandError } from "../command-error.ts";
 import { type Database, execute, sqlText } from "./database.ts";
 

@@ -1,8 +1,8 @@
+import { eventsDatabase } from "../catalog/placement.ts";
 import type { Env } from "../env.ts";
 import { decodeMessage, type Group } from "../log/groups.ts";
 import { eventLog } from "../log/shards.ts";
 import { logError } from "../logger.ts";
-import { eventsDatabase } from "../storage/databases.ts";
 import { applyGroups, isAboutData } from "./apply.ts";
 import { applyOrPark } from "./poison.ts";
 

@@ -1,6 +1,6 @@
+import { type ApiKey, findKey, isKnown, type KeyName, nameOfId, nameOfSecret } from "../catalog/api-keys.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { Env, Execution } from "../env.ts";
-import { type ApiKey, findKey, isKnown, type KeyName, nameOfId, nameOfSecret } from "../storage/keys.ts";
 import type { ApiError } from "./errors.ts";
 import { readToken } from "./session-tokens.ts";
 import { UnknownKeys } from "./unknown-keys.ts";

@@ -1,10 +1,10 @@
 import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
+import type { ApiKey } from "../catalog/api-keys.ts";
 import { digest } from "../domain/identifiers.ts";
 import type { Permission } from "../domain/permissions.ts";
 import { err, type Result } from "../domain/result.ts";
 import type { Env, Execution } from "../env.ts";
 import { claimKey } from "../ingest/claim-key.ts";
-import type { ApiKey } from "../storage/keys.ts";
 import { parseForm, readBody } from "./body.ts";
 import { describeRoute } from "./describe-route.ts";
 import type { ApiError, Door } from "./errors.ts";

@@ -1,6 +1,6 @@
+import type { ChangedSetting } from "../catalog/deployment.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import type { Permission } from "../domain/permissions.ts";
-import type { ChangedSetting } from "../storage/deployment.ts";
 
 /** The two doors: Stripe's v1 API (forms, unix seconds) and v2 API (JSON, RFC 3339). */
 export type Door = "v1" | "v2";

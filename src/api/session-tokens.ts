@@ -2,10 +2,10 @@
 // look into any database and nothing about a session is stored.
 import { sign, verify } from "hono/jwt";
 import * as z from "zod";
+import type { ApiKey } from "../catalog/api-keys.ts";
 import { SESSION_MS } from "../domain/limits.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { SECOND_MS } from "../domain/window.ts";
-import type { ApiKey } from "../storage/keys.ts";
 import type { ApiError } from "./errors.ts";
 
 /** Tells a token from an API key, to people and to secret scanners. */

@@ -1,11 +1,11 @@
 import { deadLetterPrefix } from "../aggregate/dead-letters.ts";
+import { eventsDatabase } from "../catalog/placement.ts";
 import { DAY_MS, floorTo, MINUTE_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import { GROUP_KINDS, type GroupKind, type LoggedEvent } from "../log/groups.ts";
 import type { StoredGroup } from "../log/partitions.ts";
 import { eventLog } from "../log/shards.ts";
 import { logWarning } from "../logger.ts";
-import { eventsDatabase } from "../storage/databases.ts";
 import { type CountsByMinute, recompute } from "./audit-summaries.ts";
 import type { Span } from "./days.ts";
 import { CHECK, RESTORE_EVENTS } from "./log-statements.ts";

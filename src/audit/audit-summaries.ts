@@ -1,9 +1,9 @@
+import { aggregationsOf } from "../catalog/meters.ts";
+import { eventsDatabase } from "../catalog/placement.ts";
 import { DAY_MS, type TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import { packByBytes } from "../log/groups.ts";
 import { logError, logWarning } from "../logger.ts";
-import { eventsDatabase } from "../storage/databases.ts";
-import { aggregationsOf } from "../storage/meters.ts";
 import { type Day, nextDays, type Position, type Span, spansOf } from "./days.ts";
 import { COUNT_BY_RECEIPT, FIND_SUSPECT, REPAIR } from "./summary-statements.ts";
 

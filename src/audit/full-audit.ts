@@ -1,9 +1,9 @@
 import * as z from "zod";
+import { eventsDatabase } from "../catalog/placement.ts";
 import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { floorTo, MINUTE_MS, type TimeRange } from "../domain/window.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { allShards, eventLog } from "../log/shards.ts";
-import { eventsDatabase } from "../storage/databases.ts";
 import { auditLog } from "./audit-log.ts";
 import { auditSummaries, type CountsByMinute, countStored } from "./audit-summaries.ts";
 import { BEGINNING, END } from "./days.ts";

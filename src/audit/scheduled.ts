@@ -1,8 +1,8 @@
+import { eventsDatabase } from "../catalog/placement.ts";
 import { MINUTE_MS } from "../domain/window.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { allShards, eventLog } from "../log/shards.ts";
 import { logError } from "../logger.ts";
-import { eventsDatabase } from "../storage/databases.ts";
 import { auditLog } from "./audit-log.ts";
 import { auditSummaries } from "./audit-summaries.ts";
 import { BEGINNING, END, type Position } from "./days.ts";

@@ -1,10 +1,10 @@
 import type { Call } from "../api/endpoint.ts";
 import type { ApiError } from "../api/errors.ts";
+import { meterIdsOf } from "../catalog/meters.ts";
 import { digest, shardOf, uniqueKey } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { settingsOf } from "../env.ts";
 import { eventLog } from "../log/shards.ts";
-import { meterIdsOf } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
 
 /** What an adjustment cancels. */

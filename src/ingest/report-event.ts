@@ -1,5 +1,6 @@
 import type { Call } from "../api/endpoint.ts";
 import type { ApiError } from "../api/errors.ts";
+import { findMeterForEvent } from "../catalog/meters.ts";
 import { admit, type EventReport, type Refusal, reportDigest, requestDigest } from "../domain/event.ts";
 import {
   digest,
@@ -14,7 +15,6 @@ import { err, ok, type Result } from "../domain/result.ts";
 import { type Env, settingsOf } from "../env.ts";
 import type { AppendOutcome, NewClaim, NewEvent } from "../log/entries.ts";
 import { customerMeter, eventLog } from "../log/shards.ts";
-import { findMeterForEvent } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
 import { claimOf, isCallersKey } from "./claim-key.ts";
 import type { RecordOutcome } from "./customer-meter.ts";

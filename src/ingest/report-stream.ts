@@ -1,6 +1,7 @@
 import type { Call } from "../api/endpoint.ts";
 import { type ApiError, hasTooManyDigits, messageOf } from "../api/errors.ts";
 import { refusedEventsAllowed } from "../api/rate-limits.ts";
+import { findMetersForEvents } from "../catalog/meters.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import { type AdmittedEvent, admit, type EventReport, type Refusal, reportDigest } from "../domain/event.ts";
 import { identifierOfKey, newEventId, newIdentifier, shardOf } from "../domain/identifiers.ts";
@@ -9,7 +10,6 @@ import { err, ok, type Result } from "../domain/result.ts";
 import { type Env, settingsOf } from "../env.ts";
 import type { AppendOutcome, NewEntry, NewRejection } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
-import { findMetersForEvents } from "../storage/meters.ts";
 import { checkDeployment } from "./check-deployment.ts";
 import { type Candidate, placeOf } from "./report-event.ts";
 

@@ -11,8 +11,8 @@ import {
   LIST_REPORTS_OF_METER,
   READ_REPORTS,
 } from "../aggregate/sql/error-reports.ts";
+import { deleteInPortions } from "../catalog/placement.ts";
 import { floorTo, type TimeRange } from "../domain/window.ts";
-import { deleteInPortions } from "../storage/databases.ts";
 
 /** Rejections of one code in a report that are shown whole; the others are only counted. */
 export const SAMPLES_PER_CODE = 10;

@@ -1,5 +1,5 @@
+import { deleteInPortions } from "../catalog/placement.ts";
 import { UNIQUENESS_MS } from "../domain/limits.ts";
-import { deleteInPortions } from "./databases.ts";
 
 /** A POST that came with an Idempotency-Key. */
 export type KeyedRequest = {

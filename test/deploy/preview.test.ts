@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { previewNames } from "../../scripts/preview/names.ts";
-import { hashOf } from "../../src/storage/key-hash.ts";
+import { hashOf } from "../../src/catalog/key-hash.ts";
 import type { Worker } from "../support/node/cloudflare/account.ts";
 import { command, secretsLeftIn } from "../support/node/cloudflare/command.ts";
 import { bindingsOf, changesOf, describeAccount, secretsOf } from "../support/node/cloudflare/inspect.ts";

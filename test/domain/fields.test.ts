@@ -7,8 +7,8 @@ import { cursorOf, eventName, pageLimit, payload, text, unixSeconds } from "../.
 import { check, emptyParameter } from "../../src/api/input.ts";
 import { eventFields } from "../../src/api/v2/meter-events.ts";
 import * as z from "../../src/api/zod.ts";
+import { FRESH_MS } from "../../src/catalog/cache.ts";
 import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS, UNIQUENESS_MS } from "../../src/domain/limits.ts";
-import { FRESH_MS } from "../../src/storage/positive-cache.ts";
 import { errorOf, resultOf } from "../support/builders.ts";
 
 describe("a v2 timestamp", () => {

@@ -9,7 +9,7 @@ import { DatabaseSync } from "node:sqlite";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { keyTable } from "../../scripts/keys/table.ts";
-import { hashOf } from "../../src/storage/key-hash.ts";
+import { hashOf } from "../../src/catalog/key-hash.ts";
 import { type KeysRun, runKeys } from "../support/node/keys-tool.ts";
 
 /** A name that would end a statement, open a comment, or be cut in two, wherever it is read as SQL. */

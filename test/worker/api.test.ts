@@ -1,10 +1,10 @@
 import { createExecutionContext, createMessageBatch, getQueueResult, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { hashOf } from "../../src/catalog/key-hash.ts";
 import worker from "../../src/index.ts";
 import { encodeMessage } from "../../src/log/groups.ts";
 import { allShards, eventLog } from "../../src/log/shards.ts";
-import { hashOf } from "../../src/storage/key-hash.ts";
 import { aLoggedEvent, unique } from "../support/builders.ts";
 import { answerOf, call, createdMeter, eventually, storedEvents } from "./support.ts";
 

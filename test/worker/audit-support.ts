@@ -2,12 +2,12 @@
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, expect, vi } from "vitest";
 import { consume } from "../../src/aggregate/consumer.ts";
+import { insertMeter } from "../../src/catalog/meters.ts";
 import { aggregationOf, type Meter } from "../../src/domain/meter.ts";
 import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../src/domain/window.ts";
 import type { NewEvent } from "../../src/log/entries.ts";
 import type { EventLog } from "../../src/log/event-log.ts";
 import { readSummaries } from "../../src/query/summaries.ts";
-import { insertMeter } from "../../src/storage/meters.ts";
 import { aMeter, unique } from "../support/builders.ts";
 import { aBatch, aNewEvent, aShard, FUTURE } from "./support.ts";
 

@@ -86,7 +86,7 @@ it("a cold isolate reads the settings at the nearest replica, and writes only wh
   /** The first words of the statements that a cold isolate prepares until it agrees. */
   const untilAgreed = async (): Promise<(string | undefined)[]> => {
     vi.resetModules();
-    const { checkFixedSettings } = await import("../../src/storage/deployment.ts");
+    const { checkFixedSettings } = await import("../../src/catalog/deployment.ts");
     const prepare = vi.spyOn(env.DB, "prepare").mockClear();
     // The second time it asks no more.
     for (const _ of [1, 2]) expect(await checkFixedSettings(env.DB, settingsOf(env))).toMatchObject({ ok: true });

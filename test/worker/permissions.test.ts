@@ -4,8 +4,8 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import type { Endpoint } from "../../src/api/endpoint.ts";
 import { ENDPOINTS } from "../../src/api/endpoints.ts";
 import { issueSession } from "../../src/api/session-tokens.ts";
+import { hashOf } from "../../src/catalog/key-hash.ts";
 import { GRANTS, type Permissions, UNRESTRICTED, writePermissions } from "../../src/domain/permissions.ts";
-import { hashOf } from "../../src/storage/key-hash.ts";
 import { unique } from "../support/builders.ts";
 import { answerOf, call, createdMeter } from "./support.ts";
 

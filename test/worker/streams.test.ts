@@ -2,10 +2,10 @@ import { env, exports } from "cloudflare:workers";
 import { sign } from "hono/jwt";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
+import { hashOf } from "../../src/catalog/key-hash.ts";
 import worker from "../../src/index.ts";
 import type { NewEntry, NewRejection } from "../../src/log/entries.ts";
 import type { EventLog } from "../../src/log/event-log.ts";
-import { hashOf } from "../../src/storage/key-hash.ts";
 import { unique } from "../support/builders.ts";
 import { answerOf, call, createdMeter, eventually, storedEvents } from "./support.ts";
 

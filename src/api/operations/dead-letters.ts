@@ -1,8 +1,8 @@
 import { isAboutData } from "../../aggregate/apply.ts";
 import { type DeadLetter, findDeadLetter, listDeadLetters, redriveStatements } from "../../aggregate/dead-letters.ts";
+import { eventsDatabase } from "../../catalog/placement.ts";
 import { err, ok } from "../../domain/result.ts";
 import { GROUP_KINDS } from "../../log/groups.ts";
-import { eventsDatabase } from "../../storage/databases.ts";
 import { commitOnce } from "../commit-once.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { cursorOf, paging, text, toUnix } from "../fields.ts";

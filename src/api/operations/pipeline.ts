@@ -1,12 +1,12 @@
 import { countDeadLetters } from "../../aggregate/dead-letters.ts";
 import { listAudits } from "../../audit/progress.ts";
+import { eventsDatabase } from "../../catalog/placement.ts";
 import { ok } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
 import type { Env } from "../../env.ts";
 import type { LogStatus } from "../../log/entries.ts";
 import { allShards, eventLog } from "../../log/shards.ts";
 import { logError } from "../../logger.ts";
-import { eventsDatabase } from "../../storage/databases.ts";
 import { withTimeout } from "../../timeout.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { toUnix } from "../fields.ts";

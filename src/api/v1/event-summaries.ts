@@ -1,3 +1,4 @@
+import { eventsDatabase } from "../../catalog/placement.ts";
 import { digest } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
@@ -5,7 +6,6 @@ import type { Cursor } from "../../domain/page.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS, summaryRange, type TimeRange, windowLength } from "../../domain/window.ts";
 import { readSummaries, type Summary } from "../../query/summaries.ts";
-import { eventsDatabase } from "../../storage/databases.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice, cursorOf, paging, text, unixSeconds } from "../fields.ts";

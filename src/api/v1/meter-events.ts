@@ -1,4 +1,5 @@
 import { type DeadLetter, deadLetterOf } from "../../aggregate/dead-letters.ts";
+import { eventsDatabase } from "../../catalog/placement.ts";
 import { payloadOf } from "../../domain/event.ts";
 import { shardOf, uniqueKey } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
@@ -9,7 +10,6 @@ import { settingsOf } from "../../env.ts";
 import { recordEvent } from "../../ingest/report-event.ts";
 import { eventLog } from "../../log/shards.ts";
 import { type EventPlace, listEvents, type StoredEvent } from "../../query/events.ts";
-import { eventsDatabase } from "../../storage/databases.ts";
 import { answerFirstGivenTo, type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import {

@@ -1,3 +1,12 @@
+import {
+  findMeter,
+  forgetMeter,
+  insertMeter,
+  listMeters,
+  nameIsTaken,
+  saveDisplayName,
+  saveStatus,
+} from "../../catalog/meters.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import {
   createMeter,
@@ -9,15 +18,6 @@ import {
   rename,
 } from "../../domain/meter.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
-import {
-  findMeter,
-  forgetMeter,
-  insertMeter,
-  listMeters,
-  nameIsTaken,
-  saveDisplayName,
-  saveStatus,
-} from "../../storage/meters.ts";
 import { type Change, commitOnce } from "../commit-once.ts";
 import { type Answer, type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";

@@ -1,9 +1,9 @@
 import { readReportId } from "../../aggregate/error-report-id.ts";
+import { eventsDatabase } from "../../catalog/placement.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS, type TimeRange } from "../../domain/window.ts";
 import { type ErrorReport, findErrorReport, listErrorReports, SAMPLES_PER_CODE } from "../../query/error-reports.ts";
-import { eventsDatabase } from "../../storage/databases.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { pageLimit, text } from "../fields.ts";

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { hashOf } from "../../../../src/storage/key-hash.ts";
+import { hashOf } from "../../../../src/catalog/key-hash.ts";
 import type { Account, Database, Worker } from "./account.ts";
 
 type Answer = { readonly status: number; readonly body: object };

@@ -1,6 +1,6 @@
 import { err, ok, type Result } from "../domain/result.ts";
 import { isLocationHint, type LocationHint, type Settings } from "../env.ts";
-import type { Queryable } from "./databases.ts";
+import type { Queryable } from "./placement.ts";
 
 /** The settings that may not change once there is data, and the names that they are recorded under. */
 const FIXED = { EVENT_LOG_SHARDS: "event_log_shards", JURISDICTION: "jurisdiction" } as const;

@@ -1,8 +1,8 @@
 import { type Aggregation, aggregationOf, type EventTimeWindow, type Formula, type Meter } from "../domain/meter.ts";
 import { type Cursor, isBackwards, type Page, pageOf } from "../domain/page.ts";
 import type { Execution } from "../env.ts";
-import { loaderOf, type Queryable } from "./databases.ts";
-import { PositiveCache } from "./positive-cache.ts";
+import { PositiveCache } from "./cache.ts";
+import { loaderOf, type Queryable } from "./placement.ts";
 
 type MeterRow = {
   id: string;

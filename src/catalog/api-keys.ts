@@ -1,8 +1,8 @@
 import { type Permissions, prefixOf, readPermissions } from "../domain/permissions.ts";
 import type { Execution } from "../env.ts";
-import { loaderOf, type Queryable } from "./databases.ts";
+import { PositiveCache } from "./cache.ts";
 import { hashOf } from "./key-hash.ts";
-import { PositiveCache } from "./positive-cache.ts";
+import { loaderOf, type Queryable } from "./placement.ts";
 
 /** Who calls: an API key, known by its id. The key itself is not kept. */
 export type ApiKey = { readonly id: string; readonly livemode: boolean; readonly permissions: Permissions };
