@@ -1,6 +1,6 @@
 import { consume } from "./aggregate/consumer.ts";
-import { createApp } from "./api/app.ts";
 import type { Env } from "./env.ts";
+import { createApp } from "./http/app.ts";
 import { maintain } from "./maintenance.ts";
 
 export { CustomerMeter } from "./ingest/customer-meter.ts";

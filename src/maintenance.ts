@@ -2,10 +2,10 @@ import { auditSome } from "./audit/scheduled.ts";
 import { regionOnceBegun } from "./catalog/deployment.ts";
 import { eventsDatabase } from "./catalog/placement.ts";
 import type { Env } from "./env.ts";
+import { deleteExpiredAnswers } from "./http/stored-answers.ts";
 import { allShards, eventLog } from "./log/shards.ts";
 import { logError } from "./logger.ts";
 import { deleteExpiredReports } from "./query/error-reports.ts";
-import { deleteExpiredAnswers } from "./storage/idempotency.ts";
 
 /**
  * What happens each minute: every log is nudged, in case an alarm was lost, expired answers and error

@@ -1,7 +1,7 @@
 import type { Grouping } from "./window.ts";
 
 /**
- * Every way in which a request can fail by the rules of metering. `src/api/errors.ts` maps each to
+ * Every way in which a request can fail by the rules of metering. `src/http/errors.ts` maps each to
  * Stripe's v1 and v2 wire format in one exhaustive switch.
  */
 export type MeteringError =

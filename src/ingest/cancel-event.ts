@@ -1,9 +1,9 @@
-import type { Call } from "../api/endpoint.ts";
-import type { ApiError } from "../api/errors.ts";
 import { meterIdsOf } from "../catalog/meters.ts";
 import { digest, shardOf, uniqueKey } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { settingsOf } from "../env.ts";
+import type { Call } from "../http/endpoint.ts";
+import type { ApiError } from "../http/errors.ts";
 import { eventLog } from "../log/shards.ts";
 import { checkDeployment } from "./check-deployment.ts";
 

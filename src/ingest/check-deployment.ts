@@ -1,8 +1,8 @@
-import type { Call } from "../api/endpoint.ts";
-import type { ApiError } from "../api/errors.ts";
 import { checkFixedSettings } from "../catalog/deployment.ts";
 import { err, type Result } from "../domain/result.ts";
 import { settingsOf } from "../env.ts";
+import type { Call } from "../http/endpoint.ts";
+import type { ApiError } from "../http/errors.ts";
 
 /** Whether this deployment may look for identifiers in its logs at all. */
 export async function checkDeployment({ env }: Call<unknown>): Promise<Result<void, ApiError>> {

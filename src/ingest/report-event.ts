@@ -1,5 +1,3 @@
-import type { Call } from "../api/endpoint.ts";
-import type { ApiError } from "../api/errors.ts";
 import { findMeterForEvent } from "../catalog/meters.ts";
 import { admit, type EventReport, type Refusal, reportDigest, requestDigest } from "../domain/event.ts";
 import {
@@ -13,6 +11,8 @@ import {
 } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { type Env, settingsOf } from "../env.ts";
+import type { Call } from "../http/endpoint.ts";
+import type { ApiError } from "../http/errors.ts";
 import type { AppendOutcome, NewClaim, NewEvent } from "../log/entries.ts";
 import { customerMeter, eventLog } from "../log/shards.ts";
 import { checkDeployment } from "./check-deployment.ts";

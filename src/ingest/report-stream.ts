@@ -1,6 +1,3 @@
-import type { Call } from "../api/endpoint.ts";
-import { type ApiError, hasTooManyDigits, messageOf } from "../api/errors.ts";
-import { refusedEventsAllowed } from "../api/rate-limits.ts";
 import { findMetersForEvents } from "../catalog/meters.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import { type AdmittedEvent, admit, type EventReport, type Refusal, reportDigest } from "../domain/event.ts";
@@ -8,6 +5,9 @@ import { identifierOfKey, newEventId, newIdentifier, shardOf } from "../domain/i
 import type { Meter } from "../domain/meter.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { type Env, settingsOf } from "../env.ts";
+import type { Call } from "../http/endpoint.ts";
+import { type ApiError, hasTooManyDigits, messageOf } from "../http/errors.ts";
+import { refusedEventsAllowed } from "../http/rate-limits.ts";
 import type { AppendOutcome, NewEntry, NewRejection } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
 import { checkDeployment } from "./check-deployment.ts";

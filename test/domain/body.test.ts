@@ -1,8 +1,8 @@
 import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
-import { parseForm, readBody } from "../../src/api/body.ts";
-import type { Door } from "../../src/api/errors.ts";
 import { LIMITS } from "../../src/domain/limits.ts";
+import { parseForm, readBody } from "../../src/http/body.ts";
+import type { Door } from "../../src/http/errors.ts";
 import { errorOf, resultOf } from "../support/builders.ts";
 
 const TYPES: Record<Door, string> = { v1: "application/x-www-form-urlencoded", v2: "application/json" };

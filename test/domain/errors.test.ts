@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { type ApiError, type Door, errorResponse } from "../../src/api/errors.ts";
 import { LIMITS } from "../../src/domain/limits.ts";
+import { type ApiError, type Door, errorResponse } from "../../src/http/errors.ts";
 
 type Reason = ApiError["reason"];
 

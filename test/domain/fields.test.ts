@@ -3,12 +3,12 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
-import { cursorOf, eventName, pageLimit, payload, text, unixSeconds } from "../../src/api/fields.ts";
-import { check, emptyParameter } from "../../src/api/input.ts";
-import { eventFields } from "../../src/api/v2/meter-events.ts";
-import * as z from "../../src/api/zod.ts";
 import { FRESH_MS } from "../../src/catalog/cache.ts";
 import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS, UNIQUENESS_MS } from "../../src/domain/limits.ts";
+import { cursorOf, eventName, pageLimit, payload, text, unixSeconds } from "../../src/http/fields.ts";
+import { check, emptyParameter } from "../../src/http/input.ts";
+import { eventFields } from "../../src/http/v2/meter-events.ts";
+import * as z from "../../src/http/zod.ts";
 import { errorOf, resultOf } from "../support/builders.ts";
 
 describe("a v2 timestamp", () => {

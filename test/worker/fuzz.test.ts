@@ -5,7 +5,7 @@
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
 import { afterEach, beforeAll, expect, inject, it, vi } from "vitest";
-import { ENDPOINTS } from "../../src/api/endpoints.ts";
+import { ENDPOINTS } from "../../src/http/endpoints.ts";
 import { type FuzzedRequest, type Route, requestToAnyOf } from "../support/fuzz/requests.ts";
 import { acknowledgedBy } from "./fuzz/acknowledged.ts";
 import { envelopeFaults, faultsOf, logFaults } from "./fuzz/answers.ts";

@@ -1,9 +1,9 @@
 // One Idempotency-Key, one request; what a retry is told; and the order in which events were received.
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { requireMeter } from "../../src/api/v1/meters.ts";
 import { identifierOfKey } from "../../src/domain/identifiers.ts";
 import { DAY_MS, floorTo } from "../../src/domain/window.ts";
+import { requireMeter } from "../../src/http/v1/meters.ts";
 import { customerMeter } from "../../src/log/shards.ts";
 import { readSummaries } from "../../src/query/summaries.ts";
 import { anEventId, resultOf, unique } from "../support/builders.ts";

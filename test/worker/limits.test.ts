@@ -4,11 +4,11 @@ import { sign } from "hono/jwt";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import * as errorReports from "../../src/aggregate/sql/error-reports.ts";
-import { ENDPOINTS } from "../../src/api/endpoints.ts";
-import { refusedEventsAllowed } from "../../src/api/rate-limits.ts";
-import { addressBlock } from "../../src/api/unknown-keys.ts";
 import { hashOf } from "../../src/catalog/key-hash.ts";
 import type { RateLimitName } from "../../src/env.ts";
+import { ENDPOINTS } from "../../src/http/endpoints.ts";
+import { refusedEventsAllowed } from "../../src/http/rate-limits.ts";
+import { addressBlock } from "../../src/http/unknown-keys.ts";
 import { unique } from "../support/builders.ts";
 import { D1, HostileD1 } from "./hostile-d1.ts";
 import { answerOf, call, createdMeter, eventually, storedEvents } from "./support.ts";
@@ -317,7 +317,7 @@ describe("a table that grows", () => {
   });
 
   it("is not read whole to delete what has expired, nor in one go", async () => {
-    const { deleteExpiredAnswers } = await import("../../src/storage/idempotency.ts");
+    const { deleteExpiredAnswers } = await import("../../src/http/stored-answers.ts");
     const rows = 5_001;
     await env.DB.prepare(
       `INSERT INTO idempotency_keys (livemode, key, request, response, token, created) SELECT 0, 'expired ' || value, '', '', '', 0 FROM json_each(?)`,

@@ -1,11 +1,11 @@
 // Every endpoint against every kind of key. What is added to ENDPOINTS is tested with it.
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { Endpoint } from "../../src/api/endpoint.ts";
-import { ENDPOINTS } from "../../src/api/endpoints.ts";
-import { issueSession } from "../../src/api/session-tokens.ts";
 import { hashOf } from "../../src/catalog/key-hash.ts";
 import { GRANTS, type Permissions, UNRESTRICTED, writePermissions } from "../../src/domain/permissions.ts";
+import type { Endpoint } from "../../src/http/endpoint.ts";
+import { ENDPOINTS } from "../../src/http/endpoints.ts";
+import { issueSession } from "../../src/http/session-tokens.ts";
 import { unique } from "../support/builders.ts";
 import { answerOf, call, createdMeter } from "./support.ts";
 

@@ -1,5 +1,5 @@
-import type { Endpoint } from "../../../src/api/endpoint.ts";
-import { ENDPOINTS } from "../../../src/api/endpoints.ts";
+import type { Endpoint } from "../../../src/http/endpoint.ts";
+import { ENDPOINTS } from "../../../src/http/endpoints.ts";
 import { PAYLOAD_CONTENT } from "../../support/fuzz/valid-requests.ts";
 import type { Exchange } from "./send.ts";
 import { CANARIES, MODES, type Worlds } from "./world.ts";

@@ -1,8 +1,8 @@
 import { digest } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import { findAnswer, type KeyedRequest, saveAnswer } from "../storage/idempotency.ts";
 import { type Answer, answerFirstGivenTo, type Call } from "./endpoint.ts";
 import type { ApiError } from "./errors.ts";
+import { findAnswer, type KeyedRequest, saveAnswer } from "./stored-answers.ts";
 
 /** What a POST is going to change, and the body that answers it. */
 export type Change = {
