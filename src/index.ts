@@ -1,7 +1,7 @@
 import { consume } from "./aggregate/consumer.ts";
 import type { Env } from "./env.ts";
 import { createApp } from "./http/app.ts";
-import { maintain } from "./maintenance.ts";
+import { maintain } from "./scheduled.ts";
 
 export { CustomerMeter } from "./ingest/customer-meter.ts";
 export { EventLog } from "./log/event-log.ts";

@@ -8,7 +8,7 @@ import { CustomerMeter as RealCustomerMeter } from "../../src/ingest/customer-me
 import { EventLog as RealEventLog } from "../../src/log/event-log.ts";
 import { LogStore } from "../../src/log/partitions.ts";
 import { allShards } from "../../src/log/shards.ts";
-import { maintain } from "../../src/maintenance.ts";
+import { maintain } from "../../src/scheduled.ts";
 import { counts, queueUnits, reset } from "./counting.ts";
 import { countingEnv, logBusy } from "./env.ts";
 import { countStorage } from "./storage.ts";

@@ -5,13 +5,13 @@ import { LIMITS } from "../domain/limits.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { Env } from "../env.ts";
 import { logError } from "../logger.ts";
+import { healthRoute } from "./admin/health.ts";
 import { authenticate, authenticateSession } from "./auth.ts";
 import { API_INFO, docsHeaders, docsPage, PUBLIC_PAGE, SECURITY, SESSION_SECURITY } from "./docs.ts";
 import type { Endpoint, Replay } from "./endpoint.ts";
 import { ENDPOINTS } from "./endpoints.ts";
 import { type ApiError, type Door, errorResponse } from "./errors.ts";
 import { headerFault, setCommonHeaders } from "./headers.ts";
-import { healthRoute } from "./operations/health.ts";
 import { isWithinLimit } from "./rate-limits.ts";
 
 type App = { Bindings: Env; Variables: { token: string } };

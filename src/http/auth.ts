@@ -2,7 +2,7 @@ import { type ApiKey, findKey, isKnown, type KeyName, nameOfId, nameOfSecret } f
 import { err, ok, type Result } from "../domain/result.ts";
 import type { Env, Execution } from "../env.ts";
 import type { ApiError } from "./errors.ts";
-import { readToken } from "./session-tokens.ts";
+import { readToken } from "./session-token.ts";
 import { UnknownKeys } from "./unknown-keys.ts";
 
 const BEARER = /^Bearer +(\S+) *$/i;

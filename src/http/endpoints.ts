@@ -1,8 +1,8 @@
+import { auditEndpoints } from "./admin/audit.ts";
+import { deadLetterEndpoints } from "./admin/dead-letters.ts";
+import { pipelineEndpoints } from "./admin/pipeline.ts";
+import { resendEndpoints } from "./admin/resend.ts";
 import type { Endpoint } from "./endpoint.ts";
-import { auditEndpoints } from "./operations/audit.ts";
-import { deadLetterEndpoints } from "./operations/dead-letters.ts";
-import { pipelineEndpoints } from "./operations/pipeline.ts";
-import { resendEndpoints } from "./operations/resend.ts";
 import { eventSummaryEndpoints } from "./v1/event-summaries.ts";
 import { adjustmentEndpoints as v1AdjustmentEndpoints } from "./v1/meter-event-adjustments.ts";
 import { meterEventEndpoints as v1MeterEventEndpoints } from "./v1/meter-events.ts";

@@ -1,7 +1,7 @@
 import Stripe from "stripe";
 import { describe, expect, inject, it } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
-import { issueSession } from "../../src/http/session-tokens.ts";
+import { issueSession } from "../../src/http/session-token.ts";
 import { createMeter, liveStripe, minute, plain, raw, refusal, stripe, stripeClient, unique } from "./client.ts";
 
 const STREAM = "/v2/billing/meter_event_stream";

@@ -5,7 +5,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, expect, vi } from "vitest";
 import { HOUR_MS } from "../../src/domain/window.ts";
 import type { EventLog } from "../../src/index.ts";
-import { maintain } from "../../src/maintenance.ts";
+import { maintain } from "../../src/scheduled.ts";
 import { unique } from "../support/builders.ts";
 import { A_FAILURE, befall, end, strikeStatement } from "./crash-faults.ts";
 import { type Client, Story } from "./crash-story.ts";

@@ -6,7 +6,7 @@ import { afterEach, expect, vi } from "vitest";
 import { shardOf, uniqueKey } from "../../src/domain/identifiers.ts";
 import { settingsOf } from "../../src/env.ts";
 import { EventLog } from "../../src/index.ts";
-import { maintain } from "../../src/maintenance.ts";
+import { maintain } from "../../src/scheduled.ts";
 import { unique } from "../support/builders.ts";
 import { A_FAILURE, befall, contextOf, end, strikeStatement, strikeTransaction } from "./crash-faults.ts";
 import { type Client, Story } from "./crash-story.ts";

@@ -5,7 +5,7 @@ import { afterEach, expect, it, vi } from "vitest";
 import { applyGroups } from "../../src/aggregate/apply.ts";
 import { type Env, settingsOf } from "../../src/env.ts";
 import { customerMeter, eventLog } from "../../src/log/shards.ts";
-import { maintain } from "../../src/maintenance.ts";
+import { maintain } from "../../src/scheduled.ts";
 import { aLoggedEvent } from "../support/builders.ts";
 import { answerOf, createdMeter } from "./support.ts";
 

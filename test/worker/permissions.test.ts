@@ -5,7 +5,7 @@ import { hashOf } from "../../src/catalog/key-hash.ts";
 import { GRANTS, type Permissions, UNRESTRICTED, writePermissions } from "../../src/domain/permissions.ts";
 import type { Endpoint } from "../../src/http/endpoint.ts";
 import { ENDPOINTS } from "../../src/http/endpoints.ts";
-import { issueSession } from "../../src/http/session-tokens.ts";
+import { issueSession } from "../../src/http/session-token.ts";
 import { unique } from "../support/builders.ts";
 import { answerOf, call, createdMeter } from "./support.ts";
 

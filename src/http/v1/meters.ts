@@ -18,10 +18,10 @@ import {
   rename,
 } from "../../domain/meter.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
-import { type Change, commitOnce } from "../commit-once.ts";
 import { type Answer, type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice, cursorOf, eventName, paging, text, toUnix } from "../fields.ts";
+import { type Change, commitOnce } from "../idempotent-answer.ts";
 import { requiredError } from "../input.ts";
 import * as z from "../zod.ts";
 

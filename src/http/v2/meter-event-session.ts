@@ -1,7 +1,7 @@
 import { newId } from "../../domain/identifiers.ts";
 import { ok } from "../../domain/result.ts";
 import { defineEndpoint } from "../endpoint.ts";
-import { issueSession } from "../session-tokens.ts";
+import { issueSession } from "../session-token.ts";
 import * as z from "../zod.ts";
 
 const MeterEventSession = z

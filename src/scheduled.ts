@@ -1,4 +1,4 @@
-import { auditSome } from "./audit/scheduled.ts";
+import { auditSome } from "./audit/audit-some.ts";
 import { regionOnceBegun } from "./catalog/deployment.ts";
 import { eventsDatabase } from "./catalog/placement.ts";
 import type { Env } from "./env.ts";

@@ -3,9 +3,9 @@ import { type DeadLetter, findDeadLetter, listDeadLetters, redriveStatements } f
 import { eventsDatabase } from "../../catalog/placement.ts";
 import { err, ok } from "../../domain/result.ts";
 import { GROUP_KINDS } from "../../log/groups.ts";
-import { commitOnce } from "../commit-once.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { cursorOf, paging, text, toUnix } from "../fields.ts";
+import { commitOnce } from "../idempotent-answer.ts";
 import * as z from "../zod.ts";
 import { OPERATIONS } from "./operations.ts";
 
