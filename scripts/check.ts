@@ -4,7 +4,7 @@ import { spawn } from "node:child_process";
 const checks = {
   "format and lint": ["biome", "check", "."],
   "types of the Worker": ["tsc", "-p", "."],
-  "types of its tests": ["tsc", "-p", "test/worker"],
+  "types of its tests": ["tsc", "-p", "test/workerd"],
   "types of the bench's bare Worker": ["tsc", "-p", "bench/bare"],
   "types of its counting Worker": ["tsc", "-p", "bench/counted"],
   "types of scripts and other tests": ["tsc", "-p", "scripts"],

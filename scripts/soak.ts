@@ -57,13 +57,16 @@ const PARTS: Readonly<Record<string, (seed: number) => Promise<boolean>>> = {
     return report.problems.length === 0;
   },
   model: async (seed) => {
-    const passed = await runTests("test/worker/model.test.ts", { SEED: String(seed), SOAK_RUNS: String(STORIES) });
+    const passed = await runTests("test/workerd/log/model.test.ts", { SEED: String(seed), SOAK_RUNS: String(STORIES) });
     if (passed) total.stories += STORIES;
     return passed;
   },
-  outage: (seed) => runTests("test/worker/hostile.test.ts", { SEED: String(seed), OUTAGE_MINUTES: "60" }),
+  outage: (seed) => runTests("test/workerd/aggregate/hostile.test.ts", { SEED: String(seed), OUTAGE_MINUTES: "60" }),
   fuzz: async (seed) => {
-    const passed = await runTests("test/worker/fuzz.test.ts", { SEED: String(seed), FUZZ_REQUESTS: String(REQUESTS) });
+    const passed = await runTests("test/workerd/fuzz/fuzz.test.ts", {
+      SEED: String(seed),
+      FUZZ_REQUESTS: String(REQUESTS),
+    });
     if (passed) total.requests += REQUESTS;
     return passed;
   },
@@ -71,7 +74,7 @@ const PARTS: Readonly<Record<string, (seed: number) => Promise<boolean>>> = {
 
 /** Runs one file of tests, and prints what it printed when it fails. */
 async function runTests(file: string, env: Readonly<Record<string, string>>): Promise<boolean> {
-  const vitest = ["node_modules/vitest/vitest.mjs", "run", "--config", "test/vitest.config.ts", "--project", "worker"];
+  const vitest = ["node_modules/vitest/vitest.mjs", "run", "--config", "test/vitest.config.ts", "--project", "workerd"];
   const child = spawn(process.execPath, [...vitest, file], {
     cwd: root,
     env: { ...process.env, ...env },

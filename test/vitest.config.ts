@@ -29,10 +29,10 @@ const counts = {
 const LONGEST = [
   "conformance/together",
   "crash/crash",
-  "worker/model",
-  "worker/hostile",
-  "worker/fuzz",
-  "domain/keys-tool",
+  "workerd/log/model",
+  "workerd/aggregate/hostile",
+  "workerd/fuzz",
+  "unit/keys-tool",
 ];
 const rank = ({ moduleId }: TestSpecification): number =>
   LONGEST.findIndex((name) => moduleId.includes(`/test/${name}`)) >>> 0;
@@ -58,7 +58,7 @@ export default defineConfig({
     teardownTimeout: 60_000,
     projects: [
       // Pure rules, on plain Node.
-      { root, test: { ...patience, name: "domain", include: ["test/domain/**/*.test.ts"] } },
+      { root, test: { ...patience, name: "unit", include: ["test/unit/**/*.test.ts"] } },
       // Durable Objects, D1, queue and alarms, inside workerd.
       {
         root,
@@ -74,9 +74,9 @@ export default defineConfig({
         ],
         test: {
           ...patience,
-          name: "worker",
-          include: ["test/worker/**/*.test.ts"],
-          setupFiles: ["test/worker/setup.ts"],
+          name: "workerd",
+          include: ["test/workerd/**/*.test.ts"],
+          setupFiles: ["test/workerd/setup.ts"],
         },
       },
       // A really running server, from outside, with the official SDK.

@@ -1,0 +1,126 @@
+// What a Worker meets of the deployment that it is part of. Tests go by their order: what an isolate has
+// once learnt, it does not ask again.
+import { env } from "cloudflare:workers";
+import { afterEach, expect, it, vi } from "vitest";
+import { applyGroups } from "../../../src/aggregate/apply.ts";
+import { type Env, settingsOf } from "../../../src/env.ts";
+import { customerMeter, eventLog } from "../../../src/log/shards.ts";
+import { maintain } from "../../../src/scheduled.ts";
+import { aLoggedEvent } from "../../support/builders.ts";
+import { answerOf, createdMeter } from "../support.ts";
+
+afterEach(() => void vi.restoreAllMocks());
+
+/** The Worker's environment with a D1 that says which region it is in, as Cloudflare's does. */
+function inRegion(region: string): Env {
+  const prepare = (sql: string) => {
+    const statement = env.DB.prepare(sql);
+    const all = async () => {
+      const result = await statement.all();
+      return { ...result, meta: { ...result.meta, served_by_region: region } };
+    };
+    return new Proxy(statement, {
+      get: (target, name) => {
+        const value: unknown = name === "all" ? all : Reflect.get(target, name);
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+  };
+  const { DB } = env;
+  const database = new Proxy(DB, {
+    get: (target, name) => (name === "prepare" ? prepare : Reflect.get(target, name).bind(target)),
+  });
+  return { ...env, DB: database };
+}
+
+it("the schedule calls no log before the first event, so that none is created where it happens to run", async () => {
+  const calls = vi.spyOn(env.EVENT_LOG, "getByName");
+  await maintain(inRegion("EEUR"), Date.now());
+  expect(calls).not.toHaveBeenCalled();
+});
+
+it("after the first event it creates what logs are missing in the database's region", async () => {
+  await env.DB.prepare("INSERT INTO deployment (name, value) VALUES ('event_log_shards', '4')").run();
+  const calls = vi.spyOn(env.EVENT_LOG, "getByName");
+  await maintain(inRegion("EEUR"), Date.now());
+  expect(new Set(calls.mock.calls.map(([name]) => name))).toEqual(new Set([0, 1, 2, 3].map((n) => `shard-${n}`)));
+  for (const [, options] of calls.mock.calls) expect(options).toEqual({ locationHint: "eeur" });
+});
+
+it("a LOCATION_HINT stands before the database's region, and a region that is no hint is left out", async () => {
+  const calls = vi.spyOn(env.EVENT_LOG, "getByName");
+  await maintain({ ...inRegion("EEUR"), LOCATION_HINT: "oc" }, Date.now());
+  for (const [, options] of calls.mock.calls) expect(options).toEqual({ locationHint: "oc" });
+  calls.mockClear();
+  await maintain(inRegion("MARS"), Date.now());
+  for (const [, options] of calls.mock.calls) expect(options).toEqual({});
+  expect(calls).toHaveBeenCalled();
+});
+
+it.each([
+  ["EVENT_LOG_SHARDS", "event_log_shards", "3", /EVENT_LOG_SHARDS = 4, .* started with 3/],
+  ["JURISDICTION", "jurisdiction", "eu", /JURISDICTION = \\"\\", .* started with eu/],
+])("a deployment with another %s than its data takes no events, and says so", async (_, name, value, message) => {
+  await env.DB.prepare("DELETE FROM deployment").run();
+  await env.DB.prepare("INSERT INTO deployment (name, value) VALUES (?1, ?2)").bind(name, value).run();
+  const meter = await createdMeter();
+  const event = { event_name: meter.event_name, payload: { stripe_customer_id: "cus_1", value: "1" } };
+  const refused = await answerOf("/v2/billing/meter_events", { body: event });
+  expect(refused).toMatchObject({ status: 503, body: { error: { code: "setting_changed" } } });
+  expect(JSON.stringify(refused.body)).toMatch(message);
+});
+
+it("takes events once the settings are again what they were", async () => {
+  await env.DB.prepare("DELETE FROM deployment").run();
+  const meter = await createdMeter();
+  const event = { event_name: meter.event_name, payload: { stripe_customer_id: "cus_1", value: "1" } };
+  expect((await answerOf("/v2/billing/meter_events", { body: event })).status).toBe(200);
+  const { results } = await env.DB.prepare("SELECT name, value FROM deployment ORDER BY name").all();
+  expect(results).toEqual([
+    { name: "event_log_shards", value: "4" },
+    { name: "jurisdiction", value: "" },
+  ]);
+});
+
+it("a cold isolate reads the settings at the nearest replica, and writes only when nothing is recorded", async () => {
+  /** The first words of the statements that a cold isolate prepares until it agrees. */
+  const untilAgreed = async (): Promise<(string | undefined)[]> => {
+    vi.resetModules();
+    const { checkFixedSettings } = await import("../../../src/catalog/deployment.ts");
+    const prepare = vi.spyOn(env.DB, "prepare").mockClear();
+    // The second time it asks no more.
+    for (const _ of [1, 2]) expect(await checkFixedSettings(env.DB, settingsOf(env))).toMatchObject({ ok: true });
+    return prepare.mock.calls.map(([sql]) => sql.trim().split(" ")[0]);
+  };
+  const nearest = vi.spyOn(env.DB, "withSession");
+  expect(await untilAgreed()).toEqual(["SELECT"]);
+  expect(nearest).toHaveBeenCalledWith("first-unconstrained");
+  await env.DB.prepare("DELETE FROM deployment").run();
+  expect(await untilAgreed()).toEqual(["SELECT", "SELECT", "INSERT", "SELECT"]);
+});
+
+it("keeps locks and logs within the JURISDICTION", () => {
+  const within = vi.fn(() => ({ getByName: (name: string) => `${name}, within` }));
+  const bindings = { EVENT_LOG: { jurisdiction: within }, CUSTOMER_METER: { jurisdiction: within } };
+  const european = { ...env, ...bindings, JURISDICTION: "eu" } as unknown as Env;
+  expect([eventLog(european, 2), customerMeter(european, "mtr", "cus")]).toEqual([
+    "shard-2, within",
+    "mtr:cus, within",
+  ]);
+  expect(within.mock.calls).toEqual([["eu"], ["eu"]]);
+});
+
+it("a D1 without jsonb_each stores and counts the same with json_each, and the isolate says so once", async () => {
+  const prepare = env.DB.prepare.bind(env.DB);
+  // As SQLite says it of a function that it has not.
+  vi.spyOn(env.DB, "prepare").mockImplementation((sql) => prepare(sql.replaceAll("jsonb_each(", "absent_jsonb_each(")));
+  const warnings = vi.spyOn(console, "warn").mockImplementation(() => {});
+  const meter = "mtr_test_json_each";
+  for (const event of [aLoggedEvent({ meter, dimensions: { region: "eu" } }), aLoggedEvent({ meter })]) {
+    const group = { shard: 0, id: 1, kind: "events", confirmedThrough: 0, entries: JSON.stringify(event) } as const;
+    await applyGroups(env.DB, [group], Date.now());
+  }
+  const sums = prepare("SELECT count, sum_low FROM hourly_summaries WHERE meter = ?1").bind(meter);
+  expect((await sums.all()).results).toEqual([{ count: 2, sum_low: 50 }]);
+  expect(warnings.mock.calls.flat()).toEqual([expect.stringContaining("D1 has no jsonb_each")]);
+});
