@@ -1,3 +1,4 @@
+import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
 import fc from "fast-check";
 import * as hostile from "./hostile.ts";
 import { type Mutation, mutate, mutation } from "./mutations.ts";
@@ -10,6 +11,8 @@ export type Route = {
   /** With `{id}` for parameters. */
   readonly path: string;
   readonly door: "v1" | "v2";
+  /** With the schemas of what it takes; a page has none. */
+  readonly route?: RouteConfig;
 };
 
 export type Mode = "test" | "live";
@@ -197,7 +200,8 @@ const suffix = fc.oneof(
 );
 
 /** A request to a route: valid but for a few changes, and sometimes for none. */
-function requestTo({ method, path, door }: Route): fc.Arbitrary<FuzzedRequest> {
+function requestTo(route: Route): fc.Arbitrary<FuzzedRequest> {
+  const { method, path, door } = route;
   const names = [...path.matchAll(/\{(\w+)\}/g)].map(([, name = ""]) => name);
   const param = (name: string): fc.Arbitrary<Node> =>
     fc.oneof(some(8, pathParameter(method, path, name)), some(2, foreignParameter), some(1, hostile.text));
@@ -212,7 +216,7 @@ function requestTo({ method, path, door }: Route): fc.Arbitrary<FuzzedRequest> {
       encoded: fc.boolean(),
       suffix,
       caller,
-      valid: validFields(`${method} ${path}`),
+      valid: validFields(route),
       mutations,
       content: contentOf(door),
       pieces: fc.oneof(

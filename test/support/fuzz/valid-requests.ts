@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { type Fields, map, type Node, type Ref } from "./nodes.ts";
+import type { Route } from "./requests.ts";
 
 /** What no log line may ever hold: part of the payload of most fuzzed events. */
 export const PAYLOAD_CONTENT = "zq-content-of-a-payload-zq";
@@ -16,85 +17,22 @@ const DAY = 24 * HOUR;
 const sharedIdentifier = fc.nat({ max: 99 }).map((n) => `shared_${n}`);
 const ownIdentifier = fc.bigInt({ min: 0n, max: 2n ** 60n }).map((n) => `fuzzed_${n.toString(36)}`);
 
-const event: fc.Arbitrary<Fields> = fc
+const text = fc.string({ unit: "grapheme-ascii", minLength: 1, maxLength: 30 });
+
+const payload = fc
   .record({
     customer: fc.nat({ max: 5_000 }).map((n) => `cus_${n}`),
     value: fc.oneof(fc.integer({ min: 1, max: 999 }).map(String), fc.constantFrom<Node>("999999999999999", 25)),
-    identifier: fc.option(fc.oneof(sharedIdentifier, ownIdentifier), { nil: undefined, freq: 4 }),
-    timestamp: fc.option(
-      fc.constantFrom(0, HOUR, 30 * DAY).map((ago) => ({ ago, align: 1 })),
-      { nil: undefined },
-    ),
     dimensions: fc.boolean(),
   })
-  .map(({ customer, value, identifier, timestamp, dimensions }) =>
-    map({
-      event_name: ref("own.event"),
-      payload: map({ stripe_customer_id: customer, value, ...(dimensions ? { note: PAYLOAD_CONTENT } : {}) }),
-      identifier,
-      timestamp,
-    }),
+  .map(({ customer, value, dimensions }) =>
+    map({ stripe_customer_id: customer, value, ...(dimensions ? { note: PAYLOAD_CONTENT } : {}) }),
   );
 
-const adjustment = fc
-  .oneof({ weight: 9, arbitrary: sharedIdentifier }, ownIdentifier)
-  .map((identifier) => map({ event_name: ref("own.event"), type: "cancel", cancel: map({ identifier }) }));
-
-const maybe = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined });
-
-const limit = maybe(fc.integer({ min: 1, max: 100 }).map(String));
-
-const meter = fc
-  .record({
-    display_name: fc.string({ unit: "grapheme-ascii", minLength: 1, maxLength: 30 }),
-    event_name: fc.oneof(
-      fc.nat({ max: 5 }).map((n) => `meter_${n}`),
-      fc.bigInt({ min: 0n, max: 2n ** 60n }).map((n) => `meter_${n.toString(36)}`),
-    ),
-    formula: fc.constantFrom("sum", "count", "last"),
-    window: maybe(fc.constantFrom("hour", "day", "")),
-    keys: fc.boolean(),
-  })
-  .map(({ display_name, event_name, formula, window, keys }) =>
-    map({
-      display_name,
-      event_name,
-      default_aggregation: map({ formula }),
-      event_time_window: window,
-      ...(keys
-        ? {
-            customer_mapping: map({ type: "by_id", event_payload_key: "customer" }),
-            value_settings: map({ event_payload_key: "amount" }),
-          }
-        : {}),
-    }),
-  );
-
-const summaries = fc.constantFrom(undefined, "hour", "day").chain((window) => {
-  const align = window === "day" ? DAY : window === "hour" ? HOUR : 60;
-  return fc.record({ from: fc.integer({ min: 1, max: 40 }), limit, cursor: fc.boolean() }).map(({ from, limit }) =>
-    map({
-      customer: ref("own.customer"),
-      start_time: { ago: from * DAY, align },
-      end_time: { ago: -DAY, align },
-      value_grouping_window: window,
-      limit,
-    }),
-  );
-});
-
-const storedEvents = fc
-  .record({ limit, cursor: maybe(fc.constantFrom("starting_after", "ending_before")), cancelled: fc.boolean() })
-  .map(({ limit, cursor, cancelled }) =>
-    map({
-      meter: ref("own.meter"),
-      customer: ref("own.customer"),
-      limit,
-      timestamp: map({ gte: { ago: 30 * DAY, align: 1 } }),
-      cancelled: cancelled ? "false" : undefined,
-      ...(cursor === undefined ? {} : { [cursor]: ref("own.place") }),
-    }),
-  );
+const meterName = fc.oneof(
+  fc.nat({ max: 5 }).map((n) => `meter_${n}`),
+  fc.bigInt({ min: 0n, max: 2n ** 60n }).map((n) => `meter_${n.toString(36)}`),
+);
 
 /** Where an audit goes on: places that there are, and places that there are not. */
 const auditCursor = fc
@@ -113,45 +51,79 @@ const base64url = (ascii: string): string =>
     .replaceAll("/", "_")
     .replaceAll("=", "");
 
-const nothing = fc.constant(map({}));
+const recently = fc.constantFrom(0, HOUR, 30 * DAY).map((ago): Node => ({ ago, align: 1 }));
 
-/** Requests that every rule allows, by method and path; what is not here takes none of its own fields. */
-const VALID: Readonly<Record<string, fc.Arbitrary<Fields>>> = {
-  "post /v1/billing/meter_events": event,
-  "post /v2/billing/meter_events": event,
-  "post /v2/billing/meter_event_stream": fc
-    .oneof(
-      { weight: 9, arbitrary: fc.array(event, { minLength: 1, maxLength: 4 }) },
-      { weight: 1, arbitrary: event.chain((one) => fc.constantFrom(99, 100, 101).map((n) => Array(n).fill(one))) },
-    )
-    .map((events) => map({ events })),
-  "post /v1/billing/meter_event_adjustments": adjustment,
-  "post /v2/billing/meter_event_adjustments": adjustment,
-  "post /v1/billing/meters": meter,
-  "post /v1/billing/meters/{id}": fc
-    .string({ unit: "grapheme-ascii", minLength: 1, maxLength: 30 })
-    .map((display_name) => map({ display_name })),
-  "get /v1/billing/meters": fc
-    .record({ limit, status: maybe(fc.constantFrom("active", "inactive", "")), after: fc.boolean() })
-    .map(({ limit, status, after }) => map({ limit, status, starting_after: after ? ref("own.meter") : undefined })),
-  "get /v1/billing/meters/{id}/event_summaries": summaries,
-  "get /v1/billing/meter_events": storedEvents,
-  "post /v1/edgemeter/audit": maybe(auditCursor).map((cursor) => map({ cursor })),
-  "post /v1/edgemeter/resend": maybe(fc.constantFrom(0, 60, 10 * DAY)).map((ago) =>
-    map({ since: ago === undefined ? undefined : { ago, align: 1 } }),
-  ),
-  "get /v2/core/events": fc.record({ limit, page: fc.boolean(), object: fc.boolean() }).map(({ limit, page, object }) =>
-    map({
-      limit,
-      page: page ? ref("own.report") : undefined,
-      object_id: object ? ref("own.meter") : undefined,
-      types: ["v1.billing.meter.error_report_triggered"],
-      created: map({ gte: { ago: DAY, align: 1 } }),
-    }),
-  ),
+/** What belongs in a field by its name, where its schema alone does not say. */
+const NAMED: Readonly<Record<string, fc.Arbitrary<Node>>> = {
+  event_name: fc.constant(ref("own.event")),
+  payload,
+  identifier: fc.oneof({ weight: 9, arbitrary: sharedIdentifier }, ownIdentifier),
+  timestamp: recently,
+  since: recently,
+  gte: recently,
+  start_time: fc.integer({ min: 1, max: 40 }).map((days) => ({ ago: days * DAY, align: DAY })),
+  end_time: fc.constant({ ago: -DAY, align: DAY }),
+  limit: fc.integer({ min: 1, max: 100 }).map(String),
+  customer: fc.constant(ref("own.customer")),
+  meter: fc.constant(ref("own.meter")),
+  object_id: fc.constant(ref("own.meter")),
+  page: fc.constant(ref("own.report")),
+  starting_after: fc.constant(ref("own.place")),
+  ending_before: fc.constant(ref("own.place")),
+  cursor: auditCursor,
 };
 
-export const validFields = (endpoint: string): fc.Arbitrary<Fields> => VALID[endpoint] ?? nothing;
+/** And where the same name is something else. */
+const NAMED_AT: Readonly<Record<string, fc.Arbitrary<Node>>> = {
+  "post /v1/billing/meters event_name": meterName,
+  "get /v1/billing/meters starting_after": fc.constant(ref("own.meter")),
+  "get /v1/billing/meters ending_before": fc.constant(ref("own.meter")),
+};
+
+/** As much of a zod schema's definition as the endpoints use. */
+type Schema = {
+  readonly def: {
+    readonly type: string;
+    readonly shape?: Readonly<Record<string, Schema>>;
+    readonly entries?: Readonly<Record<string, string>>;
+    readonly innerType?: Schema;
+    readonly element?: Schema;
+    readonly in?: Schema;
+  };
+};
+
+/** What a schema takes, mostly: for a field of this name, of this endpoint. */
+function validNode(schema: Schema, name: string, endpoint: string): fc.Arbitrary<Node | undefined> {
+  const { type, shape, entries, innerType, element, in: input } = schema.def;
+  const inside = (inner: Schema) => validNode(inner, name, endpoint);
+  if (innerType !== undefined) return fc.option(inside(innerType), { nil: undefined, freq: 2 });
+  const named = NAMED_AT[`${endpoint} ${name}`] ?? NAMED[name];
+  if (named !== undefined) return named;
+  if (type === "object") return fieldsOf(shape ?? {}, endpoint);
+  if (type === "enum") return fc.constantFrom(...Object.values(entries ?? {}));
+  if (input !== undefined) return inside(input);
+  return element === undefined ? text : listOf(inside(element) as fc.Arbitrary<Node>);
+}
+
+/** Few of them, or nearly as many as a stream's request may have. */
+const listOf = (item: fc.Arbitrary<Node>): fc.Arbitrary<Node> =>
+  fc.oneof(
+    { weight: 9, arbitrary: fc.array(item, { minLength: 1, maxLength: 4 }) },
+    { weight: 1, arbitrary: item.chain((one) => fc.constantFrom(99, 100, 101).map((n) => Array<Node>(n).fill(one))) },
+  );
+
+const fieldsOf = (shape: Readonly<Record<string, Schema>>, endpoint: string): fc.Arbitrary<Fields> =>
+  fc
+    .record(Object.fromEntries(Object.entries(shape).map(([name, field]) => [name, validNode(field, name, endpoint)])))
+    .map(map);
+
+/** Requests that an endpoint's own schema takes; a page takes no fields. */
+export function validFields({ method, path, route }: Route): fc.Arbitrary<Fields> {
+  const { query, body } = route?.request ?? {};
+  const [content] = Object.values(body?.content ?? {});
+  const schema = query ?? (content !== undefined && "schema" in content ? content.schema : undefined);
+  return fieldsOf((schema as Schema | undefined)?.def.shape ?? {}, `${method} ${path}`);
+}
 
 /** What stands for a parameter of a path. */
 export const pathParameter = (method: string, path: string, name: string): fc.Arbitrary<Node> => {
