@@ -12,7 +12,7 @@ import type { Endpoint, Replay } from "./endpoint.ts";
 import { ENDPOINTS } from "./endpoints.ts";
 import { type ApiError, type Door, errorResponse } from "./errors.ts";
 import { headerFault, setCommonHeaders } from "./headers.ts";
-import { isWithinLimit } from "./rate-limits.ts";
+import { isWithinLimit } from "../catalog/rate-limits.ts";
 
 type App = { Bindings: Env; Variables: { token: string } };
 

@@ -9,7 +9,7 @@ import { parseForm, readBody } from "./body.ts";
 import { describeRoute } from "./describe-route.ts";
 import type { ApiError, Door } from "./errors.ts";
 import { check, emptyParameter } from "./input.ts";
-import type { LimitClass } from "./rate-limits.ts";
+import type { LimitClass } from "../catalog/rate-limits.ts";
 import * as z from "./zod.ts";
 
 /** One call of an endpoint, authenticated and with its input checked. */

@@ -7,7 +7,7 @@ import { err, ok, type Result } from "../domain/result.ts";
 import { type Env, settingsOf } from "../env.ts";
 import type { Call } from "../http/endpoint.ts";
 import { type ApiError, hasTooManyDigits, messageOf } from "../http/errors.ts";
-import { refusedEventsAllowed } from "../http/rate-limits.ts";
+import { refusedEventsAllowed } from "../catalog/rate-limits.ts";
 import type { AppendOutcome, NewEntry, NewRejection } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
 import { checkDeployment } from "./check-deployment.ts";

@@ -7,7 +7,7 @@ import * as errorReports from "../../../src/aggregate/sql/error-reports.ts";
 import { hashOf } from "../../../src/catalog/key-hash.ts";
 import type { RateLimitName } from "../../../src/env.ts";
 import { ENDPOINTS } from "../../../src/http/endpoints.ts";
-import { refusedEventsAllowed } from "../../../src/http/rate-limits.ts";
+import { refusedEventsAllowed } from "../../../src/catalog/rate-limits.ts";
 import { addressBlock } from "../../../src/http/unknown-keys.ts";
 import { unique } from "../../support/builders.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
