@@ -23,6 +23,17 @@ export type MeteringError =
   /** `latest` is the newest timestamp accepted now (ms). */
   | { readonly reason: "timestamp_in_future"; readonly latest: number }
   | { readonly reason: "too_many_concurrent_requests" }
+  /** A key has made too many calls of a kind, or reported too many events that were refused. */
+  | { readonly reason: "rate_limited" }
+  /** The shard of the log is past its high-water mark. */
+  | { readonly reason: "log_full" }
+  /** The deployment is configured with another setting than its data was started with. */
+  | {
+      readonly reason: "setting_changed";
+      readonly setting: string;
+      readonly configured: string;
+      readonly recorded: string;
+    }
   | { readonly reason: "duplicate_meter_event"; readonly identifier: string }
   /** The Idempotency-Key came before, with another body. */
   | { readonly reason: "idempotency_key_reused"; readonly key: string }

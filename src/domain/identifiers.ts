@@ -34,7 +34,7 @@ export function newToken(): string {
 /** Event ids that one isolate makes within a millisecond, before it borrows from the next: two digits of base 36. */
 const IDS_PER_MS = 36 ** 2;
 
-/** Digits of an event id's place in the order of receipt: nine for the time, enough until the year 5188, and two for the counter. */
+/** Digits of an event id's place in receipt order: nine for the time and two for the counter. Exact numbers until the year 2190. */
 const ORDER_DIGITS = 11;
 
 let lastOrder = 0;
@@ -44,9 +44,12 @@ let lastOrder = 0;
  * back, and a token that no other event has.
  */
 export function newEventId(now: number, token: string = newToken()): string {
-  lastOrder = Math.max(now * IDS_PER_MS, lastOrder + 1);
+  lastOrder = Math.max(orderAt(now), lastOrder + 1);
   return writeOrder(lastOrder) + token;
 }
+
+/** The first place in receipt order of a time (ms). */
+export const orderAt = (time: number): number => time * IDS_PER_MS;
 
 /** An event id's place in receipt order: a number that grows with the time and the counter. */
 export const orderOf = (id: string): number => Number.parseInt(id.slice(0, ORDER_DIGITS), 36);
@@ -54,9 +57,8 @@ export const orderOf = (id: string): number => Number.parseInt(id.slice(0, ORDER
 /** The part of an event id that no other event has, whatever its place. */
 export const tokenOf = (id: string): string => id.slice(ORDER_DIGITS);
 
-/** The event id at the place right after `order`, or the id itself when it comes later anyway. */
-export const raisedAbove = (id: string, order: number): string =>
-  orderOf(id) > order ? id : writeOrder(order + 1) + tokenOf(id);
+/** An event's id at another place in receipt order. */
+export const placedAt = (order: number, id: string): string => writeOrder(order) + tokenOf(id);
 
 const writeOrder = (order: number): string => order.toString(36).padStart(ORDER_DIGITS, "0");
 
@@ -102,11 +104,10 @@ export const OWN_PREFIX = "em_";
 export const newIdentifier = (): string => OWN_PREFIX + newId();
 
 /**
- * The identifier that an Idempotency-Key stands for; with the position of an event, when several came
- * under one key. It is always the same, so that a retry meets the first attempt in the log.
+ * The identifier that an Idempotency-Key stands for; with the place of an event, when several came under
+ * one key. It is always the same, so that a retry meets the first attempt in the log.
  */
-export function identifierOfKey(livemode: boolean, idempotencyKey: string, position?: number): string {
-  const place = position === undefined ? [] : [String(position)];
+export function identifierOfKey(livemode: boolean, idempotencyKey: string, ...place: readonly string[]): string {
   return OWN_PREFIX + digest("identifier", mode(livemode), idempotencyKey, ...place);
 }
 

@@ -1,5 +1,6 @@
 import { OpenAPIRegistry, OpenApiGeneratorV31 } from "@asteasolutions/zod-to-openapi";
 import { type Context, Hono, type Next } from "hono";
+import { isWithinLimit } from "../catalog/rate-limits.ts";
 import { newToken } from "../domain/identifiers.ts";
 import { LIMITS } from "../domain/limits.ts";
 import { err, ok, type Result } from "../domain/result.ts";
@@ -12,7 +13,6 @@ import type { Endpoint, Replay } from "./endpoint.ts";
 import { ENDPOINTS } from "./endpoints.ts";
 import { type ApiError, type Door, errorResponse } from "./errors.ts";
 import { headerFault, setCommonHeaders } from "./headers.ts";
-import { isWithinLimit } from "../catalog/rate-limits.ts";
 
 type App = { Bindings: Env; Variables: { token: string } };
 

@@ -1,7 +1,7 @@
 import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
+import type { LimitClass } from "../catalog/rate-limits.ts";
 import type { Permission } from "../domain/permissions.ts";
 import type { Definition, Endpoint, Shape } from "./endpoint.ts";
-import type { LimitClass } from "../catalog/rate-limits.ts";
 import * as z from "./zod.ts";
 
 /** The part of the OpenAPI document that an endpoint's definition makes. */

@@ -1,31 +1,18 @@
 import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
-import type { ApiKey } from "../catalog/api-keys.ts";
+import type { LimitClass } from "../catalog/rate-limits.ts";
 import { digest } from "../domain/identifiers.ts";
 import type { Permission } from "../domain/permissions.ts";
 import { err, type Result } from "../domain/result.ts";
-import type { Env, Execution } from "../env.ts";
-import { claimKey } from "../ingest/claim-key.ts";
+import type { Caller } from "../ingest/caller.ts";
+import { claimKey } from "../ingest/identity.ts";
 import { parseForm, readBody } from "./body.ts";
 import { describeRoute } from "./describe-route.ts";
 import type { ApiError, Door } from "./errors.ts";
 import { check, emptyParameter } from "./input.ts";
-import type { LimitClass } from "../catalog/rate-limits.ts";
 import * as z from "./zod.ts";
 
 /** One call of an endpoint, authenticated and with its input checked. */
-export type Call<Input> = {
-  readonly input: Input;
-  /** Method and path, as defined: what an Idempotency-Key belongs to. */
-  readonly endpoint: string;
-  readonly key: ApiKey;
-  readonly env: Env;
-  readonly execution: Execution;
-  /** When the request came in (ms). */
-  readonly now: number;
-  /** What tells this request from all others; its ids and those of what it makes end with it. */
-  readonly token: string;
-  readonly idempotencyKey: string | undefined;
-};
+export type Call<Input> = Caller & { readonly input: Input };
 
 /** The JSON text of a 200, or what went wrong. */
 export type Answer = Result<string | Replay, ApiError>;

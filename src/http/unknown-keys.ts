@@ -1,6 +1,6 @@
+import { isAllowed } from "../catalog/rate-limits.ts";
 import { MINUTE_MS, SECOND_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
-import { isAllowed } from "../catalog/rate-limits.ts";
 
 /** How long the database is not asked again about a key that it does not know (ms); README.md names it. */
 const UNKNOWN_MS = 5 * SECOND_MS;

@@ -1,11 +1,10 @@
 import { meterIdsOf } from "../catalog/meters.ts";
-import { digest, shardOf, uniqueKey } from "../domain/identifiers.ts";
+import type { MeteringError } from "../domain/errors.ts";
+import { digest } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import { settingsOf } from "../env.ts";
-import type { Call } from "../http/endpoint.ts";
-import type { ApiError } from "../http/errors.ts";
 import { eventLog } from "../log/shards.ts";
-import { checkDeployment } from "./check-deployment.ts";
+import type { Caller } from "./caller.ts";
+import { checkDeployment, placeOf } from "./identity.ts";
 
 /** What an adjustment cancels. */
 export type Cancellation = { readonly eventName: string; readonly identifier: string };
@@ -26,14 +25,14 @@ const ID_PREFIX = "mtr_event_adj_";
  */
 export async function cancelEvent(
   { eventName, identifier }: Cancellation,
-  call: Call<unknown>,
-): Promise<Result<Adjustment, ApiError>> {
-  const { env, endpoint, key, idempotencyKey, token } = call;
-  const deployment = await checkDeployment(call);
+  caller: Caller,
+): Promise<Result<Adjustment, MeteringError>> {
+  const { env, endpoint, key, idempotencyKey, token } = caller;
+  const deployment = await checkDeployment(caller);
   if (!deployment.ok) return deployment;
-  const unique = uniqueKey(key.livemode, identifier);
-  const outcome = await eventLog(env, shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS)).cancel({
-    key: unique,
+  const place = placeOf(identifier, caller);
+  const outcome = await eventLog(env, place.shard).cancel({
+    key: place.key,
     id: ID_PREFIX + token,
     meters: await meterIdsOf(env.DB, key.livemode, eventName),
     keyDigest: idempotencyKey === undefined ? undefined : digest(idempotencyKey),

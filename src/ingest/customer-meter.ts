@@ -1,9 +1,9 @@
 import { DurableObject } from "cloudflare:workers";
-import { orderOf, raisedAbove } from "../domain/identifiers.ts";
+import { orderAt, placedAt, tokenOf } from "../domain/identifiers.ts";
 import { type Env, settingsOf } from "../env.ts";
 import type { AppendOutcome, NewClaim, NewEntry, NewEvent } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
-import { Lock } from "./fifo-lock.ts";
+import { FifoLock } from "./fifo-lock.ts";
 import { RefusedKeys } from "./refused-keys.ts";
 
 /** Writes that wait for their turn at most; the next one is refused at once. */
@@ -18,10 +18,10 @@ export type RecordOutcome = AppendOutcome | { readonly outcome: "busy" };
  * counts once rests on the log alone, since the platform may briefly run two of these.
  */
 export class CustomerMeter extends DurableObject<Env> {
-  readonly #lock = new Lock();
+  readonly #lock = new FifoLock();
   readonly #refused = new RefusedKeys();
-  /** The Idempotency-Key whose request has its turn, by its digest. */
-  #serving: string | undefined;
+  /** The turn that is had, and by which event. */
+  #serving: { readonly turn: number; readonly event: NewEvent } | undefined;
   /** The latest place in receipt order that an event got here. */
   #lastOrder = 0;
 
@@ -30,39 +30,44 @@ export class CustomerMeter extends DurableObject<Env> {
    * one of its caller's beside an identifier.
    */
   async record(event: NewEvent, claim: NewClaim | undefined): Promise<RecordOutcome> {
-    const { keyDigest } = event;
-    const turn = await this.#turnFor(keyDigest);
+    const turn = await this.#turnFor(event);
     if (turn === undefined) return { outcome: "busy" };
-    this.#serving = keyDigest;
+    this.#serving = { turn, event };
     try {
       const claimed = claim && (await this.#append(claim));
       return claimed === undefined || claimed.outcome === "accepted"
         ? await this.#append(this.#inOrder(event))
         : claimed;
     } finally {
-      this.#serving = undefined;
+      // The lease of this turn may have run out, and another event may have its turn by now.
+      if (this.#serving.turn === turn) this.#serving = undefined;
       this.#lock.release(turn);
     }
   }
 
-  /** A first attempt that meets another write is refused; a retry, known by its key, waits in line. */
-  async #turnFor(keyDigest: string | undefined): Promise<number | undefined> {
+  /** A first attempt that meets another write is refused; a retry waits in line. */
+  async #turnFor(event: NewEvent): Promise<number | undefined> {
     const { CONFLICT_WAIT_MS, RETRY_WAIT_MS } = settingsOf(this.env);
-    const isRetry =
-      keyDigest !== undefined && (keyDigest === this.#serving || this.#refused.has(keyDigest, Date.now()));
-    const patience = isRetry ? RETRY_WAIT_MS : CONFLICT_WAIT_MS;
+    const patience = this.#isRetry(event) ? RETRY_WAIT_MS : CONFLICT_WAIT_MS;
     const turn = await this.#lock.acquire(this.#lock.waiting < LONGEST_LINE ? patience : 0);
-    if (keyDigest === undefined) return turn;
-    if (turn === undefined) this.#refused.add(keyDigest, Date.now());
-    else this.#refused.delete(keyDigest);
+    if (turn === undefined && event.keyDigest !== undefined) this.#refused.add(event.keyDigest, Date.now());
     return turn;
   }
 
-  /** Events are in receipt order as they have their turns, also when the clocks of two edges differ. */
+  /** Whether an event was refused a moment ago or has its turn now, by its Idempotency-Key; or the platform repeats a call. */
+  #isRetry({ id, keyDigest }: NewEvent): boolean {
+    const served = this.#serving?.event;
+    if (served !== undefined && tokenOf(served.id) === tokenOf(id)) return true;
+    return keyDigest !== undefined && (keyDigest === served?.keyDigest || this.#refused.has(keyDigest, Date.now()));
+  }
+
+  /**
+   * Events are in receipt order as they have their turns: this object's clock gives their places, not those of
+   * the edges that they came through.
+   */
   #inOrder(event: NewEvent): NewEvent {
-    const id = raisedAbove(event.id, this.#lastOrder);
-    this.#lastOrder = orderOf(id);
-    return { ...event, id };
+    this.#lastOrder = Math.max(orderAt(Date.now()), this.#lastOrder + 1);
+    return { ...event, id: placedAt(this.#lastOrder, event.id) };
   }
 
   async #append(entry: NewEntry): Promise<AppendOutcome> {

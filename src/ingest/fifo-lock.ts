@@ -2,7 +2,7 @@
 const LEASE_MS = 10_000;
 
 /** A lock that is had in the order of asking. Each holder's turn ends when it is released, or with its lease. */
-export class Lock {
+export class FifoLock {
   /** Until when it is held (ms). */
   #heldUntil = 0;
   #turn = 0;

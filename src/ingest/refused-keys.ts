@@ -24,8 +24,4 @@ export class RefusedKeys {
   has(key: string, now: number): boolean {
     return (this.#refusedAt.get(key) ?? Number.NEGATIVE_INFINITY) > now - REMEMBERED_MS;
   }
-
-  delete(key: string): void {
-    this.#refusedAt.delete(key);
-  }
 }

@@ -6,36 +6,38 @@ import type { Group, LoggedEvent, LoggedRejection } from "./groups.ts";
 export type Inquiry = {
   /** What is unique for 24 hours; see `uniqueKey`. */
   readonly key: string;
-  /** Minted at the edge (`newEventId`), so that the platform's own repetition of a call recognises itself. */
-  readonly id: string;
   /** What the entry says. Two reports with one identifier are the same when this is the same. */
   readonly reportDigest: string;
+  /** Minted at the edge (`newEventId`), so that the platform's own repetition of a call recognises itself. None for a claim. */
+  readonly id?: string;
   /** Digest of the Idempotency-Key that it came with alone: what tells a retry from a second report of the same. */
-  readonly keyDigest: string | undefined;
+  readonly keyDigest?: string | undefined;
   /** Whether `key` is what an Idempotency-Key stands for. What comes under it later must be the same request. */
   readonly claims: boolean;
 };
 
-/** An entry of any kind on its way into the log. */
-type NewRow = Inquiry & {
-  /** The shard of its key, as the edge counts shards: during a deployment others may count differently. */
-  readonly shard: number;
-};
+/** The shard of an entry's key, as the edge counts shards: during a deployment others may count differently. */
+type Placed = { readonly shard: number };
 
 /** An event on its way into the log. */
-export type NewEvent = NewRow & { readonly identifier: string; readonly event: AdmittedEvent };
+export type NewEvent = Inquiry &
+  Placed & { readonly kind: "event"; readonly id: string; readonly identifier: string; readonly event: AdmittedEvent };
 
 /** An event of a stream that was refused, on its way into the log; unique by a key of its own, so that a retry reports it once. */
-export type NewRejection = NewRow & {
-  readonly identifier: string;
-  readonly rejection: Pick<LoggedRejection, "livemode" | "meter" | "code" | "message">;
-};
+export type NewRejection = Inquiry &
+  Placed & {
+    readonly kind: "rejection";
+    readonly id: string;
+    readonly identifier: string;
+    readonly rejection: Pick<LoggedRejection, "livemode" | "meter" | "code" | "message">;
+  };
 
 /**
- * An Idempotency-Key of a caller, with a digest of the request that came under it first: nothing but a row.
- * It is no event, so it can be neither retrieved nor cancelled.
+ * An Idempotency-Key, with a digest of the request that came under it first: nothing but a row. It is no event,
+ * so it can be neither retrieved nor cancelled.
  */
-export type NewClaim = NewRow & { readonly claims: true };
+export type NewClaim = Pick<Inquiry, "key" | "reportDigest"> &
+  Placed & { readonly kind: "claim"; readonly claims: true };
 
 /** What the log appends. */
 export type NewEntry = NewEvent | NewRejection | NewClaim;

@@ -1,8 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
-import { tokenOf } from "../domain/identifiers.ts";
-import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
+import { accept, cancel, ifFresh, recognise } from "./commit.ts";
 import type {
   AppendOutcome,
   CancelOutcome,
@@ -12,13 +11,7 @@ import type {
   NewEntry,
   RetrievedEvent,
 } from "./entries.ts";
-import {
-  cutIntoGroups,
-  type GroupKind,
-  type LoggedCancellation,
-  type LoggedEvent,
-  type LoggedRejection,
-} from "./groups.ts";
+import { cutIntoGroups, type GroupKind, type LoggedEvent } from "./groups.ts";
 import type { Holder } from "./holders.ts";
 import { bringForward } from "./migrations.ts";
 import { IDS_PER_MS, LogStore, type StoredGroup } from "./partitions.ts";
@@ -285,78 +278,48 @@ export class EventLog extends DurableObject<Env> {
   /** One transaction: recognise, remember, append, arm the alarm. */
   #commit(entries: readonly NewEntry[]): AppendOutcome[] {
     const now = this.#store.receiptTime(Date.now());
-    const full = this.#store.size > settingsOf(this.env).LOG_HIGH_WATER_MB * 1_000_000;
-    const events: string[] = [];
-    const rejections: string[] = [];
-    const holders = this.#store.findLast(entries.map(({ key }) => key));
-    const accepted: (Holder & { key: string })[] = [];
-    const outcomes = entries.map((entry): AppendOutcome => {
-      const known = recognise(entry, ifFresh(holders.get(entry.key), now));
-      if (known !== undefined) return known;
-      if (full) return { outcome: "full" };
-      const { key, keyDigest, reportDigest } = entry;
-      const isClaimAlone = !("event" in entry || "rejection" in entry);
-      const id = isClaimAlone ? undefined : entry.id;
-      const timestamp = ("event" in entry ? entry.event.timestamp : undefined) ?? now;
-      const holder = { key, eventId: id, received: now, timestamp, keyDigest, reportDigest, cancelled: undefined };
-      accepted.push(holder);
-      // For those that come after it in the same commit.
-      holders.set(key, holder);
-      if ("event" in entry) {
-        const { event, identifier } = entry;
-        const logged: LoggedEvent = { ...event, id: entry.id, identifier, timestamp, received: now };
-        events.push(JSON.stringify(logged));
-      } else if ("rejection" in entry) {
-        const { rejection, identifier } = entry;
-        const logged: LoggedRejection = { ...rejection, id: entry.id, identifier, received: now };
-        rejections.push(JSON.stringify(logged));
-      }
-      return { outcome: "accepted", id, received: now, timestamp };
-    });
-    this.#store.remember(accepted);
+    const isFull = this.#store.size > settingsOf(this.env).LOG_HIGH_WATER_MB * 1_000_000;
+    const known = this.#store.findLast(entries.map(({ key }) => key));
+    const { outcomes, holders, events, rejections } = accept(entries, known, { now, isFull });
+    this.#store.remember(holders);
     this.#appendGroups("events", events, now);
     this.#appendGroups("rejections", rejections, now);
     return outcomes;
   }
 
   /** Puts entries into groups that will be sent; within the transaction of whatever they came from. */
-  #appendGroups(kind: GroupKind, entries: readonly string[], now: number): void {
-    for (const group of cutIntoGroups(entries)) this.#store.append(kind, group, now, this.#sender.confirmedThrough);
+  #appendGroups(kind: GroupKind, entries: readonly object[], now: number): void {
+    const texts = entries.map((entry) => JSON.stringify(entry));
+    for (const group of cutIntoGroups(texts)) this.#store.append(kind, group, now, this.#sender.confirmedThrough);
     if (entries.length > 0 && !this.#alarmIsSet) this.#armAlarm(Date.now() + ALARM_DELAY_MS);
   }
 
   /** One transaction: check that the event can be cancelled, note it, and append its cancellation. */
   #commitCancellation(request: NewCancellation): CancelOutcome {
-    const { key, id, meters, keyDigest, requestDigest } = request;
+    const { key, id, keyDigest, requestDigest } = request;
     const now = this.#store.receiptTime(Date.now());
     // By its key a retry is known even when its event's identifier has expired, or is another event's.
     const retryKey = keyDigest === undefined ? undefined : `cancelled:${key}:${keyDigest}`;
-    const first = retryKey === undefined ? undefined : this.#holderOf(retryKey, now);
-    if (first?.eventId !== undefined) {
-      return first.eventId === id || first.reportDigest === requestDigest
-        ? { outcome: "cancelled", id: first.eventId, at: first.received }
-        : { outcome: "key_reused" };
-    }
+    const earlier = retryKey === undefined ? undefined : this.#holderOf(retryKey, now);
     const holder = this.#store.findLast([key]).get(key);
-    if (holder?.eventId === undefined) return { outcome: "unknown" };
-    const { cancelled } = holder;
-    if (cancelled?.id === id) return { outcome: "cancelled", id, at: cancelled.at };
-    if (holder.received <= now - UNIQUENESS_MS) return { outcome: "too_old" };
-    const logged = this.#store.eventOf(holder);
-    if (logged === undefined) throw new Error("an identifier without its event");
-    if (!meters.includes(logged.event.meter)) return { outcome: "other_meter" };
-    if (cancelled !== undefined) return { outcome: "already_cancelled" };
+    const { outcome, entry } = cancel(request, { earlier, holder, eventOf: (held) => this.#eventOf(held) }, now);
+    if (entry === undefined || holder === undefined) return outcome;
     this.#store.cancel(key, holder, { id, at: now });
     if (retryKey !== undefined) {
-      const answer = { eventId: id, received: now, timestamp: now, keyDigest, reportDigest: requestDigest };
-      this.#store.remember([{ key: retryKey, ...answer }]);
+      const response = { eventId: id, received: now, timestamp: now, keyDigest, reportDigest: requestDigest };
+      this.#store.remember([{ key: retryKey, ...response }]);
     }
-    const entry: LoggedCancellation = { ...logged.event, cancelled: now };
-    this.#appendGroups("cancellations", [JSON.stringify(entry)], now);
-    return { outcome: "cancelled", id, at: now };
+    this.#appendGroups("cancellations", [entry], now);
+    return outcome;
   }
 
-  /** Who holds a unique key now, or nobody. */
+  #eventOf(holder: Holder): LoggedEvent {
+    const logged = this.#store.eventOf(holder);
+    if (logged === undefined) throw new Error("an identifier without its event");
+    return logged.event;
+  }
+
+  /** Who holds a unique key now; nothing when it is free. */
   #holderOf(key: string, now: number): Holder | undefined {
     return ifFresh(this.#store.findLast([key]).get(key), now);
   }
@@ -365,24 +328,4 @@ export class EventLog extends DurableObject<Env> {
     this.#alarmIsSet = true;
     void this.ctx.storage.setAlarm(at);
   }
-}
-
-/** Who held a unique key last, if it is not free again at `now` (ms). */
-const ifFresh = (holder: Holder | undefined, now: number): Holder | undefined =>
-  holder !== undefined && holder.received > now - UNIQUENESS_MS ? holder : undefined;
-
-/** What an entry is to the log if its unique key is taken; nothing when the key is free. */
-function recognise(
-  { id, keyDigest, reportDigest, claims }: Inquiry,
-  holder: Holder | undefined,
-): AppendOutcome | undefined {
-  if (holder === undefined) return undefined;
-  const { eventId, received, timestamp } = holder;
-  const accepted = { outcome: "accepted", id: eventId, received, timestamp } as const;
-  // The customer's lock may have raised the id in between, so only its token tells.
-  if (eventId !== undefined && tokenOf(eventId) === tokenOf(id)) return accepted;
-  const sameReport = holder.reportDigest === reportDigest;
-  if (claims) return sameReport ? accepted : { outcome: "key_reused" };
-  const isRetry = sameReport && keyDigest !== undefined && keyDigest === holder.keyDigest;
-  return isRetry ? accepted : { outcome: "duplicate", sameReport };
 }

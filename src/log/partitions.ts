@@ -209,7 +209,6 @@ export class LogStore {
       const [row] = this.#sql
         .exec<{ at: number }>(`SELECT at FROM confirmed_${slice} ORDER BY id DESC LIMIT 1`)
         .toArray();
-      // Older code noted no time.
       if (row !== undefined) return row.at || undefined;
     }
     return undefined;

@@ -1,5 +1,5 @@
 import type { EventReport } from "../../src/domain/event.ts";
-import { newEventId, newToken, raisedAbove } from "../../src/domain/identifiers.ts";
+import { newEventId, placedAt } from "../../src/domain/identifiers.ts";
 import { createMeter, type Meter, type NewMeter } from "../../src/domain/meter.ts";
 import type { Result } from "../../src/domain/result.ts";
 import type { LoggedEvent } from "../../src/log/groups.ts";
@@ -13,7 +13,7 @@ let made = 0;
 export const unique = (prefix: string): string => `${prefix}_${++made}`;
 
 /** An event id at a place in receipt order. */
-export const anEventId = (order: number): string => raisedAbove("0".repeat(11) + newToken(), order - 1);
+export const anEventId = (order: number): string => placedAt(order, newEventId(NOON));
 
 /** A sum meter in test mode, created at NOON. */
 export function aMeter(changes: Partial<NewMeter & { livemode: boolean; now: number }> = {}): Meter {

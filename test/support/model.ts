@@ -1,6 +1,13 @@
 import { tokenOf } from "../../src/domain/identifiers.ts";
 import { DAY_MS } from "../../src/domain/window.ts";
-import type { AppendOutcome, CancelOutcome, NewCancellation, NewClaim, NewEvent } from "../../src/log/entries.ts";
+import type {
+  AppendOutcome,
+  CancelOutcome,
+  Inquiry,
+  NewCancellation,
+  NewClaim,
+  NewEvent,
+} from "../../src/log/entries.ts";
 import type { LoggedEvent } from "../../src/log/groups.ts";
 
 declare module "vitest" {
@@ -118,11 +125,14 @@ export class Model {
 const isFresh = ({ received }: { readonly received: number }, now: number): boolean => received + DAY_MS > now;
 
 /** What an entry is told whose unique key is taken. */
-function outcomeOf(entry: NewEvent | NewClaim, { entry: first, received, timestamp, event }: Held): AppendOutcome {
+function outcomeOf(entry: NewEvent | NewClaim, held: Held): AppendOutcome {
+  const { received, timestamp, event } = held;
+  const first: Inquiry = held.entry;
+  const { id = "", keyDigest }: Inquiry = entry;
   const accepted = { outcome: "accepted", id: event?.logged.id, received, timestamp } as const;
-  if (event !== undefined && tokenOf(event.logged.id) === tokenOf(entry.id)) return accepted;
+  if (event !== undefined && tokenOf(event.logged.id) === tokenOf(id)) return accepted;
   const sameReport = first.reportDigest === entry.reportDigest;
   if (entry.claims) return sameReport ? accepted : { outcome: "key_reused" };
-  const isRetry = sameReport && entry.keyDigest !== undefined && first.keyDigest === entry.keyDigest;
+  const isRetry = sameReport && keyDigest !== undefined && first.keyDigest === keyDigest;
   return isRetry ? accepted : { outcome: "duplicate", sameReport };
 }

@@ -7,8 +7,9 @@ import {
   newEventId,
   newId,
   newIdentifier,
+  orderAt,
   orderOf,
-  raisedAbove,
+  placedAt,
   shardOf,
   timeOrderedId,
   tokenOf,
@@ -173,12 +174,11 @@ describe("an event's id", () => {
     expect(newEventId(later).slice(0, 9)).toBe(later.toString(36).padStart(9, "0"));
   });
 
-  test("is raised above a place only when it is not there yet, and keeps its token", () => {
+  test("keeps its token at another place", () => {
     const id = newEventId(NOON);
-    expect(raisedAbove(id, orderOf(id) - 1)).toBe(id);
-    const raised = raisedAbove(id, orderOf(id) + 7);
-    expect(orderOf(raised)).toBe(orderOf(id) + 8);
-    expect(tokenOf(raised)).toBe(tokenOf(id));
+    const moved = placedAt(orderAt(NOON) + 7, id);
+    expect(orderOf(moved)).toBe(orderAt(NOON) + 7);
+    expect(tokenOf(moved)).toBe(tokenOf(id));
   });
 
   test("ends with a token that no other has", () => {

@@ -16,6 +16,7 @@ export function aNewEvent(
   const { customer = "cus_1", timestamp, value = 25, meter = "mtr_test_1", ...rest } = changes;
   const identifier = changes.identifier ?? unique("identifier");
   return {
+    kind: "event",
     key: uniqueKey(false, identifier),
     shard: 0,
     id: newEventId(Date.now()),
@@ -33,8 +34,8 @@ export const again = (event: NewEvent): NewEvent => ({ ...event, id: newEventId(
 
 /** The claim of an Idempotency-Key by a request of its own. */
 export function aClaim(): NewClaim {
-  const { key, shard, id, reportDigest, keyDigest } = aNewEvent();
-  return { key, shard, id, reportDigest, keyDigest, claims: true };
+  const { key, shard, reportDigest } = aNewEvent();
+  return { kind: "claim", key, shard, reportDigest, claims: true };
 }
 
 /** A shard of its own for a test; its number is what the aggregator confirms to. */

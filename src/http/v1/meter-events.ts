@@ -7,7 +7,7 @@ import type { Meter } from "../../domain/meter.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
 import { settingsOf } from "../../env.ts";
-import { recordEvent } from "../../ingest/report-event.ts";
+import { reportEvent } from "../../ingest/report-event.ts";
 import { eventLog } from "../../log/shards.ts";
 import { type EventPlace, listEvents, type StoredEvent } from "../../query/events.ts";
 import { answerFirstGivenTo, type Call, defineEndpoint } from "../endpoint.ts";
@@ -74,7 +74,7 @@ const createEndpoint = defineEndpoint({
   handle: async (call) => {
     const { timestamp } = call.input;
     const report = toReport({ ...call.input, timestamp: timestamp === undefined ? undefined : timestamp * SECOND_MS });
-    const recorded = await recordEvent(report, call);
+    const recorded = await reportEvent(report, call);
     if (!recorded.ok) return recorded;
     const event: z.output<typeof EventObject> = {
       object: "billing.meter_event",

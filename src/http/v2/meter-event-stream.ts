@@ -1,7 +1,8 @@
 import { LIMITS } from "../../domain/limits.ts";
 import { ok } from "../../domain/result.ts";
-import { recordStream } from "../../ingest/report-stream.ts";
+import { reportStream, type StreamRefusal } from "../../ingest/report-stream.ts";
 import { defineEndpoint } from "../endpoint.ts";
+import { hasTooManyDigits, messageOf } from "../errors.ts";
 import { streamedEventName, toReport } from "../fields.ts";
 import { requiredError } from "../input.ts";
 import * as z from "../zod.ts";
@@ -17,7 +18,7 @@ const streamEvents = defineEndpoint({
   tag: "Meter event streams",
   summary: "Report many events",
   description:
-    "A 200 means that every valid event is stored and will be counted exactly once, and that every other one will be in an error report. Events whose identifier is taken are ignored. Sent again after a failure, with identifiers or the same Idempotency-Key, nothing counts twice.",
+    "A 200 means that every valid event is stored and will be counted exactly once, and that every other one will be in an error report. A report that was accepted before is ignored; one whose identifier another report has is in the error report. Sent again after a failure, with identifiers or the same Idempotency-Key, nothing counts twice.",
   errors: ["billing_meter_event_session_expired", "idempotency_error", "invalid_fields", "log_full"],
   fields: {
     events: z
@@ -27,10 +28,39 @@ const streamEvents = defineEndpoint({
   },
   response: z.object({}).openapi("V2MeterEventStream"),
   bodyBytes: LIMITS.streamBodyBytes,
+  claimsKey: true,
   handle: async (call) => {
-    const recorded = await recordStream(call.input.events.map(toReport), call);
+    const recorded = await reportStream(call.input.events.map(toReport), call, describe);
     return recorded.ok ? ok("{}") : recorded;
   },
 });
+
+/** What an error report says of a refused event. */
+const describe = (refusal: StreamRefusal): { code: string; message: string } => ({
+  code: reportCode(refusal),
+  message: messageOf(refusal),
+});
+
+/** What an error report calls a refusal (docs/wire-contract.md, section 4). */
+function reportCode(refusal: StreamRefusal): string {
+  switch (refusal.reason) {
+    case "payload_no_customer_defined":
+      return "meter_event_no_customer_defined";
+    case "invalid_customer":
+      return "meter_event_invalid_customer";
+    case "invalid_dimension":
+      return "meter_event_invalid_dimension";
+    case "payload_no_value_defined":
+      return "meter_event_value_not_found";
+    case "payload_invalid_value":
+      return hasTooManyDigits(refusal.value) ? "meter_event_value_too_many_digits" : "meter_event_invalid_value";
+    case "no_meter":
+    case "archived_meter":
+    case "duplicate_meter_event":
+    case "timestamp_in_future":
+    case "timestamp_too_far_in_past":
+      return refusal.reason;
+  }
+}
 
 export const meterEventStreamEndpoints = [streamEvents];

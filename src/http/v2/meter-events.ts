@@ -1,5 +1,5 @@
 import { ok } from "../../domain/result.ts";
-import { type RecordedEvent, recordEvent } from "../../ingest/report-event.ts";
+import { type ReportedEvent, reportEvent } from "../../ingest/report-event.ts";
 import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
 import { eventName, payload, reportedIdentifier, rfc3339, toReport } from "../fields.ts";
 import * as z from "../zod.ts";
@@ -32,7 +32,7 @@ const MeterEvent = z
 
 const iso = (ms: number): string => new Date(ms).toISOString();
 
-const toWire = (event: RecordedEvent, livemode: boolean): z.output<typeof MeterEvent> => ({
+const toWire = (event: ReportedEvent, livemode: boolean): z.output<typeof MeterEvent> => ({
   object: "v2.billing.meter_event",
   created: iso(event.received),
   livemode,
@@ -68,7 +68,7 @@ const createMeterEvent = defineEndpoint({
   limit: "sync_events",
   claimsKey: true,
   handle: async (call) => {
-    const recorded = await recordEvent(toReport(call.input), call);
+    const recorded = await reportEvent(toReport(call.input), call);
     if (!recorded.ok) return recorded;
     const body = JSON.stringify(toWire(recorded.value, call.key.livemode));
     return ok(answerFirstGivenTo(recorded.value.token, body, call));

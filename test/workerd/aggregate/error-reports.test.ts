@@ -403,7 +403,7 @@ describe("a rejection's whole way", () => {
     const { shard, log } = aShard();
     const { event: _, ...entry } = aNewEvent({ shard });
     const { livemode, code, message } = aRejection();
-    await log.append([{ ...entry, rejection: { livemode, meter, code, message } }]);
+    await log.append([{ ...entry, kind: "rejection", rejection: { livemode, meter, code, message } }]);
     const stored = env.DB.prepare("SELECT identifier, received, report FROM rejections WHERE meter = ?").bind(meter);
     const row = await eventually(async () => {
       const found = await stored.first<{ identifier: string; received: number; report: string }>();

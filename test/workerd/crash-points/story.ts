@@ -8,7 +8,7 @@ import { identifierOfKey, newEventId, shardOf, uniqueKey } from "../../../src/do
 import { HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
 import { settingsOf } from "../../../src/env.ts";
 import type { EventLog } from "../../../src/index.ts";
-import { isCallersKey } from "../../../src/ingest/claim-key.ts";
+import { isCallersKey } from "../../../src/ingest/identity.ts";
 import { decodeMessage } from "../../../src/log/groups.ts";
 import { unique } from "../../support/builders.ts";
 import { aBatch, answerOf, call, createdMeter, eventually, FUTURE, storedEvents } from "../support.ts";

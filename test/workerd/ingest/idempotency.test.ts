@@ -1,16 +1,22 @@
 // One Idempotency-Key, one request; what a retry is told; and the order in which events were received.
+import { evictDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { identifierOfKey } from "../../../src/domain/identifiers.ts";
-import { DAY_MS, floorTo } from "../../../src/domain/window.ts";
+import { identifierOfKey, orderAt, shardOf, uniqueKey } from "../../../src/domain/identifiers.ts";
+import type { Aggregation } from "../../../src/domain/meter.ts";
+import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
+import { settingsOf } from "../../../src/env.ts";
 import { requireMeter } from "../../../src/http/v1/meters.ts";
+import { EventLog } from "../../../src/index.ts";
+import { LogStore } from "../../../src/log/partitions.ts";
 import { customerMeter } from "../../../src/log/shards.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { anEventId, resultOf, unique } from "../../support/builders.ts";
-import { aNewEvent, answerOf, createdMeter, eventually, storedEvents } from "../support.ts";
+import { aNewEvent, answerOf, createdMeter, eventually, FUTURE, storedEvents } from "../support.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
+  vi.useRealTimers();
 });
 
 type Meter = { readonly id: string; readonly event_name: string };
@@ -166,6 +172,50 @@ describe("one Idempotency-Key", () => {
     });
   });
 
+  it("belongs to one endpoint: the same adjustment at the other API version is refused", async () => {
+    const meter = await createdMeter();
+    const identifier = unique("cancelled");
+    await post(EVENTS, undefined, anEvent(meter, { identifier }));
+    const key = unique("key");
+    expect(await post(ADJUSTMENTS, key, cancellation(meter, identifier))).toMatchObject({ status: 200 });
+    const form = { event_name: meter.event_name, type: "cancel", "cancel[identifier]": identifier };
+    expect(await postForm("/v1/billing/meter_event_adjustments", key, form)).toMatchObject({
+      status: 400,
+      body: REUSED,
+    });
+  });
+
+  it("is refused for another request also where a rule refuses that one", async () => {
+    const meter = await createdMeter();
+    const key = unique("key");
+    await post(EVENTS, key, anEvent(meter, { identifier: unique("j") }));
+    const payload = { stripe_customer_id: "cus_1", value: "-1" };
+    const bad = anEvent(meter, { identifier: unique("j"), payload });
+    expect(await post(EVENTS, key, bad)).toMatchObject({ status: 409, body: REUSED });
+  });
+
+  it("answers one request that comes twelve times at once the same each time, and counts it once", async () => {
+    for (const identified of [false, true]) {
+      for (const key of [unique("key"), `stripe-node-retry-${unique("key")}`]) {
+        const meter = await createdMeter();
+        const event = anEvent(meter, identified ? { identifier: unique("k") } : {});
+        const answers = await Promise.all(Array.from({ length: 12 }, () => post(EVENTS, key, event)));
+        expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]));
+        expect(answers.filter(({ headers }) => headers.get("idempotent-replayed") === null)).toHaveLength(1);
+        expect(await summaryOf(meter, 1)).toBe(25n);
+      }
+    }
+  });
+
+  it("lets an adjustment through while the log takes no events", async () => {
+    const meter = await createdMeter();
+    const identifier = unique("l");
+    await post(EVENTS, undefined, anEvent(meter, { identifier }));
+    vi.spyOn(LogStore.prototype, "size", "get").mockReturnValue(9_000_000_000);
+    expect(await post(EVENTS, unique("key"), anEvent(meter))).toMatchObject({ status: 503 });
+    expect(await post(ADJUSTMENTS, unique("key"), cancellation(meter, identifier))).toMatchObject({ status: 200 });
+  });
+
   it.each(["key \u00e8", "key \u00e9", "key\tb"])("consists of printable ASCII: %j is refused", async (key) => {
     const meter = await createdMeter();
     expect(await post(EVENTS, key, anEvent(meter))).toMatchObject({
@@ -244,6 +294,37 @@ describe("writes of one customer at once", () => {
     expect(await summaryOf(meter, 16)).toBe(400n);
   });
 
+  it("are at most a hundred in line", async () => {
+    const meter = await createdMeter();
+    const record = (keyDigest: string) =>
+      customerMeter(env, meter.id, "cus_1").record(aNewEvent({ meter: meter.id, keyDigest }), undefined);
+    const release = Promise.withResolvers<void>();
+    const { append } = EventLog.prototype;
+    vi.spyOn(EventLog.prototype, "append").mockImplementationOnce(async function (this: EventLog, entries) {
+      await release.promise;
+      return append.call(this, entries);
+    });
+    const first = record(unique("digest"));
+    const keys = Array.from({ length: 110 }, () => unique("digest"));
+    const busy = (count: number) => Array.from({ length: count }, () => ({ outcome: "busy" }));
+    // The first attempts are refused at once, and so is the part of the retries that finds no place in line.
+    expect(await Promise.all(keys.map(record))).toEqual(busy(110));
+    const inLine = keys.slice(0, 100).map(record);
+    expect(await Promise.all(keys.slice(100).map(record))).toEqual(busy(10));
+    release.resolve();
+    expect(await first).toMatchObject({ outcome: "accepted" });
+    await Promise.all(inLine);
+  });
+
+  it("are not refused when the platform repeats a call that is under way", async () => {
+    const meter = await createdMeter();
+    const lock = customerMeter(env, meter.id, "cus_1");
+    const event = aNewEvent({ meter: meter.id });
+    const outcomes = await Promise.all([lock.record(event, undefined), lock.record(event, undefined)]);
+    expect(outcomes.map(({ outcome }) => outcome)).toEqual(["accepted", "accepted"]);
+    expect(await summaryOf(meter, 1)).toBe(25n);
+  });
+
   it("without a key are refused each time", async () => {
     const meter = await createdMeter();
     const answers = await Promise.all(Array.from({ length: 50 }, () => post(EVENTS, undefined, anEvent(meter))));
@@ -255,6 +336,8 @@ describe("receipt order", () => {
   const HOUR = { event_time_window: "hour" };
   const DAY = { event_time_window: "day" };
   const LAST = { "default_aggregation[formula]": "last" };
+  const aggregationOf = (kind: Record<string, string>): Aggregation =>
+    kind === LAST ? "latest_of_hour" : kind === HOUR ? "last_received_of_hour" : "last_received_of_day";
   const kinds: [string, Record<string, string>][] = [
     ["a `last` meter", LAST],
     ["an hour's window", HOUR],
@@ -284,20 +367,137 @@ describe("receipt order", () => {
     "of single events is that of their turns, also when an edge's clock is behind: %s",
     async (_, kind) => {
       const meter = await createdMeter(kind);
-      const aggregation =
-        kind === LAST ? "latest_of_hour" : kind === HOUR ? "last_received_of_hour" : "last_received_of_day";
       const timestamp = Date.now();
       for (const [value, clock] of [
         [1, 5_000],
         [2, 0],
         [3, 2_500],
       ] as const) {
-        const event = aNewEvent({ meter: meter.id, timestamp, value, id: anEventId((timestamp + clock) * 1_296) });
-        const admitted = { ...event, event: { ...event.event, aggregation } } as const;
+        const event = aNewEvent({ meter: meter.id, timestamp, value, id: anEventId(orderAt(timestamp + clock)) });
+        const admitted = { ...event, event: { ...event.event, aggregation: aggregationOf(kind) } };
         const recorded = await customerMeter(env, meter.id, "cus_1").record(admitted, undefined);
         expect(recorded).toMatchObject({ outcome: "accepted" });
       }
       expect(await summaryOf(meter, 3)).toBe(3n);
     },
   );
+
+  it.each(kinds)("of single events survives the lock: %s", async (_, kind) => {
+    const meter = await createdMeter(kind);
+    const timestamp = Date.now();
+    for (const [value, clock] of [
+      [1, 5_000],
+      [2, 0],
+    ] as const) {
+      const lock = customerMeter(env, meter.id, "cus_1");
+      const event = aNewEvent({ meter: meter.id, timestamp, value, id: anEventId(orderAt(timestamp + clock)) });
+      const admitted = { ...event, event: { ...event.event, aggregation: aggregationOf(kind) } };
+      expect(await lock.record(admitted, undefined)).toMatchObject({ outcome: "accepted" });
+      await evictDurableObject(lock);
+    }
+    expect(await summaryOf(meter, 2)).toBe(2n);
+  });
+
+  it.each([
+    ["a caller's key", () => unique("key")],
+    ["an SDK's key", () => `stripe-node-retry-${unique("key")}`],
+  ])("of a stream's events survives a shard that failed: under %s", async (_, aKey) => {
+    const meter = await createdMeter(LAST);
+    const timestamp = new Date().toISOString();
+    const identifiers = Array.from({ length: 6 }, () => unique("m"));
+    const events = identifiers.map((identifier, i) =>
+      anEvent(meter, { identifier, timestamp, payload: { stripe_customer_id: "cus_1", value: String(i + 1) } }),
+    );
+    const key = aKey();
+    const { append } = EventLog.prototype;
+    const first = shardOf(uniqueKey(false, identifiers[0] ?? ""), settingsOf(env).EVENT_LOG_SHARDS);
+    vi.spyOn(EventLog.prototype, "append").mockImplementation(function (this: EventLog, entries) {
+      const fails = entries.some(({ kind, shard }) => kind === "event" && shard === first);
+      return fails ? Promise.reject(new Error("Network connection lost.")) : append.call(this, entries);
+    });
+    vi.spyOn(console, "error").mockImplementation(() => {});
+    expect(await stream(events, key)).toMatchObject({ status: 503 });
+    vi.restoreAllMocks();
+    expect(await stream(events, key)).toMatchObject({ status: 200 });
+    expect(await summaryOf(meter, 6)).toBe(6n);
+  });
+});
+
+describe("a stream under an Idempotency-Key", () => {
+  it("is the same request whatever the order of its payloads' keys", async () => {
+    const meter = await createdMeter();
+    const key = unique("key");
+    const payloads = [
+      { stripe_customer_id: "cus_1", value: "25" },
+      { value: "25", stripe_customer_id: "cus_1" },
+    ];
+    for (const payload of payloads)
+      expect(await stream([anEvent(meter, { payload })], key)).toMatchObject({ status: 200 });
+    expect(await summaryOf(meter, 1)).toBe(25n);
+  });
+
+  it("names other events once its claim has expired, also when a retry had stored the first ones later", async () => {
+    const meter = await createdMeter();
+    const key = unique("key");
+    const { append } = EventLog.prototype;
+    vi.spyOn(EventLog.prototype, "append").mockImplementation(function (this: EventLog, entries) {
+      const fails = entries.some(({ kind }) => kind === "event");
+      return fails ? Promise.reject(new Error("Network connection lost.")) : append.call(this, entries);
+    });
+    vi.spyOn(console, "error").mockImplementation(() => {});
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
+    expect(await stream([anEvent(meter)], key)).toMatchObject({ status: 503 });
+    vi.restoreAllMocks();
+    vi.setSystemTime(FUTURE + 2 * HOUR_MS);
+    expect(await stream([anEvent(meter)], key)).toMatchObject({ status: 200 });
+    vi.setSystemTime(FUTURE + DAY_MS + MINUTE_MS);
+    expect(await stream([anEvent(meter)], key)).toMatchObject({ status: 200 });
+    vi.useRealTimers();
+    await eventually(async () => expect(await storedEvents(meter.id)).toBe(2));
+  });
+});
+
+describe("refused events of streams", () => {
+  const codesOf = async (meter: Meter, count: number): Promise<unknown[]> => {
+    const query = env.DB.prepare("SELECT code FROM rejections WHERE meter = ? ORDER BY code").bind(meter.id);
+    return eventually(async () => {
+      const { results } = await query.all<{ code: string }>();
+      expect(results).toHaveLength(count);
+      return results.map(({ code }) => code);
+    });
+  };
+
+  it("are reported each, also when they have one identifier", async () => {
+    const meter = await createdMeter();
+    const refused = (value: string) => ({ stripe_customer_id: "cus_1", value });
+    const identifier = unique("n");
+    const events = ["0", "-1"].map((value) => anEvent(meter, { identifier, payload: refused(value) }));
+    for (const _ of [1, 2]) expect(await stream(events)).toMatchObject({ status: 200 });
+    expect(await codesOf(meter, 2)).toEqual(["meter_event_invalid_value", "meter_event_invalid_value"]);
+  });
+
+  it("are reported again when another rule refuses them", async () => {
+    const meter = await createdMeter();
+    const identifier = unique("o");
+    const ahead = new Date(Date.now() + 6 * MINUTE_MS).toISOString();
+    const report = anEvent(meter, { identifier, timestamp: ahead });
+    await stream([report]);
+    await post(EVENTS, undefined, anEvent(meter, { identifier }));
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 2 * MINUTE_MS });
+    expect(await stream([report])).toMatchObject({ status: 200 });
+    vi.useRealTimers();
+    expect(await codesOf(meter, 2)).toEqual(["duplicate_meter_event", "timestamp_in_future"]);
+  });
+
+  it("are not lost when the log is full before the report of a duplicate is stored", async () => {
+    const meter = await createdMeter();
+    const identifier = unique("p");
+    await post(EVENTS, undefined, anEvent(meter, { identifier }));
+    vi.spyOn(LogStore.prototype, "size", "get").mockReturnValue(9_000_000_000);
+    const other = anEvent(meter, { identifier, payload: { stripe_customer_id: "cus_1", value: "1" } });
+    expect(await stream([other])).toMatchObject({ status: 503, body: { error: { code: "log_full" } } });
+    vi.restoreAllMocks();
+    expect(await stream([other])).toMatchObject({ status: 200 });
+    expect(await codesOf(meter, 1)).toEqual(["duplicate_meter_event"]);
+  });
 });

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { Lock } from "../../src/ingest/fifo-lock.ts";
+import { FifoLock } from "../../src/ingest/fifo-lock.ts";
 
 const LEASE = 10_000;
 const FOREVER = 3_600_000;
@@ -14,7 +14,7 @@ afterEach(() => {
 });
 
 /** Asks for a turn. `turn` is "waiting" until the lock answers. */
-function ask(lock: Lock, waitMs = 0) {
+function ask(lock: FifoLock, waitMs = 0) {
   const asked: { turn: number | undefined | "waiting" } = { turn: "waiting" };
   void Promise.resolve(lock.acquire(waitMs)).then((turn) => {
     asked.turn = turn;
@@ -25,7 +25,7 @@ function ask(lock: Lock, waitMs = 0) {
 const pass = (ms: number) => vi.advanceTimersByTimeAsync(ms);
 
 /** Asks for a turn that must be had at once. */
-async function take(lock: Lock): Promise<number> {
+async function take(lock: FifoLock): Promise<number> {
   const turn = await lock.acquire(0);
   if (turn === undefined) throw new Error("the lock is held");
   return turn;
@@ -33,7 +33,7 @@ async function take(lock: Lock): Promise<number> {
 
 describe("a lock", () => {
   test("gives one turn at a time, and says no at once to who does not wait", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const turn = await take(lock);
     expect(await lock.acquire(0)).toBeUndefined();
     expect(await lock.acquire(0)).toBeUndefined();
@@ -43,7 +43,7 @@ describe("a lock", () => {
   });
 
   test("never gives the same turn twice", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const turns = new Set<number>();
     for (let i = 0; i < 100; i++) {
       const turn = await take(lock);
@@ -54,7 +54,7 @@ describe("a lock", () => {
   });
 
   test("leaves nothing running once it is released", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const turn = await take(lock);
     const waiting = ask(lock, 500);
     lock.release(turn);
@@ -66,7 +66,7 @@ describe("a lock", () => {
 
 describe("who waits for a lock", () => {
   test("has it as soon as it is released", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const turn = await take(lock);
     const waiting = ask(lock, 5_000);
     await pass(4_999);
@@ -78,7 +78,7 @@ describe("who waits for a lock", () => {
   });
 
   test("has it in the order of asking, one after the other", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     let turn = await take(lock);
     const waiting = Array.from({ length: 5 }, () => ask(lock, FOREVER));
     for (const [i, asked] of waiting.entries()) {
@@ -91,7 +91,7 @@ describe("who waits for a lock", () => {
   });
 
   test("is not overtaken by who comes in the instant of a release", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const turn = await take(lock);
     const waiting = ask(lock, 5_000);
     lock.release(turn);
@@ -102,7 +102,7 @@ describe("who waits for a lock", () => {
   });
 
   test("hears no when the time to wait is over, and not before", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     await take(lock);
     const waiting = ask(lock, 300);
     await pass(299);
@@ -112,7 +112,7 @@ describe("who waits for a lock", () => {
   });
 
   test("and went away, is not given a turn that nobody would release", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const turn = await take(lock);
     const patient = [ask(lock, FOREVER), ask(lock, 100), ask(lock, FOREVER), ask(lock, 200), ask(lock, FOREVER)];
     await pass(200);
@@ -130,7 +130,7 @@ describe("who waits for a lock", () => {
   });
 
   test("all gone, the lock is free after the release", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const turn = await take(lock);
     ask(lock, 100);
     await pass(100);
@@ -141,7 +141,7 @@ describe("who waits for a lock", () => {
 
 describe("a turn that is never released", () => {
   test("keeps others out for its lease, and not a millisecond longer", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     await take(lock);
     await pass(LEASE - 1);
     expect(await lock.acquire(0)).toBeUndefined();
@@ -151,7 +151,7 @@ describe("a turn that is never released", () => {
   });
 
   test("has its lease from when it was given, not from when it was asked for", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const turn = await take(lock);
     ask(lock, 9_000);
     await pass(5_000);
@@ -163,7 +163,7 @@ describe("a turn that is never released", () => {
   });
 
   test("ends for who waits when its lease ends", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     await take(lock);
     await pass(2_000);
     const waiting = ask(lock, 9_500);
@@ -172,7 +172,7 @@ describe("a turn that is never released", () => {
   });
 
   test("does not let who comes after its lease overtake who has waited", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     await take(lock);
     await pass(2_000);
     const waiting = ask(lock, 9_500);
@@ -183,7 +183,7 @@ describe("a turn that is never released", () => {
   });
 
   test("does not let the next turns go on for ever either", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     await take(lock);
     const waiting = [ask(lock, FOREVER), ask(lock, FOREVER), ask(lock, FOREVER)];
     await pass(3 * LEASE);
@@ -191,7 +191,7 @@ describe("a turn that is never released", () => {
   });
 
   test("is waited for again after a waiter gave up and a newcomer took the lock at its end", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     await take(lock);
     ask(lock, 100);
     await pass(200);
@@ -205,7 +205,7 @@ describe("a turn that is never released", () => {
   });
 
   test("cannot end the turn of who came after it", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const expired = await take(lock);
     await pass(LEASE);
     const current = await take(lock);
@@ -222,7 +222,7 @@ describe("a turn that is never released", () => {
 
 describe("a turn that is released twice", () => {
   test("ends once", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const turn = await take(lock);
     const first = ask(lock, 5_000);
     const second = ask(lock, 5_000);
@@ -236,7 +236,7 @@ describe("a turn that is released twice", () => {
   });
 
   test("does not free the lock for two", async () => {
-    const lock = new Lock();
+    const lock = new FifoLock();
     const turn = await take(lock);
     lock.release(turn);
     lock.release(turn);
@@ -254,7 +254,7 @@ test("whatever callers do, no two turns are under way within a lease", async () 
   );
   await fc.assert(
     fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
-      const lock = new Lock();
+      const lock = new FifoLock();
       const given: { turn: number; until: number }[] = [];
       const overlaps: number[] = [];
       for (const now of steps) {
