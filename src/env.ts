@@ -1,6 +1,4 @@
 import * as z from "zod";
-import type { CustomerMeter } from "./ingest/customer-meter.ts";
-import type { EventLog } from "./log/event-log.ts";
 
 /** Lets work go on after the answer. */
 export type Execution = Pick<ExecutionContext, "waitUntil">;
@@ -46,8 +44,8 @@ export type Env = Readonly<
   {
     DB: D1Database;
     EVENT_QUEUE: Queue;
-    CUSTOMER_METER: DurableObjectNamespace<CustomerMeter>;
-    EVENT_LOG: DurableObjectNamespace<EventLog>;
+    CUSTOMER_METER: DurableObjectNamespace;
+    EVENT_LOG: DurableObjectNamespace;
     /** Signs the tokens of streams; without it there are no streams. */
     SESSION_SECRET?: string;
   } & Partial<Record<RateLimitName, RateLimit>> &

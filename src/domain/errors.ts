@@ -1,5 +1,3 @@
-import type { Grouping } from "./window.ts";
-
 /**
  * Every way in which a request can fail by the rules of metering. `src/http/errors.ts` maps each to
  * Stripe's v1 and v2 wire format in one exhaustive switch.
@@ -56,5 +54,5 @@ export type MeteringError =
       readonly param: string;
       readonly seconds: number;
       readonly expectedSeconds: number;
-      readonly grouping: Exclude<Grouping, "none">;
+      readonly grouping: "hour" | "day";
     };

@@ -5,9 +5,10 @@ import { digest, identifierOfKey, newEventId, newIdentifier, tokenOf } from "../
 import { err, ok, type Result } from "../domain/result.ts";
 import type { Env } from "../env.ts";
 import type { AppendOutcome, NewClaim, NewEvent } from "../log/entries.ts";
-import { customerMeter, eventLog } from "../log/shards.ts";
+import { eventLog } from "../log/shards.ts";
 import type { Caller } from "./caller.ts";
 import type { RecordOutcome } from "./customer-meter.ts";
+import { customerMeter } from "./customer-meters.ts";
 import { checkDeployment, claimOf, isCallersKey, placeOf } from "./identity.ts";
 
 /** An accepted event, as either API version answers it. Times in ms. */

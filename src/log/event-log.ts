@@ -16,7 +16,7 @@ import type { Holder } from "./holders.ts";
 import { bringForward } from "./migrations.ts";
 import { IDS_PER_MS, LogStore, type StoredGroup } from "./partitions.ts";
 import { Sender } from "./sender.ts";
-import { shardNumber } from "./shards.ts";
+import { shardNumber } from "./shard-name.ts";
 
 /** How long after an append the alarm checks that the events were delivered (ms). */
 const ALARM_DELAY_MS = 2_000;

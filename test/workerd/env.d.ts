@@ -1,8 +1,15 @@
 import type { Env as WorkerEnv } from "../../src/env.ts";
+import type { CustomerMeter, EventLog } from "../../src/index.ts";
+
+/** What the tests find bound: as the Worker does, with the classes of its objects. */
+interface TestEnv extends Omit<WorkerEnv, "CUSTOMER_METER" | "EVENT_LOG"> {
+  readonly CUSTOMER_METER: DurableObjectNamespace<CustomerMeter>;
+  readonly EVENT_LOG: DurableObjectNamespace<EventLog>;
+}
 
 declare global {
   namespace Cloudflare {
-    interface Env extends WorkerEnv {}
+    interface Env extends TestEnv {}
     interface GlobalProps {
       mainModule: typeof import("../../src/index.ts");
     }

@@ -8,8 +8,8 @@ import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../../src/domain/window.
 import { settingsOf } from "../../../src/env.ts";
 import { requireMeter } from "../../../src/http/v1/meters.ts";
 import { EventLog } from "../../../src/index.ts";
+import { customerMeter } from "../../../src/ingest/customer-meters.ts";
 import { LogStore } from "../../../src/log/partitions.ts";
-import { customerMeter } from "../../../src/log/shards.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { anEventId, resultOf, unique } from "../../support/builders.ts";
 import { aNewEvent, answerOf, createdMeter, eventually, FUTURE, storedEvents } from "../support.ts";
