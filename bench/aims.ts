@@ -1,73 +1,50 @@
 // What the figures are to reach (two cores, one run), and whether they do.
-import type { Figure } from "./results.ts";
+import { type Figure, median, zip } from "./results.ts";
 
 export type Aim = {
-  readonly name: string;
-  /** What is compared, of a figure with this id; nothing when it was not measured. */
   readonly figure: string;
-  readonly of: "value" | "ratio";
-  readonly at: "least" | "most";
+  /** The figure itself, or beside its limit or the commit it is compared with: divided by it, or minus it. */
+  readonly of: "value" | "÷ limit" | "÷ commit" | "− commit";
+  readonly at: "≤" | "≥";
   readonly bound: number;
 };
 
 const AIMS: readonly Aim[] = [
-  {
-    name: "sync events/s ÷ bare Durable Object round trips/s",
-    figure: "sync-by-echo",
-    of: "ratio",
-    at: "least",
-    bound: 0.5,
-  },
-  {
-    name: "sync events/s ÷ bare one-row durable inserts/s",
-    figure: "sync-by-insert",
-    of: "ratio",
-    at: "least",
-    bound: 1.1,
-  },
-  {
-    name: "stream, end to end ÷ the two bulk inserts and nothing else",
-    figure: "stream",
-    of: "ratio",
-    at: "least",
-    bound: 0.5,
-  },
-  {
-    name: "stream, end to end, until aggregated (events/s)",
-    figure: "stream",
-    of: "value",
-    at: "least",
-    bound: 25_000,
-  },
-  { name: "freshness p99 at 500 events/s (ms)", figure: "freshness-busy-p99", of: "value", at: "most", bound: 1_500 },
-  { name: "rows written per event, sync", figure: "rows-sync", of: "value", at: "most", bound: 3.5 },
-  { name: "rows written per event, stream", figure: "rows-stream", of: "value", at: "most", bound: 2.4 },
-  { name: "cost per million, sync ($)", figure: "cost-sync", of: "value", at: "most", bound: 4.3 },
-  { name: "cost per million, stream ($)", figure: "cost-stream", of: "value", at: "most", bound: 2.6 },
-  {
-    name: "summary read p50 at 10^6 events ÷ at 10^4, others' events",
-    figure: "read-30-days-others-growth",
-    of: "value",
-    at: "most",
-    bound: 1.3,
-  },
-  {
-    name: "summary read p50 at 10^6 events ÷ at 10^4, own events",
-    figure: "read-30-days-own-growth",
-    of: "value",
-    at: "most",
-    bound: 1.3,
-  },
-  { name: "Worker bundle, minified + gzip (KB)", figure: "bundle", of: "value", at: "most", bound: 150 },
+  { figure: "sync-cpu", of: "÷ commit", at: "≤", bound: 0.88 },
+  { figure: "stream-cpu", of: "÷ commit", at: "≤", bound: 0.7 },
+  { figure: "sync", of: "÷ limit", at: "≥", bound: 0.82 },
+  { figure: "sync-by-echo", of: "÷ limit", at: "≥", bound: 0.48 },
+  { figure: "stream", of: "÷ limit", at: "≥", bound: 0.18 },
+  { figure: "stream-tail", of: "value", at: "≤", bound: 4 },
+  { figure: "freshness-idle-p50", of: "value", at: "≤", bound: 100 },
+  { figure: "freshness-busy-p99", of: "value", at: "≤", bound: 600 },
+  { figure: "rows-sync", of: "value", at: "≤", bound: 3.4 },
+  { figure: "rows-stream", of: "value", at: "≤", bound: 2.3 },
+  { figure: "rows-skewed", of: "− commit", at: "≤", bound: 0.1 },
+  { figure: "cost-sync", of: "value", at: "≤", bound: 4.3 },
+  { figure: "cost-stream", of: "value", at: "≤", bound: 2.6 },
+  { figure: "read-30-days-others-growth", of: "value", at: "≤", bound: 1.3 },
+  { figure: "read-30-days-own-growth", of: "value", at: "≤", bound: 1.3 },
+  { figure: "bundle", of: "value", at: "≤", bound: 160 },
 ];
 
-export type Judged = { readonly aim: Aim; readonly value: number | undefined; readonly reached: boolean | undefined };
+/** `value` and `reached` are null where there was nothing to compare. */
+export type Judged = Aim & { readonly name: string; readonly value: number | null; readonly reached: boolean | null };
 
-export function judge(figures: readonly Figure[]): Judged[] {
-  return AIMS.map((aim) => {
-    const figure = figures.find(({ id }) => id === aim.figure);
-    const value = aim.of === "ratio" ? figure?.limit?.ratio : figure?.value;
-    const reached = value === undefined ? undefined : aim.at === "least" ? value >= aim.bound : value <= aim.bound;
-    return { aim, value, reached };
+/** The aims of a figure, as far as it has any. */
+export const judge = (figure: Figure): Judged[] =>
+  AIMS.filter((aim) => aim.figure === figure.id).map((aim) => {
+    const value = median(compared(figure, aim.of));
+    const reached = aim.at === "≥" ? value >= aim.bound : value <= aim.bound;
+    const measured = Number.isFinite(value);
+    return { ...aim, name: figure.name.trim(), value: measured ? value : null, reached: measured ? reached : null };
   });
+
+/** What is compared with a bound, round by round; nothing where there is no such commit or limit. */
+export function compared(figure: Figure, of: Aim["of"]): readonly number[] {
+  const { rounds, base = [], limit } = figure;
+  if (of === "value") return rounds;
+  const other = of === "÷ limit" ? (limit?.rounds ?? []) : base;
+  if (other.length === 0) return [];
+  return zip(figure, { rounds: other }, (a, b) => (of === "− commit" ? a - b : a / b)).rounds;
 }

@@ -1,29 +1,32 @@
 // One load on the counting Worker, until everything about it is done: stored, aggregated, audited, expired.
-import { type Counts, combine, NO_COUNTS } from "./counted/counts.ts";
-import { Edgemeter } from "./edgemeter.ts";
-import { EDGEMETER, type LocalWorkerd, type WorkerSpec, withWorkerd } from "./local-workerd.ts";
-
-const COUNTED: WorkerSpec = { ...EDGEMETER, name: "counted", main: "bench/counted/index.ts" };
+import { type Counts, combine, NO_COUNTS } from "./counted/counting.ts";
+import { CUSTOMERS, Edgemeter } from "./edgemeter.ts";
+import { cpuMs, withWorkerd } from "./local-workerd.ts";
+import type { Side } from "./sides.ts";
 
 /** Old enough to be audited (ms). */
 const SETTLED_MS = 5 * 60_000;
 
-/** A day later the day of these events is closed, so that the auditor's sample has something to read (ms). */
-const NEXT_DAY_MS = 26 * 3_600_000;
+/** By then every identifier and answer of now has expired, every table of the log with it, and the day is closed (ms). */
+const EXPIRED_MS = 40 * 3_600_000;
 
-export type Load = (edgemeter: Edgemeter, worker: WorkerSpec, workerd: LocalWorkerd) => Promise<void>;
-
-export type CountedCase = {
+/** What is counted; `id` is that of its figures. */
+export type CountedLoad = {
+  readonly id: string;
   readonly name: string;
+  readonly load: (edgemeter: Edgemeter) => Promise<unknown>;
+};
+
+export type CountedCase = Omit<CountedLoad, "load"> & {
   /** That D1 has in the end. */
   readonly events: number;
-  /** All that was counted for them, but for what happens each minute anyway. */
+  /** All that was counted for them, but for what happens each minute anyway. Times of transactions are the load's alone. */
   readonly counts: Counts;
-  /** Of these, what dropping the slices took. */
+  /** Of these, what it took that they expired. */
   readonly expiry: Counts;
   /** What the scheduled handler takes each minute in which something was sent, however much. */
   readonly eachMinute: Counts;
-  /** Making and dropping the tables of one slice of every shard: rows written. */
+  /** Making and dropping the log's tables of one time, of every shard: rows written. */
   readonly sliceRows: number;
   /** How long the load took, until aggregated (s). */
   readonly seconds: number;
@@ -35,60 +38,52 @@ export type CountedCase = {
 };
 
 const minus = (a: Counts, b: Counts): Counts => combine(a, b, (x, y) => x - y);
+const plus = (a: Counts, b: Counts): Counts => combine(a, b, (x, y) => x + y);
 
-/** `warmUp` wakes objects and fills caches; what `load` then does is counted. */
-export const runCase = (name: string, shards: number, warmUp: Load, load: Load): Promise<CountedCase> =>
-  withWorkerd([COUNTED], async (workerd) => {
-    const edgemeter = new Edgemeter(workerd, COUNTED);
+export function runCase({ id, name, load }: CountedLoad, side: Side): Promise<CountedCase> {
+  const { shards } = side.settings;
+  const worker: Side = { ...side, counted: true };
+  return withWorkerd([worker], async (workerd) => {
+    const edgemeter = new Edgemeter(workerd, worker);
+    const control = (path: string): Promise<Counts> => edgemeter.call("GET", `/counted/${path}`);
+    const minute = (ahead: number): Promise<Counts> => control(`minute?ahead=${ahead}`);
     await edgemeter.createMeter();
-    await warmUp(edgemeter, COUNTED, workerd);
+    // Objects are awake, and caches full.
+    await edgemeter.load(edgemeter.syncEvents(), { connections: 32, requests: CUSTOMERS });
     await edgemeter.drained();
-    const control = (path: string): Promise<Counts> => controlled(edgemeter, path);
     // What the warm-up left to the auditor is not the load's.
-    await control(`maintain?ahead=${SETTLED_MS}`);
-    const tablesMade = (await control("counts")).tableRowsWritten;
-    const before = {
-      events: await edgemeter.stored(),
-      log: await edgemeter.logBytes(),
-      database: await edgemeter.databaseBytes(),
-    };
+    const tablesMade = (await minute(SETTLED_MS)).tableRowsWritten;
+    const before = { ...(await edgemeter.bytes()), events: await edgemeter.stored() };
 
     await control("reset");
-    const cpu = await workerd.cpuMs();
+    const cpu = await cpuMs();
     const started = performance.now();
-    await load(edgemeter, COUNTED, workerd);
+    await load(edgemeter);
     await edgemeter.drained();
     const seconds = (performance.now() - started) / 1_000;
-    const cpuMs = (await workerd.cpuMs()) - cpu;
-    const logBytes = (await edgemeter.logBytes()) - before.log;
-    const databaseBytes = (await edgemeter.databaseBytes()) - before.database;
+    const spent = (await cpuMs()) - cpu;
+    const after = { ...(await edgemeter.bytes()), events: await edgemeter.stored() };
     const loaded = await control("counts");
-    const audited = await control(`maintain?ahead=${SETTLED_MS}`);
-    const quiet = await control(`maintain?ahead=${SETTLED_MS}`);
-    const sampled = await control(`maintain?ahead=${NEXT_DAY_MS}`);
-    const expired = await control("expire");
-    const expiry = minus(expired, sampled);
-    // Once a minute, however long this load was: where a shard had events, a page of them and a note how far it came.
+    const audited = await minute(SETTLED_MS);
+    const quiet = await minute(SETTLED_MS);
+    const expired = await minute(EXPIRED_MS);
+    const over = await minute(EXPIRED_MS);
+    // Each minute, however long this load was: where a shard had events, a page of them and a note how far it came.
     const perShard: Counts = { ...NO_COUNTS, logCalls: shards, databaseRowsWritten: shards };
     const audit = minus(minus(minus(audited, loaded), minus(quiet, audited)), perShard);
+    const expiry = minus(minus(expired, quiet), minus(over, expired));
     return {
+      id,
       name,
-      events: (await edgemeter.stored()) - before.events,
-      counts: combine(combine(loaded, audit, add), expiry, add),
+      events: after.events - before.events,
+      counts: { ...plus(plus(loaded, audit), expiry), commitMs: loaded.commitMs, databaseMs: loaded.databaseMs },
       expiry,
-      eachMinute: combine(minus(sampled, quiet), perShard, add),
+      eachMinute: plus(minus(over, expired), perShard),
       sliceRows: tablesMade + expiry.tableRowsWritten,
       seconds,
-      cpuMs,
-      logBytes,
-      databaseBytes,
+      cpuMs: spent,
+      logBytes: after.log - before.log,
+      databaseBytes: after.database - before.database,
     };
   });
-
-const add = (x: number, y: number): number => x + y;
-
-async function controlled(edgemeter: Edgemeter, path: string): Promise<Counts> {
-  const { status, body } = await edgemeter.call("GET", `/counted/${path}`);
-  if (status !== 200) throw new Error(`/counted/${path} answered ${status}: ${body}`);
-  return JSON.parse(body);
 }

@@ -1,106 +1,152 @@
 // edgemeter's API, as far as the bench needs it.
-import { request } from "node:http";
-import { text } from "node:stream/consumers";
 import { setTimeout as sleep } from "node:timers/promises";
-import { LOCAL_KEYS } from "../scripts/local-keys.ts";
-import type { LocalWorkerd, WorkerSpec } from "./local-workerd.ts";
-import { EVENT_NAME, hostOf, syncEvents, type TargetRequest } from "./targets.ts";
+import { type Loaded, load, type Pace, type Request, sampleOf, send } from "./load.ts";
+import { cpuMs, type LocalWorkerd } from "./local-workerd.ts";
+import type { Sample } from "./results.ts";
+import type { Side } from "./sides.ts";
 
-/** How often it is asked whether everything is in D1 (ms). */
+export const EVENT_NAME = "tokens";
+
+/** Customers that a load spreads its events over. */
+export const CUSTOMERS = 1_000;
+
+/** Events of a stream's request. */
+export const STREAM_EVENTS = 100;
+
+/** How often it is asked whether everything is in D1, and how long that may take (ms). */
 const POLL_MS = 50;
-
-/** Longer than this nothing may take (ms). */
 const PATIENCE_MS = 120_000;
 
-export type Answer = { readonly status: number; readonly body: string };
+export const JSON_BODY = { "content-type": "application/json" };
+
+const SELECT_EVENT_TABLES = `
+  SELECT name FROM sqlite_schema WHERE type = 'table' AND (name = 'events' OR name GLOB 'events_[0-9]*')`;
+
+/** What a sync event says who it is: an identifier, unless told, and no key. */
+export type Identity = { readonly key?: "sdk" | "caller"; readonly identifier?: boolean };
+
+/** Makes the next request of a load. */
+type Target = () => Request;
+
+/** Numbers the events of a process. */
+let made = 0;
+
+/** The n-th event, of the next customer in turn. */
+const eventOf = (n: number, customers = CUSTOMERS, identified = true): object => ({
+  event_name: EVENT_NAME,
+  payload: { stripe_customer_id: `cus_${n % customers}`, value: "25" },
+  ...(identified && { identifier: `bench-event-${n}` }),
+});
 
 export class Edgemeter {
   readonly #workerd: LocalWorkerd;
-  readonly #worker: WorkerSpec;
+  readonly #side: Side;
 
-  constructor(workerd: LocalWorkerd, worker: WorkerSpec) {
+  constructor(workerd: LocalWorkerd, side: Side) {
     this.#workerd = workerd;
-    this.#worker = worker;
+    this.#side = side;
   }
 
-  /** Makes the meter that all events are for; its id. */
+  /** One event a request. */
+  syncEvents({ key, identifier = true }: Identity = {}, customers = CUSTOMERS): Target {
+    const prefix = key === "sdk" ? "stripe-node-retry-" : "bench-key-";
+    return () => {
+      const n = made++;
+      const headers = key === undefined ? JSON_BODY : { ...JSON_BODY, "idempotency-key": `${prefix}${n}` };
+      return this.request("POST", "/v2/billing/meter_events", headers, eventOf(n, customers, identifier));
+    };
+  }
+
+  /** A hundred events a request, under a session's token. */
+  async streamEvents(): Promise<Target> {
+    const session = await this.call("POST", "/v2/billing/meter_event_session", JSON_BODY, {});
+    const headers = { ...JSON_BODY, authorization: `Bearer ${session.authentication_token}` };
+    return () => {
+      const events = Array.from({ length: STREAM_EVENTS }, () => eventOf(made++));
+      return this.request("POST", "/v2/billing/meter_event_stream", headers, { events });
+    };
+  }
+
+  load(next: Target, pace: Pace): Promise<Loaded> {
+    return load(this.#workerd.url, next, pace);
+  }
+
+  /**
+   * A load until all its events are in D1, of so many events a request: also milliseconds of workerd's processor time
+   * an event, and events a second from the first request until then (`drained`). Throws when an event is missing.
+   */
+  async aggregated(next: Target, pace: Pace, events = 1): Promise<Sample> {
+    const before = await this.stored();
+    const cpu = await cpuMs();
+    const started = performance.now();
+    const loaded = await this.load(next, pace);
+    await this.drained();
+    const seconds = (performance.now() - started) / 1_000;
+    const spent = (await cpuMs()) - cpu;
+    const stored = (await this.stored()) - before;
+    const accepted = loaded.accepted * events;
+    if (stored !== accepted) throw new Error(`${accepted} events were accepted, and ${stored} are in D1`);
+    return { ...sampleOf(loaded), rate: accepted / loaded.seconds, cpu: spent / stored, drained: stored / seconds };
+  }
+
+  /** Makes the meter that events are for; its id. */
   async createMeter(eventName: string = EVENT_NAME): Promise<string> {
     const body = `display_name=Tokens&event_name=${eventName}&default_aggregation[formula]=sum`;
     const headers = { "content-type": "application/x-www-form-urlencoded" };
-    return this.#text(await this.call("POST", "/v1/billing/meters", { headers, body }), "id");
-  }
-
-  /** A session's token. */
-  async openSession(): Promise<string> {
-    const headers = { "content-type": "application/json" };
-    const answer = await this.call("POST", "/v2/billing/meter_event_session", { headers, body: "{}" });
-    return this.#text(answer, "authentication_token");
-  }
-
-  /** Sends one event; throws unless it is accepted. */
-  async sendEvent(): Promise<void> {
-    this.#check(await this.send(syncEvents(this.#worker)()));
+    return (await this.call("POST", "/v1/billing/meters", headers, body)).id;
   }
 
   /** Waits until the aggregator has confirmed every event. */
   async drained(): Promise<void> {
-    const deadline = Date.now() + PATIENCE_MS;
-    // Twice, since a request whose answer nobody waits for may still be on its way.
-    for (let quiet = 0; quiet < 2; ) {
-      if (Date.now() > deadline) throw new Error(`events were not aggregated within ${PATIENCE_MS / 1_000} s`);
-      const { body } = this.#check(await this.call("GET", "/v1/edgemeter/pipeline"));
-      quiet = JSON.parse(body).entries_waiting === 0 ? quiet + 1 : 0;
-      if (quiet < 2) await sleep(POLL_MS);
+    for (const deadline = Date.now() + PATIENCE_MS; Date.now() < deadline; await sleep(POLL_MS)) {
+      if ((await this.call("GET", "/v1/edgemeter/pipeline")).entries_waiting === 0) return;
     }
+    throw new Error(`events were not aggregated within ${PATIENCE_MS / 1_000} s`);
   }
 
-  /** Bytes of all logs. */
-  async logBytes(): Promise<number> {
-    const { body } = this.#check(await this.call("GET", "/v1/edgemeter/pipeline"));
-    const { shards }: { shards: { storage_bytes: number }[] } = JSON.parse(body);
-    return shards.reduce((total, shard) => total + shard.storage_bytes, 0);
-  }
-
-  /** Events in D1. */
+  /** Events in D1, in whatever databases and tables of events there are. */
   async stored(): Promise<number> {
-    const db = await this.#workerd.database(this.#worker);
-    return Number(await db.prepare("SELECT COUNT(*) AS stored FROM events").first("stored"));
+    let stored = 0;
+    for (const db of await this.#workerd.databases(this.#side)) {
+      const { results } = await db.prepare(SELECT_EVENT_TABLES).all<{ name: string }>();
+      for (const { name } of results)
+        stored += Number(await db.prepare(`SELECT COUNT(*) AS n FROM ${name}`).first("n"));
+    }
+    return stored;
   }
 
-  /** Bytes of D1. */
-  async databaseBytes(): Promise<number> {
-    const db = await this.#workerd.database(this.#worker);
-    return Number((await db.prepare("SELECT 1").run()).meta.size_after);
+  /** Bytes of all logs, and of all databases. */
+  async bytes(): Promise<{ readonly log: number; readonly database: number }> {
+    const { shards }: { shards: { storage_bytes: number }[] } = await this.call("GET", "/v1/edgemeter/pipeline");
+    const log = shards.reduce((total, shard) => total + shard.storage_bytes, 0);
+    let database = 0;
+    for (const db of await this.#workerd.databases(this.#side)) {
+      database += Number((await db.prepare("SELECT 1").run()).meta.size_after);
+    }
+    return { log, database };
   }
 
-  call(
+  /** One request; throws unless it is answered with 200. Gives the body, parsed. */
+  // biome-ignore lint/suspicious/noExplicitAny: what is in the body is for the caller to know.
+  async call(...request: Parameters<Edgemeter["request"]>): Promise<any> {
+    const { status, body } = await this.send(...request);
+    if (status === 200) return JSON.parse(body);
+    throw new Error(`${request[0]} ${request[1]} of ${this.#side.name} was answered with ${status}: ${body}`);
+  }
+
+  send(...request: Parameters<Edgemeter["request"]>): ReturnType<typeof send> {
+    return send(this.#workerd.url, this.request(...request));
+  }
+
+  /** A request with the test key; a body that is no text is sent as JSON. */
+  request(
     method: "GET" | "POST",
     path: string,
-    { headers = {}, body }: { headers?: Record<string, string>; body?: string } = {},
-  ): Promise<Answer> {
-    const all = { host: hostOf(this.#worker), authorization: `Bearer ${LOCAL_KEYS.test}`, ...headers };
-    return this.send({ method, path, headers: all, ...(body === undefined ? {} : { body }) });
-  }
-
-  /** One request; fetch would not send the host header that names the Worker. */
-  send({ method, path, headers, body = "" }: TargetRequest): Promise<Answer> {
-    const { hostname, port } = this.#workerd.url;
-    return new Promise((resolve, reject) => {
-      const lengths = body === "" ? {} : { "content-length": Buffer.byteLength(body) };
-      request({ hostname, port, method, path, headers: { ...headers, ...lengths } }, (response) => {
-        text(response).then((answer) => resolve({ status: response.statusCode ?? 0, body: answer }), reject);
-      })
-        .on("error", reject)
-        .end(body);
-    });
-  }
-
-  #text(answer: Answer, field: string): string {
-    return String(JSON.parse(this.#check(answer).body)[field]);
-  }
-
-  #check(answer: Answer): Answer {
-    if (answer.status !== 200) throw new Error(`${this.#worker.name} answered ${answer.status}: ${answer.body}`);
-    return answer;
+    headers: Record<string, string> = {},
+    body: object | string = "",
+  ): Request {
+    const { name, key } = this.#side;
+    const all = { host: `${name}.test`, authorization: `Bearer ${key}`, ...headers };
+    return { method, path, headers: all, body: typeof body === "string" ? body : JSON.stringify(body) };
   }
 }

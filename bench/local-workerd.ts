@@ -1,133 +1,123 @@
-// One workerd that runs several of this project's Workers from their wrangler.toml, in this process
-// and without the proxies of `wrangler dev`, so that a bench measures the Workers. Its data lies in
-// the folder for temporary files (TMPDIR), on a disk that syncs.
+// One workerd that runs several Workers from their wrangler.toml, in this process and without the proxies of
+// `wrangler dev`, so that a bench measures the Workers.
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { readFileSync, rmSync } from "node:fs";
-import { mkdtemp } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from "miniflare";
-import { unstable_getMiniflareWorkerOptions, unstable_splitSqlQuery } from "wrangler";
-import { SEED_LOCAL_KEYS } from "../scripts/local-keys.ts";
-import { SCHEMA as BARE_SCHEMA } from "./bare/schema.ts";
-import { processCpuMs, workerdChildren } from "./process-cpu.ts";
-
-/** A Worker to run. Each has Durable Objects, a database and a queue of its own. */
-export type WorkerSpec = {
-  /** Also its host: `name.test`. */
-  readonly name: string;
-  /** Its wrangler.toml. */
-  readonly config: string;
-  /** What runs instead of the configuration's `main`. */
-  readonly main?: string;
-  readonly vars?: Readonly<Record<string, string>>;
-  /** SQL that makes its database. */
-  readonly schema: string;
-};
-
-const root = path.join(import.meta.dirname, "..");
-
-const SCHEMA = readFileSync(path.join(root, "schema.sql"), "utf8") + SEED_LOCAL_KEYS;
-
-/** edgemeter as it is deployed. */
-export const EDGEMETER: WorkerSpec = { name: "edgemeter", config: "wrangler.toml", schema: SCHEMA };
-
-/** What edgemeter is measured beside. */
-export const BARE: WorkerSpec = { name: "bare", config: "bench/bare/wrangler.toml", schema: BARE_SCHEMA };
+import { unstable_getMiniflareWorkerOptions, unstable_readConfig, unstable_splitSqlQuery } from "wrangler";
+import { root, scratch, type Worker } from "./sides.ts";
 
 type Database = Awaited<ReturnType<Miniflare["getD1Database"]>>;
 
 export type LocalWorkerd = {
   /** The address of all its Workers; the host header decides. */
   readonly url: URL;
-  /** The database of a Worker, for SQL that does not belong to what is measured. */
-  readonly database: (worker: WorkerSpec) => Promise<Database>;
-  /** What the process has taken so far, all threads, user and system (ms). */
-  readonly cpuMs: () => Promise<number>;
-  readonly close: () => Promise<void>;
+  /** A Worker's databases, for SQL that does not belong to what is measured. */
+  readonly databases: (worker: Worker) => Promise<Database[]>;
 };
-
-/** Starts these Workers. */
-async function startWorkerd(specs: readonly WorkerSpec[]): Promise<LocalWorkerd> {
-  const folder = await mkdtemp(path.join(tmpdir(), "edgemeter-bench-"));
-  const remove = (): void => rmSync(folder, { recursive: true, force: true });
-  process.once("exit", remove);
-  const workers = [];
-  for (const spec of specs) workers.push(await workerOptions(spec, folder));
-  const before = await workerdChildren();
-  const miniflare = new Miniflare(
-    convertV4MiniflareOptions({
-      workers,
-      log: new Log(LogLevel.ERROR),
-      resourcePersistencePath: path.join(folder, "state"),
-    }),
-  );
-  const url = await miniflare.ready;
-  const pid = (await workerdChildren()).find((child) => !before.includes(child));
-  const database = (spec: WorkerSpec) => miniflare.getD1Database("DB", spec.name);
-  for (const spec of specs) {
-    const db = await database(spec);
-    await db.batch(unstable_splitSqlQuery(spec.schema).map((statement) => db.prepare(statement)));
-  }
-  return {
-    url,
-    database,
-    cpuMs: async () => (pid === undefined ? Number.NaN : processCpuMs(pid)),
-    close: async () => {
-      await miniflare.dispose();
-      process.off("exit", remove);
-      remove();
-    },
-  };
-}
 
 /** Runs `work` on these Workers, and ends them whatever comes of it. */
 export async function withWorkerd<T>(
-  specs: readonly WorkerSpec[],
+  workers: readonly Worker[],
   work: (workerd: LocalWorkerd) => Promise<T>,
 ): Promise<T> {
-  const workerd = await startWorkerd(specs);
+  const resourcePersistencePath = await mkdtemp(path.join(scratch, "state-"));
+  const options = await Promise.all(workers.map(workerOptions));
+  const log = new Log(LogLevel.ERROR);
+  const miniflare = new Miniflare(convertV4MiniflareOptions({ workers: options, log, resourcePersistencePath }));
+  const databases = ({ name }: Worker): Promise<Database[]> => {
+    const bindings = Object.keys(options.find((worker) => worker.name === name)?.d1Databases ?? {});
+    return Promise.all(bindings.map((binding) => miniflare.getD1Database(binding, name)));
+  };
   try {
-    return await work(workerd);
+    const url = await miniflare.ready;
+    for (const worker of workers) {
+      const statements = unstable_splitSqlQuery(worker.schema);
+      for (const db of await databases(worker)) await db.batch(statements.map((statement) => db.prepare(statement)));
+    }
+    return await work({ url, databases });
   } finally {
-    await workerd.close();
+    await miniflare.dispose();
+    await rm(resourcePersistencePath, { recursive: true, force: true });
   }
 }
 
-async function workerOptions({ name, config, main, vars }: WorkerSpec, folder: string) {
+/** Linux counts processor time in hundredths of a second, whatever its own clock does (USER_HZ). */
+const TICK_MS = 10;
+
+/** User and system time of the running workerd, all its threads, so far (ms). Nothing but 0 where there is no /proc. */
+export async function cpuMs(): Promise<number> {
+  const pids = (await readdir("/proc").catch(() => [])).filter((name) => /^\d+$/.test(name));
+  const stats = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/stat`, "utf8").catch(() => "")));
+  // The command stands in brackets; of what follows, the parent is the second and the times are the twelfth and next.
+  const workerd = stats
+    .filter((stat) => stat.includes(`(workerd) `))
+    .map((stat) => stat.split(") ")[1]?.split(" ") ?? []);
+  const own = workerd.filter(([, parent]) => Number(parent) === process.pid);
+  return own.reduce((total, fields) => total + (Number(fields[11]) + Number(fields[12])) * TICK_MS, 0);
+}
+
+/** Databases and queues get names of their Worker's, and no limit on rates is met. */
+async function workerOptions(worker: Worker) {
+  const { name, config, vars } = worker;
   // The rules for modules did their work in the bundle.
-  const { modulesRules: _, ...options } = unstable_getMiniflareWorkerOptions(path.join(root, config)).workerOptions;
-  const outdir = path.join(folder, name);
-  await bundle(config, outdir, main === undefined ? [] : [main]);
-  const { d1Databases, queueProducers, queueConsumers } = options;
+  const { modulesRules: _, ...options } = unstable_getMiniflareWorkerOptions(config).workerOptions;
+  const objects = Object.values(Object(options.durableObjects)).map((object) => String(Object(object).className));
+  const modulesRoot = await bundled(worker, objects);
+  const own = (text: unknown): string => `${name}-${text}`;
   return {
     ...options,
     name,
     bindings: { ...Object(options.bindings), SESSION_SECRET: randomBytes(32).toString("base64url"), ...vars },
-    d1Databases: mapValues(d1Databases, (_, binding) => `${name}-${binding}`),
-    queueProducers: mapValues(queueProducers, ({ queueName }: { queueName: string }) => `${name}-${queueName}`),
-    queueConsumers: Object.fromEntries(
-      Object.entries(Object(queueConsumers)).map(([queue, consumer]) => [`${name}-${queue}`, Object(consumer)]),
-    ),
+    d1Databases: mapEntries(options.d1Databases, (binding) => [binding, own(binding)]),
+    queueProducers: mapEntries(options.queueProducers, (binding, { queueName }) => [binding, own(queueName)]),
+    queueConsumers: mapEntries(options.queueConsumers, (queue, consumer) => [own(queue), Object(consumer)]),
+    ratelimits: mapEntries(options.ratelimits, (binding, { simple, ...limit }) => [
+      binding,
+      Object({ ...limit, simple: { ...Object(simple), limit: 1e9 } }),
+    ]),
     routes: [`${name}.test/*`],
     modules: true as const,
-    modulesRoot: outdir,
-    scriptPath: path.join(outdir, "index.js"),
+    modulesRoot,
+    scriptPath: path.join(modulesRoot, "index.js"),
   };
 }
 
-function mapValues<V, T>(record: unknown, map: (value: V, name: string) => T): Record<string, T> {
-  return Object.fromEntries(Object.entries<V>(Object(record)).map(([name, value]) => [name, map(value, name)]));
+function mapEntries<T>(record: unknown, map: (name: string, value: Record<string, unknown>) => [string, T]) {
+  return Object.fromEntries(Object.entries(Object(record)).map(([name, value]) => map(name, Object(value))));
 }
 
-/** Bundles a Worker as a deployment would; gives nothing but the files. */
-export async function bundle(config: string, outdir: string, args: readonly string[] = []): Promise<void> {
+const bundles = new Map<string, Promise<string>>();
+
+/** The folder with a Worker's bundle, which is made once. A counted one has the Worker inside, of whatever commit. */
+function bundled({ config, counted = false }: Worker, objects: readonly string[]): Promise<string> {
+  const key = `${config} ${counted}`;
+  const make = async () => bundle(config, counted ? [await countedEntry(config, objects)] : []);
+  const made = bundles.get(key) ?? make();
+  bundles.set(key, made);
+  return made;
+}
+
+/** Bundles a Worker as a deployment would; gives the folder with nothing but its files. */
+export async function bundle(config: string, args: readonly string[]): Promise<string> {
+  const outdir = await mkdtemp(path.join(scratch, "bundle-"));
   const wrangler = path.join(root, "node_modules/wrangler/bin/wrangler.js");
-  await promisify(execFile)(
-    process.execPath,
-    [wrangler, "deploy", ...args, "--dry-run", "--config", config, "--outdir", outdir],
-    { cwd: root, env: { ...process.env, WRANGLER_SEND_METRICS: "false" } },
-  );
+  const command = [wrangler, "deploy", ...args, "--dry-run", "--config", config, "--outdir", outdir];
+  const env = { ...process.env, WRANGLER_SEND_METRICS: "false" };
+  await promisify(execFile)(process.execPath, command, { cwd: path.dirname(config), env });
+  return outdir;
+}
+
+async function countedEntry(config: string, objects: readonly string[]): Promise<string> {
+  const entry = path.join(await mkdtemp(path.join(scratch, "entry-")), "index.js");
+  const lines = [
+    `import * as edgemeter from ${JSON.stringify(unstable_readConfig({ config }).main)};`,
+    `import { countedObject, countedWorker } from ${JSON.stringify(path.join(root, "bench/counted/index.ts"))};`,
+    ...objects.map((name) => `export class ${name} extends countedObject(edgemeter.${name}) {}`),
+    "export default countedWorker(edgemeter.default);",
+  ];
+  await writeFile(entry, lines.join("\n"));
+  return entry;
 }

@@ -1,29 +1,6 @@
+// The yardsticks: the least that a request can cost that goes through Durable Objects, or is stored in one or in D1.
 import { DurableObject } from "cloudflare:workers";
-import { BULK_ROWS, INSERT_BULK } from "./bulk.ts";
-import { SCHEMA } from "./schema.ts";
-
-/** HTTP in, one RPC to one of many objects, no storage, no framework. */
-export class Echo extends DurableObject {
-  echo(value: string): string {
-    return value;
-  }
-}
-
-/** One RPC, one transaction, and the answer once that is on disk (output gate). */
-export class Store extends DurableObject {
-  constructor(ctx: DurableObjectState, env: object) {
-    super(ctx, env);
-    ctx.storage.sql.exec(SCHEMA);
-  }
-
-  insert(key: string, body: string): void {
-    this.ctx.storage.sql.exec("INSERT INTO single (key, body) VALUES (?, ?)", key, body);
-  }
-
-  insertBulk(key: string, rows: string): void {
-    this.ctx.storage.sql.exec(INSERT_BULK, key, rows);
-  }
-}
+import { INSERT_BULK, SCHEMA } from "./sql.ts";
 
 type Env = {
   readonly ECHO: DurableObjectNamespace<Echo>;
@@ -31,27 +8,91 @@ type Env = {
   readonly DB: D1Database;
 };
 
-/** What a path's first part does with an object's name or a shard, and a key of its own for each request. */
-const ROUTES: Record<string, (env: Env, name: string, key: string, body: string) => Promise<unknown>> = {
+const INSERT_ONE = "INSERT INTO single (key, body) VALUES (?, ?)";
+
+/** At least so long from one commit of grouped rows to the next, as GROUP_COMMIT_MS is (ms). */
+const GROUP_MS = 20;
+
+/** A thousand rows of about an event's size, without their call's part of their keys. */
+const BULK_ROWS = JSON.stringify(
+  Array.from({ length: 1_000 }, (_, i) => {
+    const place = String(i).padStart(4, "0");
+    return [place, `cus_${i}`, 1_790_000_000_000 + i, 25, `identifier-of-an-event-${place}`, "x".repeat(60)];
+  }),
+);
+
+/** No storage. */
+export class Echo extends DurableObject<Env> {
+  echo(value: string): string {
+    return value;
+  }
+
+  /** A second hop, to where rows are grouped: the two that an event's design needs. */
+  pass(shard: string, key: string, body: string): Promise<void> {
+    return this.env.STORE.getByName(shard).append(key, body);
+  }
+}
+
+/** Calls are answered once their rows are on disk (output gate). */
+export class Store extends DurableObject<Env> {
+  #waiting: (() => void)[] = [];
+  #committedAt = 0;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    ctx.storage.sql.exec(SCHEMA);
+  }
+
+  insert(key: string, body: string): void {
+    this.ctx.storage.sql.exec(INSERT_ONE, key, body);
+  }
+
+  insertBulk(key: string, rows: string): void {
+    this.ctx.storage.sql.exec(INSERT_BULK, key, rows);
+  }
+
+  /** Rows that come within 20 ms of the last commit share the next one, as the log's do. */
+  append(key: string, body: string): Promise<void> {
+    const wait = this.#committedAt + GROUP_MS - Date.now();
+    if (this.#waiting.length === 0) setTimeout(() => this.#commit(), Math.max(0, wait));
+    return new Promise((appended) => {
+      this.#waiting.push(() => {
+        this.insert(key, body);
+        appended();
+      });
+    });
+  }
+
+  #commit(): void {
+    this.#committedAt = Date.now();
+    this.ctx.storage.transactionSync(() => {
+      for (const insert of this.#waiting.splice(0)) insert();
+    });
+  }
+}
+
+type Call = { readonly env: Env; readonly name: string; readonly key: string; readonly body: string };
+
+const bulkObject = ({ env, name, key }: Call) => env.STORE.getByName(name).insertBulk(key, BULK_ROWS);
+const bulkD1 = ({ env, key }: Call) => env.DB.prepare(INSERT_BULK).bind(key, BULK_ROWS).run();
+
+/** What a path's first part does with its second, an object's name, and its third, a key of its own for each request. */
+const ROUTES: Record<string, (call: Call) => Promise<unknown>> = {
   worker: async () => {},
-  echo: (env, name, _, body) => env.ECHO.getByName(name).echo(body),
-  insert: (env, name, key, body) => env.STORE.getByName(name).insert(key, body),
-  d1: (env, _, key, body) => env.DB.prepare("INSERT INTO single (key, body) VALUES (?, ?)").bind(key, body).run(),
+  echo: ({ env, name, body }) => env.ECHO.getByName(name).echo(body),
+  grouped: ({ env, name, key, body }) => {
+    const [object = "", shard = ""] = name.split(":");
+    return env.ECHO.getByName(object).pass(shard, key, body);
+  },
+  insert: ({ env, name, key, body }) => env.STORE.getByName(name).insert(key, body),
+  d1: ({ env, key, body }) => env.DB.prepare(INSERT_ONE).bind(key, body).run(),
   "bulk-object": bulkObject,
   "bulk-d1": bulkD1,
-  "bulk-both": async (env, name, key) => {
-    await bulkObject(env, name, key);
-    await bulkD1(env, name, key);
+  "bulk-both": async (call) => {
+    await bulkObject(call);
+    await bulkD1(call);
   },
 };
-
-async function bulkObject(env: Env, name: string, key: string): Promise<void> {
-  await env.STORE.getByName(name).insertBulk(key, BULK_ROWS);
-}
-
-async function bulkD1(env: Env, _: string, key: string): Promise<void> {
-  await env.DB.prepare(INSERT_BULK).bind(key, BULK_ROWS).run();
-}
 
 export default {
   async fetch(request, env) {
@@ -59,7 +100,7 @@ export default {
     const body = await request.text();
     const run = ROUTES[route];
     if (run === undefined) return new Response("no such yardstick", { status: 404 });
-    await run(env, name, key, body);
+    await run({ env, name, key, body });
     return new Response(body);
   },
 } satisfies ExportedHandler<Env>;

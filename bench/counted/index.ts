@@ -1,82 +1,71 @@
-// edgemeter itself, with everything counted that Cloudflare bills. It answers as the real one does, and
-// under /counted the bench.
+// edgemeter itself, of whatever commit, with everything counted that Cloudflare bills. It answers as the real one does,
+// and under /counted the bench. It knows the platform's interfaces alone, and of edgemeter's own that a log's binding
+// has LOG in its name, and that logs write groups into tables named so.
+import type { DurableObject } from "cloudflare:workers";
+import { busy, counts, NO_COUNTS, queueUnits, uncounted } from "./counting.ts";
+import { countBindings, countStorage, type Env } from "./platform.ts";
 
-import { HOUR_MS } from "../../src/domain/window.ts";
-import type { Env } from "../../src/env.ts";
-import edgemeter from "../../src/index.ts";
-import { CustomerMeter as RealCustomerMeter } from "../../src/ingest/customer-meter.ts";
-import { EventLog as RealEventLog } from "../../src/log/event-log.ts";
-import { LogStore } from "../../src/log/partitions.ts";
-import { allShards } from "../../src/log/shards.ts";
-import { maintain } from "../../src/scheduled.ts";
-import { counts, queueUnits, reset } from "./counting.ts";
-import { countingEnv, logBusy } from "./env.ts";
-import { countStorage } from "./storage.ts";
+type ObjectClass = new (
+  ctx: DurableObjectState,
+  env: Env,
+) => DurableObject<Env> & { alarm?(info?: AlarmInvocationInfo): Promise<void> };
 
-/** By then every identifier of now has expired, and every slice with it (ms). */
-const EXPIRED_MS = 40 * HOUR_MS;
-
-export class CustomerMeter extends RealCustomerMeter {
-  constructor(ctx: DurableObjectState, env: Env) {
-    countStorage(ctx);
-    super(ctx, countingEnv(env));
-  }
-}
-
-export class EventLog extends RealEventLog {
-  constructor(ctx: DurableObjectState, env: Env) {
-    countStorage(ctx);
-    super(ctx, countingEnv(env));
-  }
-
-  /** A nudge runs it too, but tells it nothing about an alarm. */
-  override async alarm(info?: AlarmInvocationInfo): Promise<void> {
-    if (info === undefined) return super.alarm();
-    counts.alarms++;
-    const ended = logBusy.start(this.ctx.id.name ?? "");
-    try {
-      await super.alarm();
-    } finally {
-      ended();
+/** A class of Durable Objects, counted. */
+export function countedObject(Real: ObjectClass): ObjectClass {
+  return class extends Real {
+    constructor(ctx: DurableObjectState, env: Env) {
+      countStorage(ctx);
+      countBindings(env);
+      super(ctx, env);
     }
-  }
 
-  /** Drops what has expired, as if it were that late; the log itself is of no use after it. */
-  expire(): void {
-    const { storage } = this.ctx;
-    storage.transactionSync(() => new LogStore(storage.sql).dropExpired(Date.now() + EXPIRED_MS));
-  }
+    /** The object may call it itself, but that tells nothing about an alarm. */
+    override async alarm(info?: AlarmInvocationInfo): Promise<void> {
+      const run = async (): Promise<void> => super.alarm?.(info);
+      if (info === undefined) return run();
+      counts().alarms++;
+      return busy("logBusyMs", this.ctx.id.name ?? "", run);
+    }
+  };
 }
 
-/** What the bench asks for; `ahead`: as if it were so much later (ms). */
-const CONTROLS: Record<string, (env: Env, ahead: number) => unknown> = {
-  "/counted/reset": reset,
-  "/counted/counts": () => {},
-  "/counted/maintain": (env, ahead) => maintain(countingEnv(env), Date.now() + ahead),
-  "/counted/expire": (env) => {
-    const logs = env.EVENT_LOG as unknown as DurableObjectNamespace<EventLog>;
-    return Promise.all(allShards(env).map((shard) => logs.getByName(`shard-${shard}`).expire()));
-  },
+type RealWorker = {
+  readonly fetch: (request: Request, env: Env, execution: ExecutionContext) => Response | Promise<Response>;
+  readonly queue: (batch: MessageBatch, env: Env, execution: ExecutionContext) => unknown;
+  readonly scheduled: (controller: ScheduledController, env: Env, execution: ExecutionContext) => unknown;
 };
 
-export default {
-  async fetch(request, env, execution) {
+/** The Worker, counted. */
+export const countedWorker = (real: RealWorker) => ({
+  async fetch(request: Request, env: Env, execution: ExecutionContext): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);
-    const control = CONTROLS[pathname];
-    if (control !== undefined) {
-      await control(env, Number(searchParams.get("ahead") ?? 0));
-      return Response.json(counts);
-    }
+    countBindings(env);
+    if (pathname === "/counted/reset") Object.assign(counts(), NO_COUNTS);
+    if (pathname === "/counted/minute") await aMinute(real, env, execution, Number(searchParams.get("ahead")));
+    if (pathname.startsWith("/counted/")) return Response.json(counts());
     // How the pipeline is doing is what the bench wants to know.
-    if (pathname === "/v1/edgemeter/pipeline") return edgemeter.fetch(request, env, execution);
-    counts.httpRequests++;
-    return edgemeter.fetch(request, countingEnv(env), execution);
+    if (pathname === "/v1/edgemeter/pipeline") return uncounted(() => real.fetch(request, env, execution));
+    counts().httpRequests++;
+    return real.fetch(request, env, execution);
   },
 
-  queue(batch, env) {
-    counts.consumerRuns++;
+  queue(batch: MessageBatch, env: Env, execution: ExecutionContext): unknown {
+    countBindings(env);
+    counts().consumerRuns++;
     // Read and deleted, each.
-    for (const { body } of batch.messages) counts.queueOperations += 2 * queueUnits(String(body));
-    return edgemeter.queue(batch, countingEnv(env));
+    for (const { body } of batch.messages) counts().queueOperations += 2 * queueUnits(body);
+    return real.queue(batch, env, execution);
   },
-} satisfies ExportedHandler<Env>;
+});
+
+/** What happens each minute, as if it were so much later (ms), for the Worker and its objects alike. */
+async function aMinute(real: RealWorker, env: Env, execution: ExecutionContext, ahead: number): Promise<void> {
+  const now = Date.now;
+  Date.now = () => now.call(Date) + ahead;
+  try {
+    const controller = { scheduledTime: Date.now(), cron: "* * * * *", noRetry: () => {} };
+    await real.scheduled(controller as ScheduledController, env, execution);
+  } finally {
+    Date.now = now;
+  }
+}

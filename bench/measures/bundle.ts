@@ -1,38 +1,27 @@
 // What a deployment uploads, as Cloudflare measures it.
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { gzipSync } from "node:zlib";
-import { bundle, EDGEMETER } from "../local-workerd.ts";
-import type { Measured } from "../results.ts";
-import { sum } from "../statistics.ts";
+import { bundle } from "../local-workerd.ts";
+import { type Bench, figure, inTurn, type Measured, onEach, type Sample } from "../results.ts";
+import type { Side } from "../sides.ts";
 
-/** Beside the modules wrangler writes a note on what they are. */
-const NO_MODULES = new Set(["README.md"]);
+export async function measureBundle(bench: Bench): Promise<Measured> {
+  const taken = await inTurn({ ...bench, rounds: 1 }, onEach(bench.sides, "bundle", sizes));
+  return {
+    figures: [
+      figure("bundle", "Worker bundle, minified + gzip", "KB", taken("bundle", "gzip")),
+      figure("bundle-minified", "  minified", "KB", taken("bundle", "minified")),
+    ],
+  };
+}
 
-export async function measureBundle(): Promise<Measured> {
-  const folder = await mkdtemp(path.join(tmpdir(), "edgemeter-bundle-"));
-  try {
-    await bundle(EDGEMETER.config, folder, ["--minify"]);
-    const names = (await readdir(folder)).filter((name) => !NO_MODULES.has(name) && !name.endsWith(".map"));
-    const modules = await Promise.all(names.map((name) => readFile(path.join(folder, name))));
-    return {
-      figures: [
-        {
-          id: "bundle",
-          name: "Worker bundle, minified + gzip",
-          value: sum(modules.map((module) => gzipSync(module).length)) / 1_000,
-          unit: "KB",
-        },
-        {
-          id: "bundle-minified",
-          name: "  minified",
-          value: sum(modules.map(({ length }) => length)) / 1_000,
-          unit: "KB",
-        },
-      ],
-    };
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+async function sizes({ config }: Side): Promise<Sample> {
+  const folder = await bundle(config, ["--minify"]);
+  // Beside the modules wrangler writes their maps, and a note on what they are.
+  const names = (await readdir(folder)).filter((name) => name !== "README.md" && !name.endsWith(".map"));
+  const modules = await Promise.all(names.map((name) => readFile(path.join(folder, name))));
+  const kilobytes = (sizeOf: (module: Buffer) => number): number =>
+    modules.reduce((total, module) => total + sizeOf(module), 0) / 1_000;
+  return { gzip: kilobytes((module) => gzipSync(module).length), minified: kilobytes((module) => module.length) };
 }

@@ -1,96 +1,136 @@
-// Reads over 10^4, 10^5 and 10^6 stored events, each in a database of its own, asked in turn.
+// Reads over 10^4, 10^5 and 10^6 stored events, each in databases of its own, asked in turn.
 import { Edgemeter } from "../edgemeter.ts";
-import { load, withoutFailures } from "../load.ts";
-import { EDGEMETER, type LocalWorkerd, type WorkerSpec, withWorkerd } from "../local-workerd.ts";
-import type { Bench, Figure, Measured } from "../results.ts";
-import { ROUNDS } from "../rounds.ts";
-import { median, quantile } from "../statistics.ts";
-import { reads } from "../targets.ts";
-import { fill } from "./reads-data.ts";
+import { sampleOf } from "../load.ts";
+import { type LocalWorkerd, withWorkerd } from "../local-workerd.ts";
+import { type Bench, figure, inTurn, type Measured, onEach, zip } from "../results.ts";
+import type { Side } from "../sides.ts";
 
 const SIZES = [10_000, 100_000, 1_000_000] as const;
-const DATABASES = SIZES.map((size): { size: number; worker: WorkerSpec } => ({
-  size,
-  worker: { ...EDGEMETER, name: `reads-${size}` },
-}));
 
 const DAY_S = 86_400;
 
 /** What is asked for, of a customer on a meter; `now` in seconds, on a minute. */
-const QUERIES = {
-  "30 days": (meter: string, customer: string, now: number) =>
-    `/v1/billing/meters/${meter}/event_summaries?customer=${customer}&start_time=${now - 30 * DAY_S}&end_time=${now}`,
-  "7 days by hour": (meter: string, customer: string, now: number) => {
+const QUERIES: Readonly<Record<string, (meter: string, customer: string, now: number) => string>> = {
+  "30 days": (meter, customer, now) => summaries(meter, customer, now - 30 * DAY_S, now),
+  "7 days by hour": (meter, customer, now) => {
     const end = Math.ceil(now / 3_600) * 3_600;
-    return `/v1/billing/meters/${meter}/event_summaries?customer=${customer}&start_time=${end - 7 * DAY_S}&end_time=${end}&value_grouping_window=hour&limit=100`;
+    return `${summaries(meter, customer, end - 7 * DAY_S, end)}&value_grouping_window=hour&limit=100`;
   },
-  "event listing": (meter: string, customer: string) =>
-    `/v1/billing/meter_events?meter=${meter}&customer=${customer}&limit=100`,
-} as const;
-
-/** Whose events grow: those of all others, or those of the customer who is asked for. */
-const GROWING = { others: "the others' events", own: "the customer's own events" } as const;
-
-type Case = {
-  readonly query: keyof typeof QUERIES;
-  readonly growing: keyof typeof GROWING;
-  /** Latencies (ms): by size, for each round. */
-  readonly rounds: Map<number, number[][]>;
+  "event listing": (meter, customer) => `/v1/billing/meter_events?meter=${meter}&customer=${customer}&limit=100`,
 };
 
-export const measureReads = (bench: Bench): Promise<Measured> =>
-  withWorkerd(
-    DATABASES.map(({ worker }) => worker),
-    async (workerd) => {
-      const now = Math.floor(Date.now() / 60_000) * 60;
-      const paths = new Map<number, (c: Case) => string>();
-      for (const { size, worker } of DATABASES) {
-        bench.progress(`${size} events are stored`);
-        const edgemeter = new Edgemeter(workerd, worker);
-        const meters = { others: await edgemeter.createMeter("others"), own: await edgemeter.createMeter("own") };
-        const customers = await fill(await workerd.database(worker), meters, size, now * 1_000);
-        paths.set(size, ({ query, growing }) => QUERIES[query](meters[growing], customers[growing], now));
-      }
-      const cases = (Object.keys(GROWING) as (keyof typeof GROWING)[]).flatMap((growing) =>
-        (Object.keys(QUERIES) as (keyof typeof QUERIES)[]).map(
-          (query): Case => ({ query, growing, rounds: new Map() }),
-        ),
-      );
-      // One round more than counts: the first finds nothing in any cache.
-      for (let round = 0; round <= ROUNDS; round++) {
-        bench.progress(round === 0 ? "warming up" : `round ${round} of ${ROUNDS}`);
-        for (const asked of cases) await askAll(workerd, asked, paths, bench, round === 0);
-      }
-      return { figures: cases.flatMap(figuresOf) };
-    },
-  );
+const summaries = (meter: string, customer: string, start: number, end: number): string =>
+  `/v1/billing/meters/${meter}/event_summaries?customer=${customer}&start_time=${start}&end_time=${end}`;
 
-async function askAll(
-  { url }: LocalWorkerd,
-  asked: Case,
-  paths: ReadonlyMap<number, (asked: Case) => string>,
-  { seconds }: Bench,
-  warmUp: boolean,
-): Promise<void> {
-  for (const { size, worker } of DATABASES) {
-    const path = paths.get(size)?.(asked) ?? "";
-    const { latencies } = withoutFailures(await load(url, reads(worker, path), 1, { seconds: seconds / 8 }));
-    if (!warmUp) asked.rounds.set(size, [...(asked.rounds.get(size) ?? []), [...latencies]]);
-  }
+/** Whose events grow, and the customer who is asked for. */
+const GROWING = {
+  others: { name: "the others' events", customer: "fixed_0000" },
+  own: { name: "the customer's own events", customer: "own_0000" },
+} as const;
+
+const CASES = (["others", "own"] as const).flatMap((growing) =>
+  Object.entries(QUERIES).map(([query, path]) => {
+    const { name, customer } = GROWING[growing];
+    const id = `read-${query.replaceAll(" ", "-")}-${growing}`;
+    return { id, name: `${query}, ${name}`, growing, path: (meter: string, now: number) => path(meter, customer, now) };
+  }),
+);
+
+export function measureReads(bench: Bench): Promise<Measured> {
+  // Events are put into tables by SQL, which knows those of the present alone.
+  const sides = bench.sides.filter((side) => tablesOf(side) === tablesOf(bench.sides[0]));
+  const note = sides.length < bench.sides.length ? "the other commit has other tables: not compared" : undefined;
+  const stores = sides.flatMap((side) => SIZES.map((size) => ({ ...side, size, name: `${side.name}-reads-${size}` })));
+  return withWorkerd(stores, async (workerd) => {
+    const now = Math.floor(Date.now() / 60_000) * 60;
+    const meters = new Map<Side, Meters>();
+    for (const store of stores) {
+      bench.progress(`${store.size} events are stored`);
+      const edgemeter = new Edgemeter(workerd, store);
+      const ids = { others: await edgemeter.createMeter("others"), own: await edgemeter.createMeter("own") };
+      await fill(workerd, store, ids, store.size, now * 1_000);
+      meters.set(store, ids);
+    }
+    const contestants = CASES.flatMap(({ id, path, growing }) =>
+      stores.flatMap((store) =>
+        onEach([store], `${id}-${store.size}`, async (store) => {
+          const edgemeter = new Edgemeter(workerd, store);
+          const next = () => edgemeter.request("GET", path(meters.get(store)?.[growing] ?? "", now));
+          return sampleOf(await edgemeter.load(next, { connections: 1, seconds: bench.seconds / 8 }));
+        }),
+      ),
+    );
+    // The first time nothing is in any cache.
+    for (const { measure } of contestants) await measure();
+    const taken = await inTurn(bench, contestants);
+    return {
+      figures: CASES.flatMap(({ id, name }) => {
+        const of = (size: number) => taken(`${id}-${size}`, "p50");
+        const sizes = SIZES.map((size) =>
+          figure(`${id}-${size}`, `${name}: 10^${Math.log10(size)}, p50`, "ms", of(size)),
+        );
+        const growth = zip(of(1_000_000), of(10_000), (a, b) => a / b);
+        return [...sizes, figure(`${id}-growth`, "  at 10^6 ÷ at 10^4", "×", growth, { note })];
+      }),
+    };
+  });
 }
 
-function figuresOf({ query, growing, rounds }: Case): Figure[] {
-  const id = `read-${query.replaceAll(" ", "-")}-${growing}`;
-  const of = (size: number): number[][] => rounds.get(size) ?? [];
-  const [least, most] = [of(SIZES[0]), of(SIZES[2])];
-  const ratios = most.map((round, i) => quantile(round, 0.5) / quantile(least[i] ?? [], 0.5));
-  return [
-    ...SIZES.map((size) => {
-      const latencies = of(size).flat();
-      const p99 = `p99 ${quantile(latencies, 0.99).toFixed(1)} ms, ${latencies.length} reads`;
-      const name = `${query}, ${GROWING[growing]}: 10^${Math.log10(size)}, p50`;
-      return { id: `${id}-${size}`, name, value: quantile(latencies, 0.5), unit: "ms", note: p99 };
-    }),
-    { id: `${id}-growth`, name: "  at 10^6 ÷ at 10^4", value: median(ratios), unit: "×" },
-  ];
+/** The tables that `fill` fills. */
+const tablesOf = ({ schema }: Side): string =>
+  ["events", "hourly_summaries"]
+    .map((name) => schema.match(new RegExp(`CREATE TABLE IF NOT EXISTS ${name} .*?;\n`, "s"))?.[0])
+    .join()
+    .replaceAll(/--.*/g, "");
+
+/** Over so long the events of everyone are spread (ms). */
+const SPAN_MS = 30 * DAY_S * 1_000;
+
+/** Customers beside the one who is asked for, and events of the latter where the others' grow. */
+const OTHERS = 1_000;
+const FIXED_EVENTS = 1_000;
+
+/** Rows of one statement. */
+const CHUNK = 50_000;
+
+/**
+ * Events ?5 to ?6 of customers whose names begin with ?1, each customer's in a run, spread over ?4 ms before ?3; ?7 of
+ * them each. In the order of the table's key, which is the fastest.
+ */
+const INSERT_EVENTS = `
+  WITH RECURSIVE counter (n) AS (SELECT CAST(?5 AS INTEGER) UNION ALL SELECT n + 1 FROM counter WHERE n + 1 < ?6),
+  made AS (
+    SELECT
+      n,
+      ?1 || printf('%04d', n / CAST(?7 AS INTEGER)) AS customer,
+      CAST(?3 - ?4 AS INTEGER) + (n % CAST(?7 AS INTEGER)) * CAST(?4 AS INTEGER) / CAST(?7 AS INTEGER) AS timestamp
+    FROM counter
+  )
+  INSERT INTO events (meter, customer, timestamp, id, identifier, value, received)
+  SELECT ?2, customer, timestamp, ?1 || printf('%016d', n), ?1 || 'identifier-' || n, 1 + n % 100, timestamp
+  FROM made`;
+
+/** What the aggregator would have made of them. */
+const INSERT_SUMMARIES = `
+  INSERT INTO hourly_summaries (meter, customer, hour, count, sum_high, sum_low)
+  SELECT meter, customer, timestamp - timestamp % 3600000, COUNT(*), 0, SUM(value) FROM events GROUP BY 1, 2, 3`;
+
+type Meters = Readonly<Record<keyof typeof GROWING, string>>;
+
+/**
+ * Fills a database until `now` (ms): on one meter a customer with a fixed number of events among others who have
+ * `size`, on the other a customer who alone has `size`.
+ */
+async function fill(workerd: LocalWorkerd, store: Side, meters: Meters, size: number, now: number): Promise<void> {
+  const [db] = await workerd.databases(store);
+  const insert = async (meter: string, prefix: string, events: number, perCustomer: number): Promise<void> => {
+    for (let from = 0; from < events; from += CHUNK) {
+      const to = Math.min(events, from + CHUNK);
+      await db?.prepare(INSERT_EVENTS).bind(prefix, meter, now, SPAN_MS, from, to, perCustomer).run();
+    }
+  };
+  await insert(meters.others, "fixed_", FIXED_EVENTS, FIXED_EVENTS);
+  await insert(meters.others, "other_", size, size / OTHERS);
+  await insert(meters.own, "own_", size, size);
+  await db?.prepare(INSERT_SUMMARIES).run();
 }

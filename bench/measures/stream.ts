@@ -1,92 +1,75 @@
-// Streams, until every event is in the summaries, in turn with the same workerd doing nothing but the
-// bulk inserts that a stream cannot do without.
-import { Edgemeter } from "../edgemeter.ts";
-import { type Loaded, load, withoutFailures } from "../load.ts";
-import { BARE, EDGEMETER, type LocalWorkerd, withWorkerd } from "../local-workerd.ts";
-import type { Bench, Measured } from "../results.ts";
-import { besideLimit, ROUNDS } from "../rounds.ts";
-import { median, quantile } from "../statistics.ts";
-import { bare, CUSTOMERS, STREAM_EVENTS, streamEvents } from "../targets.ts";
+// Streams, until every event is in the summaries, in turn with the same workerd doing nothing but the bulk inserts that
+// a stream cannot do without.
+import { CUSTOMERS, Edgemeter, STREAM_EVENTS } from "../edgemeter.ts";
+import { sampleOf } from "../load.ts";
+import { withWorkerd } from "../local-workerd.ts";
+import { type Bench, figure, inTurn, type Measured, onEach, type Sample, zip } from "../results.ts";
+import { BARE, measureYardstick } from "../yardsticks.ts";
 import { clientNote } from "./sync.ts";
 
 const CONNECTIONS = 8;
 
-/** Rows of a bulk insert, see bench/bare/bulk.ts. */
+/** Rows of a bulk insert, see bench/bare. */
 const BULK_ROWS = 1_000;
 
-type Streamed = {
-  readonly loaded: Loaded;
-  /** Events a second, from the first request until D1 had the last one. */
-  readonly aggregated: number;
-  readonly cpuPerEvent: number;
-};
+/** Of the capacity that the round has measured, how much the paced requests ask for. */
+const PACED_SHARE = 0.7;
 
 export const measureStream = (bench: Bench): Promise<Measured> =>
-  withWorkerd([EDGEMETER, BARE], async (workerd) => {
-    const edgemeter = new Edgemeter(workerd, EDGEMETER);
-    await edgemeter.createMeter();
-    const token = await edgemeter.openSession();
+  withWorkerd([...bench.sides, BARE], async (workerd) => {
+    const { shards } = bench.sides[0].settings;
+    const bulk = (route: string, seconds: number) => ({
+      name: route,
+      measure: async (): Promise<Sample> => {
+        const object = (n: number): number => n % shards;
+        const sample = await measureYardstick(workerd, { route, object, connections: CONNECTIONS, seconds });
+        return { rate: (sample.rate ?? 0) * BULK_ROWS };
+      },
+    });
     bench.progress("warming up");
-    await load(workerd.url, streamEvents(EDGEMETER, token), CONNECTIONS, { requests: 4 * CONNECTIONS });
-    await edgemeter.drained();
-    const bulk = { object: [] as number[], d1: [] as number[], both: [] as number[] };
-    const streams: Streamed[] = [];
-    for (let round = 1; round <= ROUNDS; round++) {
-      bench.progress(`round ${round} of ${ROUNDS}`);
-      bulk.object.push(await bulkRate(workerd, "bulk-object", bench, bench.seconds / 2));
-      bulk.d1.push(await bulkRate(workerd, "bulk-d1", bench, bench.seconds / 2));
-      bulk.both.push(await bulkRate(workerd, "bulk-both", bench, bench.seconds));
-      streams.push(await stream(workerd, edgemeter, token, bench.seconds));
+    for (const side of bench.sides) {
+      const edgemeter = new Edgemeter(workerd, side);
+      await edgemeter.createMeter();
+      await edgemeter.load(await edgemeter.streamEvents(), { connections: CONNECTIONS, requests: 4 * CONNECTIONS });
+      await edgemeter.drained();
     }
-    const loads = streams.map(({ loaded }) => loaded);
-    const note = clientNote(loads);
-    const latencies = loads.flatMap((loaded) => loaded.latencies);
-    const inTurn = `bulk inserts of ${BULK_ROWS} rows into a Durable Object, then into D1`;
+    const streams = onEach(bench.sides, "stream", (side) => streamed(new Edgemeter(workerd, side), bench.seconds));
+    const bulks = [
+      bulk("bulk-object", bench.seconds / 2),
+      bulk("bulk-d1", bench.seconds / 2),
+      bulk("bulk-both", bench.seconds),
+    ];
+    const taken = await inTurn(bench, [...bulks, ...streams]);
+    const of = (field: string) => taken("stream", field);
+    const name = `stream, end to end: ${STREAM_EVENTS} events a request, ${CUSTOMERS} customers, ${CONNECTIONS} connections`;
+    const limit = {
+      name: `bulk inserts of ${BULK_ROWS} rows into a Durable Object, then into D1`,
+      rounds: taken("bulk-both", "rate").rounds,
+    };
+    const paced = `  by the clock at ${100 * PACED_SHARE} % of that`;
+    const tail = zip(of("pacedP99"), of("pacedP50"), (a, b) => a / b);
     return {
       figures: [
-        { id: "bulk-object", name: "bulk inserts into Durable Objects", value: median(bulk.object), unit: "rows/s" },
-        { id: "bulk-d1", name: "bulk inserts into D1", value: median(bulk.d1), unit: "rows/s" },
-        {
-          id: "stream-accepted",
-          name: `stream, ${STREAM_EVENTS} events a request, ${CUSTOMERS} customers, ${CONNECTIONS} connections: accepted`,
-          value: median(loads.map(({ rate }) => rate * STREAM_EVENTS)),
-          unit: "events/s",
-          ...(note === undefined ? {} : { note }),
-        },
-        { id: "stream-p50", name: "  p50 of a request", value: quantile(latencies, 0.5), unit: "ms" },
-        { id: "stream-p99", name: "  p99", value: quantile(latencies, 0.99), unit: "ms" },
-        besideLimit(
-          { id: "stream", name: "stream, end to end, until aggregated", unit: "events/s" },
-          streams.map(({ aggregated }) => aggregated),
-          inTurn,
-          bulk.both,
-        ),
-        {
-          id: "stream-cpu",
-          name: "CPU per event of a stream, until aggregated",
-          value: median(streams.map(({ cpuPerEvent }) => cpuPerEvent)),
-          unit: "ms",
-          note: "all of workerd; nothing is subtracted",
-        },
+        figure("stream-cpu", "processor time an event of a stream, until aggregated", "ms", of("cpu")),
+        figure("stream", name, "events/s", of("drained"), { limit, note: clientNote(of("client")) }),
+        figure("stream-accepted", "  accepted", "events/s", of("rate")),
+        figure("stream-p50", "  p50 of a request", "ms", of("p50")),
+        figure("stream-p99", "  p99", "ms", of("p99")),
+        figure("stream-paced-p50", `${paced}: p50 of a request`, "ms", of("pacedP50")),
+        figure("stream-paced-p99", `${paced}: p99`, "ms", of("pacedP99")),
+        figure("stream-tail", `${paced}: p99 ÷ p50`, "×", tail),
+        figure("bulk-object", "bulk inserts into Durable Objects", "rows/s", taken("bulk-object", "rate")),
+        figure("bulk-d1", "bulk inserts into D1", "rows/s", taken("bulk-d1", "rate")),
       ],
     };
   });
 
-async function bulkRate(workerd: LocalWorkerd, route: string, bench: Bench, seconds: number): Promise<number> {
-  const loaded = await load(workerd.url, bare(BARE, route, bench.settings.shards), CONNECTIONS, { seconds });
-  return withoutFailures(loaded).rate * BULK_ROWS;
-}
-
-async function stream(workerd: LocalWorkerd, edgemeter: Edgemeter, token: string, seconds: number): Promise<Streamed> {
-  const before = await edgemeter.stored();
-  const cpu = await workerd.cpuMs();
-  const started = performance.now();
-  const loaded = withoutFailures(await load(workerd.url, streamEvents(EDGEMETER, token), CONNECTIONS, { seconds }));
+/** As much as the connections can send, and then a share of what that came to, by the clock. */
+async function streamed(edgemeter: Edgemeter, seconds: number): Promise<Sample> {
+  const next = await edgemeter.streamEvents();
+  const full = await edgemeter.aggregated(next, { connections: CONNECTIONS, seconds }, STREAM_EVENTS);
+  const perSecond = (PACED_SHARE * (full.drained ?? 0)) / STREAM_EVENTS;
+  const paced = sampleOf(await edgemeter.load(next, { perSecond, seconds }));
   await edgemeter.drained();
-  const elapsed = (performance.now() - started) / 1_000;
-  const spent = (await workerd.cpuMs()) - cpu;
-  // What D1 has, not what was answered: the last requests were cut off before their answers.
-  const stored = (await edgemeter.stored()) - before;
-  if (stored < loaded.accepted * STREAM_EVENTS) throw new Error("events that were accepted are not in D1");
-  return { loaded, aggregated: stored / elapsed, cpuPerEvent: spent / stored };
+  return { ...full, pacedP50: paced.p50 ?? Number.NaN, pacedP99: paced.p99 ?? Number.NaN };
 }

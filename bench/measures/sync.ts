@@ -1,161 +1,142 @@
-// Sync events over many customers, in turn with what a request through Durable Objects costs at least.
-import { Edgemeter } from "../edgemeter.ts";
-import { type Loaded, load, withoutFailures } from "../load.ts";
-import { BARE, EDGEMETER, type LocalWorkerd, withWorkerd } from "../local-workerd.ts";
-import type { Bench, Figure, Measured } from "../results.ts";
-import { besideLimit, ROUNDS } from "../rounds.ts";
-import { median, quantile, sum } from "../statistics.ts";
-import { bare, CUSTOMERS, syncEvents, type Target } from "../targets.ts";
+// Sync events over many customers, in turn with what a request through Durable Objects costs at least; and of one.
+import { CUSTOMERS, Edgemeter, type Identity } from "../edgemeter.ts";
+import { type LocalWorkerd, withWorkerd } from "../local-workerd.ts";
+import {
+  type Bench,
+  type Contestant,
+  type Figure,
+  figure,
+  inTurn,
+  type Measured,
+  median,
+  onEach,
+  type Values,
+} from "../results.ts";
+import type { Side } from "../sides.ts";
+import { BARE, measureYardstick } from "../yardsticks.ts";
 
 const CONNECTIONS = 32;
-const MANY_CONNECTIONS = 128;
 
-/** What a round measured. */
-type Round = {
-  readonly echo: number;
-  readonly insert: number;
-  readonly worker: number;
-  readonly d1: number;
-  readonly few: Aggregated;
-  readonly many: Aggregated;
+/** How sync events are sent: unless told by 32 connections, of many customers, with an identifier and no key. */
+type Load = {
+  readonly id: string;
+  readonly name: string;
+  readonly identity?: Identity;
+  readonly connections?: number;
+  readonly customers?: number;
+  readonly vars?: Readonly<Record<string, string>>;
 };
 
-/** A load of events, and what it took until D1 had them all. */
-type Aggregated = Loaded & { readonly drainedRate: number; readonly cpuPerEvent: number };
+const LOADS: readonly Load[] = [
+  { id: "sync", name: "sync events, no Idempotency-Key" },
+  { id: "sync-sdk-key", name: "sync events, an SDK's key", identity: { key: "sdk" } },
+  {
+    id: "sync-key",
+    name: "sync events, a caller's key, no identifier",
+    identity: { key: "caller", identifier: false },
+  },
+  { id: "sync-key-identifier", name: "sync events, a caller's key and an identifier", identity: { key: "caller" } },
+  { id: "sync-128", name: "sync events, 128 connections", connections: 128 },
+];
 
-export const measureSync = (bench: Bench): Promise<Measured> =>
-  withWorkerd([EDGEMETER, BARE], async (workerd) => {
-    const edgemeter = new Edgemeter(workerd, EDGEMETER);
-    await edgemeter.createMeter();
-    bench.progress("warming up");
-    for (const target of [
-      bare(BARE, "echo", CUSTOMERS),
-      bare(BARE, "insert", bench.settings.shards),
-      syncEvents(EDGEMETER),
-    ]) {
-      await load(workerd.url, target, CONNECTIONS, { seconds: bench.seconds });
-    }
-    await edgemeter.drained();
-    const rounds: Round[] = [];
-    for (let round = 1; round <= ROUNDS; round++) {
-      bench.progress(`round ${round} of ${ROUNDS}`);
-      rounds.push(await measureRound(workerd, edgemeter, bench));
-    }
-    return { figures: figuresOf(rounds, bench.settings.shards) };
+const HOT: readonly Load[] = [
+  { id: "hot", name: "one hot customer, CONFLICT_WAIT_MS 0", customers: 1, vars: { CONFLICT_WAIT_MS: "0" } },
+  {
+    id: "hot-waiting",
+    name: "one hot customer, CONFLICT_WAIT_MS 2000",
+    customers: 1,
+    vars: { CONFLICT_WAIT_MS: "2000" },
+  },
+];
+
+export const measureHotCustomer = (bench: Bench): Promise<Measured> =>
+  withWorkerd(workersOf(bench, HOT), async (workerd) => {
+    const taken = await inTurn(bench, await contestantsOf(bench, HOT, workerd));
+    return {
+      figures: HOT.map((load) => figuresOf(load, taken)).flatMap(({ cpu, rate, more }) => [cpu, rate, ...more]),
+    };
   });
 
-async function measureRound(workerd: LocalWorkerd, edgemeter: Edgemeter, bench: Bench): Promise<Round> {
-  const rate = async (route: string, objects: number, seconds: number) =>
-    (await awake(workerd, bare(BARE, route, objects), CONNECTIONS, seconds)).rate;
+export const measureSync = (bench: Bench): Promise<Measured> =>
+  withWorkerd([...workersOf(bench, LOADS), BARE], async (workerd) => {
+    const { shards } = bench.sides[0].settings;
+    const yardstick = (route: string, object: (n: number) => string | number, seconds: number): Contestant => ({
+      name: route,
+      measure: () => measureYardstick(workerd, { route, object, connections: CONNECTIONS, seconds }),
+    });
+    const yardsticks = [
+      yardstick("echo", (n) => n % CUSTOMERS, bench.seconds),
+      yardstick("grouped", (n) => `${n % CUSTOMERS}:${n % shards}`, bench.seconds),
+      yardstick("insert", (n) => n % shards, bench.seconds),
+      yardstick("worker", () => 0, bench.seconds / 2),
+      yardstick("d1", () => 0, bench.seconds / 2),
+    ];
+    const contestants = await contestantsOf(bench, LOADS, workerd);
+    bench.progress("warming up");
+    for (const { measure } of [...yardsticks.slice(0, 3), ...contestants.slice(0, bench.sides.length)]) await measure();
+    const taken = await inTurn(bench, [...yardsticks, ...contestants]);
+    const limit = (route: string, name: string) => ({ limit: { name, rounds: taken(route, "rate").rounds } });
+    const echo = limit("echo", `bare round trips to ${CUSTOMERS} objects`);
+    const limits: Readonly<Record<string, object>> = {
+      sync: limit("grouped", `two hops, over ${CUSTOMERS} objects to ${shards} that group rows`),
+      "sync-128": echo,
+    };
+    const same = (id: string, limit: object): Figure => figure(id, "the same", "/s", taken("sync", "rate"), limit);
+    const besides = [
+      same("sync-by-echo", echo),
+      same("sync-by-insert", limit("insert", `bare durable inserts of one row over ${shards} objects`)),
+    ];
+    const figures = LOADS.map((load) => figuresOf(load, taken, limits[load.id]));
+    return {
+      figures: [
+        ...figures.map(({ cpu }) => cpu),
+        figure("bare-worker-cpu", "processor time of a bare Worker's response", "ms", taken("worker", "cpu")),
+        ...figures.flatMap(({ rate, more }, i) => [rate, ...(i === 0 ? besides : []), ...more]),
+        figure("bare-worker", "bare Worker responses", "/s", taken("worker", "rate")),
+        figure("bare-d1", "bare D1 inserts, one row each", "/s", taken("d1", "rate")),
+      ],
+    };
+  });
+
+/** A load with settings of its own has a Worker of its own. */
+const workerOf = (side: Side, { id, vars }: Load): Side =>
+  vars === undefined ? side : { ...side, name: `${side.name}-${id}`, vars };
+
+const workersOf = ({ sides }: Bench, loads: readonly Load[]): Side[] => {
+  const workers = sides.flatMap((side) => loads.map((load) => workerOf(side, load)));
+  return [...new Map(workers.map((worker) => [worker.name, worker])).values()];
+};
+
+async function contestantsOf(bench: Bench, loads: readonly Load[], workerd: LocalWorkerd): Promise<Contestant[]> {
+  for (const worker of workersOf(bench, loads)) await new Edgemeter(workerd, worker).createMeter();
+  return loads.flatMap((load) => {
+    const { id, identity, customers = CUSTOMERS, connections = CONNECTIONS } = load;
+    return onEach(bench.sides, id, async (side) => {
+      const edgemeter = new Edgemeter(workerd, workerOf(side, load));
+      const next = edgemeter.syncEvents(identity, customers);
+      // Objects that slept are woken before their time is taken.
+      await edgemeter.load(next, { connections, requests: customers });
+      await edgemeter.drained();
+      return edgemeter.aggregated(next, { connections, seconds: bench.seconds });
+    });
+  });
+}
+
+function figuresOf({ id, name }: Load, taken: (name: string, field: string) => Values, limit: object = {}) {
+  const of = (field: string): Values => taken(id, field);
   return {
-    echo: await rate("echo", CUSTOMERS, bench.seconds),
-    insert: await rate("insert", bench.settings.shards, bench.seconds),
-    few: await aggregated(workerd, edgemeter, CONNECTIONS, bench.seconds),
-    many: await aggregated(workerd, edgemeter, MANY_CONNECTIONS, bench.seconds),
-    worker: await rate("worker", 1, bench.seconds / 2),
-    d1: await rate("d1", 1, bench.seconds / 2),
+    cpu: figure(`${id}-cpu`, `processor time an event until aggregated: ${name}`, "ms", of("cpu")),
+    rate: figure(id, name, "/s", of("rate"), { ...limit, note: clientNote(of("client")) }),
+    more: [
+      figure(`${id}-drained`, "  until aggregated", "/s", of("drained")),
+      ...["p50", "p95", "p99"].map((p) => figure(`${id}-${p}`, `  ${p}`, "ms", of(p))),
+      figure(`${id}-refused`, "  refused (409)", "%", of("refused")),
+    ],
   };
-}
-
-/**
- * workerd ends an object that had nothing to do for ten seconds, which is about what the other loads
- * of a round take, so each is woken before its time is taken.
- */
-const wake = (workerd: LocalWorkerd, target: Target, connections: number): Promise<Loaded> =>
-  load(workerd.url, target, connections, { requests: CUSTOMERS });
-
-async function awake(workerd: LocalWorkerd, target: Target, connections: number, seconds: number): Promise<Loaded> {
-  await wake(workerd, target, connections);
-  return withoutFailures(await load(workerd.url, target, connections, { seconds }));
-}
-
-async function aggregated(
-  workerd: LocalWorkerd,
-  edgemeter: Edgemeter,
-  connections: number,
-  seconds: number,
-): Promise<Aggregated> {
-  await wake(workerd, syncEvents(EDGEMETER), connections);
-  await edgemeter.drained();
-  const cpu = await workerd.cpuMs();
-  const started = performance.now();
-  const loaded = withoutFailures(await load(workerd.url, syncEvents(EDGEMETER), connections, { seconds }));
-  await edgemeter.drained();
-  const elapsed = (performance.now() - started) / 1_000;
-  return {
-    ...loaded,
-    drainedRate: loaded.accepted / elapsed,
-    cpuPerEvent: ((await workerd.cpuMs()) - cpu) / loaded.accepted,
-  };
-}
-
-function figuresOf(rounds: readonly Round[], shards: number): Figure[] {
-  const few = rounds.map((round) => round.few);
-  const rates = few.map(({ rate }) => rate);
-  const echo = rounds.map((round) => round.echo);
-  const insert = rounds.map((round) => round.insert);
-  const note = clientNote(few);
-  return [
-    { id: "bare-worker", name: "bare Worker answers", value: median(rounds.map(({ worker }) => worker)), unit: "/s" },
-    { id: "bare-d1", name: "bare D1 inserts, one row each", value: median(rounds.map(({ d1 }) => d1)), unit: "/s" },
-    {
-      ...besideLimit(
-        { id: "sync-by-echo", name: `sync events, ${CUSTOMERS} customers, ${CONNECTIONS} connections`, unit: "/s" },
-        rates,
-        `bare Durable Object round trips over ${CUSTOMERS} objects`,
-        echo,
-      ),
-      ...(note === undefined ? {} : { note }),
-    },
-    besideLimit(
-      { id: "sync-by-insert", name: "the same", unit: "/s" },
-      rates,
-      `bare durable inserts of one row over ${shards} objects`,
-      insert,
-    ),
-    ...latencies("sync", few),
-    {
-      id: "sync-drained",
-      name: "the same, until aggregated",
-      value: median(few.map(({ drainedRate }) => drainedRate)),
-      unit: "/s",
-    },
-    {
-      id: "sync-cpu",
-      name: "CPU per sync event, until aggregated",
-      value: median(few.map(({ cpuPerEvent }) => cpuPerEvent)),
-      unit: "ms",
-      note: "all of workerd: also its HTTP, its queue and its D1; nothing is subtracted",
-    },
-    besideLimit(
-      { id: "sync-128", name: `sync events, ${MANY_CONNECTIONS} connections`, unit: "/s" },
-      rounds.map(({ many }) => many.rate),
-      "bare Durable Object round trips",
-      echo,
-    ),
-    ...latencies(
-      "sync-128",
-      rounds.map(({ many }) => many),
-    ),
-  ];
-}
-
-function latencies(id: string, loads: readonly Loaded[]): Figure[] {
-  const all = loads.flatMap((loaded) => loaded.latencies);
-  const refused = sum(loads.map(({ conflicts }) => conflicts));
-  return [
-    ...[0.5, 0.95, 0.99].map((share) => ({
-      id: `${id}-p${share * 100}`,
-      name: `  p${share * 100}`,
-      value: quantile(all, share),
-      unit: "ms",
-    })),
-    { id: `${id}-refused`, name: "  refused (409)", value: (100 * refused) / (all.length + refused), unit: "%" },
-  ];
 }
 
 /** Says so when making the requests took about all of a processor. */
-export function clientNote(loads: readonly Loaded[]): string | undefined {
-  const share = median(loads.map(({ clientCpu }) => clientCpu));
-  return share > 0.9 ? `making the requests took ${(100 * share).toFixed(0)} % of a processor` : undefined;
+export function clientNote({ rounds }: Values): string | undefined {
+  const share = median(rounds);
+  return share > 90 ? `making the requests took ${share.toFixed(0)} % of a processor` : undefined;
 }

@@ -1,0 +1,73 @@
+// The Workers that are measured: the present one, and that of a commit, each with the settings of its own wrangler.toml.
+import { execFile } from "node:child_process";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
+import { unstable_readConfig } from "wrangler";
+
+/** A Worker to run, with Durable Objects, databases and queues of its own. */
+export type Worker = {
+  /** Also its host: `name.test`. */
+  readonly name: string;
+  /** The path of its wrangler.toml. */
+  readonly config: string;
+  readonly vars?: Readonly<Record<string, string>>;
+  /** SQL that makes its databases. */
+  readonly schema: string;
+  /** Whether everything is counted that Cloudflare bills, see bench/counted. */
+  readonly counted?: boolean;
+};
+
+/** What the bench needs to know of wrangler.toml. */
+export type Settings = { readonly shards: number; readonly groupCommitMs: number; readonly sendDelayMs: number };
+
+/** A version of edgemeter. */
+export type Side = Worker & {
+  /** Whether it is the commit that the present is compared with. */
+  readonly base: boolean;
+  /** A test key that its schema holds. */
+  readonly key: string;
+  readonly settings: Settings;
+};
+
+export const root: string = path.join(import.meta.dirname, "..");
+
+/** A folder for what one run makes, gone when the process ends. Its disk should be one that syncs (TMPDIR). */
+export const scratch: string = mkdtempSync(path.join(tmpdir(), "edgemeter-bench-"));
+process.once("exit", () => rmSync(scratch, { recursive: true, force: true }));
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
+
+export const git = async (...args: string[]): Promise<string> =>
+  (await promisify(execFile)("git", args, { cwd: root })).stdout.trim();
+
+export const presentSide = (): Promise<Side> => sideOf("edgemeter", root, false);
+
+/** A commit's Worker. It is built by the tools, and with the packages, that are installed for the present. */
+export async function sideAt(commit: string): Promise<Side> {
+  const folder = path.join(scratch, commit);
+  mkdirSync(folder);
+  await git("archive", "--output", `${folder}.tar`, commit);
+  await promisify(execFile)("tar", ["-xf", `${folder}.tar`, "-C", folder]);
+  symlinkSync(path.join(root, "node_modules"), path.join(folder, "node_modules"));
+  return sideOf("base", folder, true);
+}
+
+async function sideOf(name: string, folder: string, base: boolean): Promise<Side> {
+  const config = path.join(folder, "wrangler.toml");
+  const { vars } = unstable_readConfig({ config });
+  const setting = (name: string): number => Number(vars[name]);
+  const keys: typeof import("../scripts/local-keys.ts") = await import(path.join(folder, "scripts/local-keys.ts"));
+  return {
+    name,
+    base,
+    config,
+    schema: readFileSync(path.join(folder, "schema.sql"), "utf8") + keys.SEED_LOCAL_KEYS,
+    key: keys.LOCAL_KEYS.test,
+    settings: {
+      shards: setting("EVENT_LOG_SHARDS"),
+      groupCommitMs: setting("GROUP_COMMIT_MS"),
+      sendDelayMs: setting("SEND_DELAY_MS"),
+    },
+  };
+}
