@@ -11,7 +11,7 @@ import { authenticate, authenticateSession } from "./auth.ts";
 import { API_INFO, docsHeaders, docsPage, PUBLIC_PAGE, SECURITY, SESSION_SECURITY } from "./docs.ts";
 import type { Endpoint, Replay } from "./endpoint.ts";
 import { ENDPOINTS } from "./endpoints.ts";
-import { type ApiError, type Door, errorResponse } from "./errors.ts";
+import { type ApiError, type ApiVersion, errorResponse } from "./errors.ts";
 import { headerFault, setCommonHeaders } from "./headers.ts";
 
 type App = { Bindings: Env; Variables: { token: string } };
@@ -34,29 +34,29 @@ export function createApp(): Hono<App> {
   app.get("/docs", (c) => c.html(page(), 200, docsHeaders()));
   registry.registerPath(healthRoute);
   app.get(healthRoute.path, (c) => c.json({ status: "ok" }));
-  app.notFound((c) => errorResponse(doorOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
+  app.notFound((c) => errorResponse(versionOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
   app.onError((error, c) => {
     logError("a request could not be finished", error, { path: c.req.path, request: requestId(c.get("token")) });
-    return errorResponse(doorOf(c.req.path), { reason: "unavailable" });
+    return errorResponse(versionOf(c.req.path), { reason: "unavailable" });
   });
   return app;
 }
 
 /** One call, from the key to the answer. */
-async function serve({ door, limit, auth, needs, call }: Endpoint, c: Context<App>): Promise<Response> {
+async function serve({ apiVersion, limit, auth, needs, call }: Endpoint, c: Context<App>): Promise<Response> {
   const { env, executionCtx: execution } = c;
   const now = Date.now();
   const authorization = c.req.header("authorization");
   const credentials = { authorization, address: c.req.header("cf-connecting-ip"), env, execution, now };
   const key = await (auth === "session" ? authenticateSession(credentials) : authenticate(credentials));
-  if (!key.ok) return errorResponse(door, key.error);
-  if (!key.value.permissions.has(needs)) return errorResponse(door, { reason: "permission_denied", needs });
-  if (!(await isWithinLimit(env, limit, key.value.id))) return errorResponse(door, { reason: "rate_limited" });
+  if (!key.ok) return errorResponse(apiVersion, key.error);
+  if (!key.value.permissions.has(needs)) return errorResponse(apiVersion, { reason: "permission_denied", needs });
+  if (!(await isWithinLimit(env, limit, key.value.id))) return errorResponse(apiVersion, { reason: "rate_limited" });
   const idempotencyKey = readIdempotencyKey(c.req.header("idempotency-key"));
-  if (!idempotencyKey.ok) return errorResponse(door, idempotencyKey.error);
+  if (!idempotencyKey.ok) return errorResponse(apiVersion, idempotencyKey.error);
   const context = { key: key.value, env, execution, now, token: c.get("token"), idempotencyKey: idempotencyKey.value };
   const answer = await call(c.req.raw, c.req.param(), context);
-  return answer.ok ? successResponse(answer.value) : errorResponse(door, answer.error);
+  return answer.ok ? successResponse(answer.value) : errorResponse(apiVersion, answer.error);
 }
 
 const PRINTABLE_ASCII = /^[\x20-\x7e]*$/;
@@ -89,12 +89,12 @@ async function handleHeaders(c: Context<App>, next: Next): Promise<void> {
   c.set("token", token);
   const fault = headerFault(c.req.raw.headers);
   if (fault === undefined) await next();
-  else c.res = errorResponse(doorOf(c.req.path), fault);
+  else c.res = errorResponse(versionOf(c.req.path), fault);
   setCommonHeaders(c.res.headers, c.req.raw.headers, requestId(token));
 }
 
-/** The API whose errors a path answers with. */
-const doorOf = (path: string): Door => (path.startsWith("/v2/") ? "v2" : "v1");
+/** The API version whose errors a path responds with. */
+const versionOf = (path: string): ApiVersion => (path.startsWith("/v2/") ? "v2" : "v1");
 
 /** Whether it is the path that nobody serves, or only this method of it. */
 function noSuchRoute(method: string, path: string): ApiError {

@@ -2,7 +2,7 @@ import { gunzipSync } from "node:zlib";
 import { parse } from "qs";
 import { LIMITS } from "../domain/limits.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import type { ApiError, Door } from "./errors.ts";
+import type { ApiError, ApiVersion } from "./errors.ts";
 
 /** What a request says, before any schema has seen it. */
 export type Fields = Readonly<Record<string, unknown>>;
@@ -11,21 +11,21 @@ const FORM = "application/x-www-form-urlencoded";
 const JSON_TYPE = "application/json";
 
 /**
- * Reads a request's body as the door's encoding: forms for v1, a JSON object for v2. An absent body
+ * Reads a request's body in the API version's encoding: forms for v1, a JSON object for v2. An absent body
  * has no fields. `limit` in bytes.
  */
 export async function readBody(
   request: Request,
-  door: Door,
+  apiVersion: ApiVersion,
   limit: number = LIMITS.bodyBytes,
 ): Promise<Result<Fields, ApiError>> {
   const text = await readText(request, limit);
   if (!text.ok) return text;
   if (text.value === "") return ok({});
-  const expected = door === "v1" ? FORM : JSON_TYPE;
+  const expected = apiVersion === "v1" ? FORM : JSON_TYPE;
   const type = request.headers.get("content-type")?.split(";", 1)[0]?.trim().toLowerCase();
   if (type !== expected) return err({ reason: "unsupported_content_type", expected });
-  return door === "v1" ? parseForm(text.value) : parseJsonObject(text.value);
+  return apiVersion === "v1" ? parseForm(text.value) : parseJsonObject(text.value);
 }
 
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });

@@ -7,7 +7,7 @@ import * as z from "./zod.ts";
 /** The part of the OpenAPI document that an endpoint's definition makes. */
 export function describeRoute(
   {
-    door,
+    apiVersion,
     method,
     path,
     summary,
@@ -22,10 +22,10 @@ export function describeRoute(
   fields: z.ZodObject,
   params: z.ZodObject,
 ): RouteConfig {
-  const contentType = door === "v1" ? "application/x-www-form-urlencoded" : "application/json";
+  const contentType = apiVersion === "v1" ? "application/x-www-form-urlencoded" : "application/json";
   const error = {
     description: "An error",
-    content: { "application/json": { schema: door === "v1" ? V1_ERROR : V2_ERROR } },
+    content: { "application/json": { schema: apiVersion === "v1" ? V1_ERROR : V2_ERROR } },
   };
   return {
     method,

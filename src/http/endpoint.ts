@@ -7,7 +7,7 @@ import type { Caller } from "../ingest/caller.ts";
 import { claimKey } from "../ingest/identity.ts";
 import { parseForm, readBody } from "./body.ts";
 import { describeRoute } from "./describe-route.ts";
-import type { ApiError, Door } from "./errors.ts";
+import type { ApiError, ApiVersion } from "./errors.ts";
 import { check, emptyParameter } from "./input.ts";
 import * as z from "./zod.ts";
 
@@ -31,7 +31,7 @@ type InputOf<Params extends Shape, Fields extends Shape> = z.output<z.ZodObject<
 
 /** An endpoint as its resource's file defines it. */
 export type Definition<Params extends Shape, Fields extends Shape> = {
-  readonly door: Door;
+  readonly apiVersion: ApiVersion;
   readonly method: "get" | "post";
   /** With `{id}` for parameters. */
   readonly path: string;
@@ -59,7 +59,7 @@ export type Definition<Params extends Shape, Fields extends Shape> = {
 };
 
 /** An endpoint as the app mounts it: its description, and what it does with a request. */
-export type Endpoint = Pick<Definition<Shape, Shape>, "door" | "method" | "path" | "auth"> & {
+export type Endpoint = Pick<Definition<Shape, Shape>, "apiVersion" | "method" | "path" | "auth"> & {
   readonly limit: LimitClass;
   readonly needs: Permission;
   readonly route: RouteConfig;
@@ -74,18 +74,18 @@ export type Endpoint = Pick<Definition<Shape, Shape>, "door" | "method" | "path"
  * Defines an endpoint once, for both the router and the OpenAPI document.
  *
  * @example
- * defineEndpoint({ door: "v1", method: "get", path: "/v1/billing/meters/{id}", params: { id: z.string() }, fields: {}, … })
+ * defineEndpoint({ apiVersion: "v1", method: "get", path: "/v1/billing/meters/{id}", params: { id: z.string() }, fields: {}, … })
  */
 export function defineEndpoint<Fields extends Shape, Params extends Shape = Record<never, never>>(
   definition: Definition<Params, Fields>,
 ): Endpoint {
-  const { door, method, path, bodyBytes, claimsKey = false, handle } = definition;
+  const { apiVersion, method, path, bodyBytes, claimsKey = false, handle } = definition;
   const needs = definition.needs ?? (method === "get" ? "read" : "manage");
   const limit = definition.limit ?? (method === "get" ? "reads" : "administration");
-  const fields = z.strictObject({ ...definition.fields, ...(door === "v1" ? { expand: EXPAND } : {}) });
+  const fields = z.strictObject({ ...definition.fields, ...(apiVersion === "v1" ? { expand: EXPAND } : {}) });
   const params = z.strictObject(definition.params ?? ({} as Params));
   return {
-    door,
+    apiVersion,
     method,
     path,
     limit,
@@ -94,11 +94,13 @@ export function defineEndpoint<Fields extends Shape, Params extends Shape = Reco
     route: describeRoute({ ...definition, needs, limit }, fields, params),
     call: async (request, rawParams, context) => {
       const raw =
-        method === "get" ? parseForm(new URL(request.url).search.slice(1)) : await readBody(request, door, bodyBytes);
+        method === "get"
+          ? parseForm(new URL(request.url).search.slice(1))
+          : await readBody(request, apiVersion, bodyBytes);
       if (!raw.ok) return raw;
       const inPath = check(params, rawParams);
       if (!inPath.ok) return inPath;
-      const empty = door === "v1" ? emptyParameter(raw.value) : undefined;
+      const empty = apiVersion === "v1" ? emptyParameter(raw.value) : undefined;
       if (empty !== undefined) return err({ reason: "empty_parameter", param: empty });
       const inFields = check(fields, raw.value);
       if (!inFields.ok) return inFields;

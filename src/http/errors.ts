@@ -2,8 +2,8 @@ import type { ChangedSetting } from "../catalog/deployment.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import type { Permission } from "../domain/permissions.ts";
 
-/** The two doors: Stripe's v1 API (forms, unix seconds) and v2 API (JSON, RFC 3339). */
-export type Door = "v1" | "v2";
+/** Stripe's two APIs: v1 (forms, unix seconds) and v2 (JSON, RFC 3339). */
+export type ApiVersion = "v1" | "v2";
 
 /** Failures of a request before or beside the rules of metering. */
 type RequestError =
@@ -39,7 +39,7 @@ type RequestError =
 
 export type ApiError = MeteringError | RequestError;
 
-/** What either door says of an error. */
+/** What either API version says of an error. */
 type WireError = {
   readonly status: 400 | 401 | 403 | 404 | 405 | 409 | 413 | 415 | 429 | 503;
   readonly message: string;
@@ -409,12 +409,12 @@ const v2Type = ({ v2Type, status }: WireError): string | undefined =>
   v2Type ?? (status === 400 || status === 404 ? INVALID_REQUEST : undefined);
 
 /** The answer to a failed request: Stripe's `{"error": …}`, which the SDKs need on every status that is not 2xx. */
-export function errorResponse(door: Door, error: ApiError): Response {
+export function errorResponse(apiVersion: ApiVersion, error: ApiError): Response {
   const wire = describe(error);
   const { message } = wire;
-  const status = (door === "v1" ? wire.v1Status : undefined) ?? wire.status;
+  const status = (apiVersion === "v1" ? wire.v1Status : undefined) ?? wire.status;
   const body =
-    door === "v1"
+    apiVersion === "v1"
       ? { type: wire.v1Type ?? INVALID_REQUEST, message, code: wire.v1Code, param: wire.param, doc_url: wire.docUrl }
       : { code: wire.v2Code, message, type: v2Type(wire), param: wire.param, doc_url: wire.docUrl };
   const retryAfter = wire.retry === false ? undefined : RETRY_AFTER_S[status];

@@ -2,10 +2,10 @@ import { gzipSync } from "node:zlib";
 import { describe, expect, test } from "vitest";
 import { LIMITS } from "../../src/domain/limits.ts";
 import { parseForm, readBody } from "../../src/http/body.ts";
-import type { Door } from "../../src/http/errors.ts";
+import type { ApiVersion } from "../../src/http/errors.ts";
 import { errorOf, resultOf } from "../support/builders.ts";
 
-const TYPES: Record<Door, string> = { v1: "application/x-www-form-urlencoded", v2: "application/json" };
+const TYPES: Record<ApiVersion, string> = { v1: "application/x-www-form-urlencoded", v2: "application/json" };
 
 type Body = string | Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array>;
 
@@ -22,9 +22,13 @@ function aRequest(body: Body | null, headers: Record<string, string>): Request {
 const bytesOf = (text: string): Uint8Array<ArrayBuffer> => new Uint8Array(Buffer.from(text));
 
 /** Reads a body that came with its length. */
-function read(door: Door, body: string | Uint8Array<ArrayBuffer>, type: string | undefined = TYPES[door]) {
+function read(
+  apiVersion: ApiVersion,
+  body: string | Uint8Array<ArrayBuffer>,
+  type: string | undefined = TYPES[apiVersion],
+) {
   const bytes = typeof body === "string" ? bytesOf(body) : body;
-  return readBody(aRequest(bytes, { "content-type": type, "content-length": String(bytes.length) }), door);
+  return readBody(aRequest(bytes, { "content-type": type, "content-length": String(bytes.length) }), apiVersion);
 }
 
 /** A stream of chunks that notes how many were taken, and whether the reader said that it wants no more. */
@@ -56,65 +60,65 @@ const form = (text: string) => read("v1", text);
 const json = (text: string) => read("v2", text);
 
 /** A body of valid JSON, or form, of exactly so many bytes. */
-const ofLength = (door: Door, bytes: number): string =>
-  door === "v1" ? `a=${"x".repeat(bytes - 2)}` : `{"a":"${"x".repeat(bytes - 8)}"}`;
+const ofLength = (apiVersion: ApiVersion, bytes: number): string =>
+  apiVersion === "v1" ? `a=${"x".repeat(bytes - 2)}` : `{"a":"${"x".repeat(bytes - 8)}"}`;
 
-describe.each(["v1", "v2"] satisfies Door[])("a body at the %s door", (door) => {
+describe.each(["v1", "v2"] satisfies ApiVersion[])("a body of %s", (apiVersion) => {
   test("may have 256,000 bytes and not one more, with its length told or not", async () => {
-    const most = ofLength(door, LIMITS.bodyBytes);
+    const most = ofLength(apiVersion, LIMITS.bodyBytes);
     expect(Buffer.byteLength(most)).toBe(256_000);
-    const headers = { "content-type": TYPES[door] };
+    const headers = { "content-type": TYPES[apiVersion] };
     const streamed = (text: string) => aRequest(aStream([bytesOf(text)]).stream, headers);
-    expect((await read(door, most)).ok).toBe(true);
-    expect((await readBody(streamed(most), door)).ok).toBe(true);
-    const over = ofLength(door, LIMITS.bodyBytes + 1);
+    expect((await read(apiVersion, most)).ok).toBe(true);
+    expect((await readBody(streamed(most), apiVersion)).ok).toBe(true);
+    const over = ofLength(apiVersion, LIMITS.bodyBytes + 1);
     const error = { reason: "body_too_large", limit: LIMITS.bodyBytes };
-    expect(errorOf(await read(door, over))).toEqual(error);
-    expect(errorOf(await readBody(streamed(over), door))).toEqual(error);
+    expect(errorOf(await read(apiVersion, over))).toEqual(error);
+    expect(errorOf(await readBody(streamed(over), apiVersion))).toEqual(error);
   });
 
   test("is counted in bytes, not in characters", async () => {
-    const wide = door === "v1" ? `a=${"€".repeat(100_000)}` : `{"a":"${"€".repeat(100_000)}"}`;
-    expect(errorOf(await read(door, wide)).reason).toBe("body_too_large");
+    const wide = apiVersion === "v1" ? `a=${"€".repeat(100_000)}` : `{"a":"${"€".repeat(100_000)}"}`;
+    expect(errorOf(await read(apiVersion, wide)).reason).toBe("body_too_large");
     const { stream } = aStream([bytesOf(wide)]);
-    expect(errorOf(await readBody(aRequest(stream, { "content-type": TYPES[door] }), door)).reason).toBe(
+    expect(errorOf(await readBody(aRequest(stream, { "content-type": TYPES[apiVersion] }), apiVersion)).reason).toBe(
       "body_too_large",
     );
   });
 
   test("whose told length is past the limit is refused without being read", async () => {
     const { stream, seen } = aStream(chunksFor(10));
-    const request = aRequest(stream, { "content-type": TYPES[door], "content-length": "256001" });
-    expect(errorOf(await readBody(request, door)).reason).toBe("body_too_large");
+    const request = aRequest(stream, { "content-type": TYPES[apiVersion], "content-length": "256001" });
+    expect(errorOf(await readBody(request, apiVersion)).reason).toBe("body_too_large");
     expect(seen.taken).toBe(0);
   });
 
   test("without a length is not read for ever, and refused", async () => {
     const { stream, seen } = aStream(chunksFor(1_000_000_000));
-    const request = aRequest(stream, { "content-type": TYPES[door] });
-    expect(errorOf(await readBody(request, door)).reason).toBe("body_too_large");
+    const request = aRequest(stream, { "content-type": TYPES[apiVersion] });
+    expect(errorOf(await readBody(request, apiVersion)).reason).toBe("body_too_large");
     expect(seen.taken).toBeLessThanOrEqual(200);
     expect(seen.cancelled).toBe(true);
   });
 
   test("may come in any pieces, cut within a character too", async () => {
-    const text = door === "v1" ? "a=客户🙂" : '{"a":"客户🙂"}';
+    const text = apiVersion === "v1" ? "a=客户🙂" : '{"a":"客户🙂"}';
     for (const size of [1, 2, 3, 5, 1_000]) {
       const bytes = bytesOf(text);
       const pieces = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) =>
         bytes.slice(i * size, (i + 1) * size),
       );
-      const request = aRequest(aStream(pieces).stream, { "content-type": TYPES[door] });
-      expect(resultOf(await readBody(request, door))).toEqual({ a: "客户🙂" });
+      const request = aRequest(aStream(pieces).stream, { "content-type": TYPES[apiVersion] });
+      expect(resultOf(await readBody(request, apiVersion))).toEqual({ a: "客户🙂" });
     }
   });
 
   test("that is absent or empty has no fields, whatever its type", async () => {
     const headers = { "content-type": "text/plain" };
-    expect(resultOf(await readBody(aRequest(null, {}), door))).toEqual({});
-    expect(resultOf(await readBody(aRequest("", headers), door))).toEqual({});
-    expect(resultOf(await readBody(aRequest(aStream([]).stream, headers), door))).toEqual({});
-    expect(resultOf(await readBody(aRequest(new Uint8Array(), { "content-length": "0" }), door))).toEqual({});
+    expect(resultOf(await readBody(aRequest(null, {}), apiVersion))).toEqual({});
+    expect(resultOf(await readBody(aRequest("", headers), apiVersion))).toEqual({});
+    expect(resultOf(await readBody(aRequest(aStream([]).stream, headers), apiVersion))).toEqual({});
+    expect(resultOf(await readBody(aRequest(new Uint8Array(), { "content-length": "0" }), apiVersion))).toEqual({});
   });
 
   test.each([
@@ -124,25 +128,28 @@ describe.each(["v1", "v2"] satisfies Door[])("a body at the %s door", (door) => 
     ["a surrogate", [0xed, 0xa0, 0x80]],
     ["an overlong NUL", [0xc0, 0x80]],
   ])("with broken UTF-8 is refused: %s", async (_, broken) => {
-    const [before, after] = door === "v1" ? ["a=", ""] : ['{"a":"', '"}'];
+    const [before, after] = apiVersion === "v1" ? ["a=", ""] : ['{"a":"', '"}'];
     const bytes = new Uint8Array([...bytesOf(before), ...broken, ...bytesOf(after)]);
-    expect(errorOf(await read(door, bytes))).toEqual({
+    expect(errorOf(await read(apiVersion, bytes))).toEqual({
       reason: "malformed_body",
       message: "The request body is not valid UTF-8.",
     });
   });
 
-  test("must have the door's content type, with or without parameters and in any case", async () => {
-    const body = ofLength(door, 20);
-    const [type, other] = door === "v1" ? [TYPES.v1, TYPES.v2] : [TYPES.v2, TYPES.v1];
+  test("must have the content type of its API version, with or without parameters and in any case", async () => {
+    const body = ofLength(apiVersion, 20);
+    const [type, other] = apiVersion === "v1" ? [TYPES.v1, TYPES.v2] : [TYPES.v2, TYPES.v1];
     for (const good of [type, `${type}; charset=utf-8`, `${type};charset=UTF-8`, type.toUpperCase(), ` ${type} `]) {
-      expect((await read(door, body, good)).ok, good).toBe(true);
+      expect((await read(apiVersion, body, good)).ok, good).toBe(true);
     }
     for (const bad of [other, "text/plain", "multipart/form-data; boundary=x", `${type}x`, ""]) {
-      expect(errorOf(await read(door, body, bad)), bad).toEqual({ reason: "unsupported_content_type", expected: type });
+      expect(errorOf(await read(apiVersion, body, bad)), bad).toEqual({
+        reason: "unsupported_content_type",
+        expected: type,
+      });
     }
     const untyped = aRequest(bytesOf(body), {});
-    expect(errorOf(await readBody(untyped, door)).reason).toBe("unsupported_content_type");
+    expect(errorOf(await readBody(untyped, apiVersion)).reason).toBe("unsupported_content_type");
   });
 });
 

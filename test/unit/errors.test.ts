@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { LIMITS } from "../../src/domain/limits.ts";
-import { type ApiError, type Door, errorResponse } from "../../src/http/errors.ts";
+import { type ApiError, type ApiVersion, errorResponse } from "../../src/http/errors.ts";
 
 type Reason = ApiError["reason"];
 
 /** An answer in short: status, `stripe-should-retry`, and its error's type and code. */
 type Wire = readonly [status: number, retry: "true" | "false" | null, type: string | undefined, code?: string];
 
-/** For every reason (the compiler knows one that is missing): an error, and what it is at either door. */
+/** For every reason (the compiler knows one that is missing): an error, and what it is in either API version. */
 const ERRORS: { [R in Reason]: readonly [error: Extract<ApiError, { reason: R }>, v1: Wire, v2: Wire] } = {
   invalid_field: [
     { reason: "invalid_field", message: "Wrong.", param: "payload" },
@@ -219,23 +219,23 @@ async function messageOf(error: ApiError): Promise<string> {
   return v1.error.message;
 }
 
-describe.each(["v1", "v2"] satisfies Door[])("the %s door", (door) => {
+describe.each(["v1", "v2"] satisfies ApiVersion[])("API version %s", (apiVersion) => {
   test.each(Object.entries(ERRORS))("answers %s with its status, type and code", async (_, [error, v1, v2]) => {
-    const response = errorResponse(door, error);
+    const response = errorResponse(apiVersion, error);
     const body = await bodyOf(response);
     expect(response.status).toBeGreaterThanOrEqual(400);
     expect(response.headers.get("content-type")).toBe("application/json");
     expect(body.error.message).toMatch(/\w+/);
     expect(body.error.message).not.toMatch(/undefined|NaN|\[object/);
     expect([response.status, response.headers.get("stripe-should-retry"), body.error.type, body.error.code]).toEqual(
-      door === "v1" ? [v1[0], v1[1], v1[2], v1[3]] : [v2[0], v2[1], v2[2], v2[3]],
+      apiVersion === "v1" ? [v1[0], v1[1], v1[2], v1[3]] : [v2[0], v2[1], v2[2], v2[3]],
     );
-    // What the SDKs switch on must be there at each door.
-    expect(typeof (door === "v1" ? body.error.type : body.error.code)).toBe("string");
+    // What the SDKs switch on must be there in each API version.
+    expect(typeof (apiVersion === "v1" ? body.error.type : body.error.code)).toBe("string");
   });
 
   test.each(Object.entries(ERRORS))("says nothing of %s outside of its error object", async (_, [error]) => {
-    const body = await bodyOf(errorResponse(door, error));
+    const body = await bodyOf(errorResponse(apiVersion, error));
     expect(Object.keys(body)).toEqual(["error"]);
     expect(["type", "message", "code", "param", "doc_url"]).toEqual(expect.arrayContaining(Object.keys(body.error)));
   });
@@ -333,8 +333,8 @@ describe("an error names what is wrong", () => {
     [ERRORS.duplicate_meter_event[0], "identifier"],
     [ERRORS.misaligned_time[0], "start_time"],
   ])("with the parameter of %j", async (error, param) => {
-    for (const door of ["v1", "v2"] as const) {
-      expect((await bodyOf(errorResponse(door, error))).error.param).toBe(param);
+    for (const apiVersion of ["v1", "v2"] as const) {
+      expect((await bodyOf(errorResponse(apiVersion, error))).error.param).toBe(param);
     }
   });
 
@@ -344,8 +344,8 @@ describe("an error names what is wrong", () => {
   });
 });
 
-describe("an error's status depends on the door where Stripe's does", () => {
-  test("a reused Idempotency-Key is an idempotency_error: 400 at v1, 409 at v2", async () => {
+describe("an error's status depends on the API version where Stripe's does", () => {
+  test("a reused Idempotency-Key is an idempotency_error: 400 in v1, 409 in v2", async () => {
     const error = ERRORS.idempotency_key_reused[0];
     expect([errorResponse("v1", error).status, errorResponse("v2", error).status]).toEqual([400, 409]);
     expect(await messageOf(error)).toContain("'key-1'");

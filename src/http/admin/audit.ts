@@ -31,7 +31,7 @@ const AuditStep = z
   .openapi("AuditStep");
 
 const auditEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "post",
   needs: "operate",
   path: "/v1/edgemeter/audit",

@@ -34,7 +34,7 @@ const toWire = (letter: DeadLetter, livemode: boolean): z.output<typeof DeadLett
 });
 
 const listEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "get",
   path: PATH,
   tag: OPERATIONS,
@@ -58,7 +58,7 @@ const listEndpoint = defineEndpoint({
 });
 
 const redriveEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "post",
   needs: "operate",
   path: `${PATH}/{id}/redrive`,

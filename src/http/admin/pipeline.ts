@@ -50,7 +50,7 @@ const Pipeline = z
   .openapi("Pipeline");
 
 const retrievePipeline = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "get",
   path: "/v1/edgemeter/pipeline",
   tag: OPERATIONS,

@@ -19,7 +19,7 @@ const Resend = z
   .openapi("Resend");
 
 const resendEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "post",
   needs: "operate",
   path: "/v1/edgemeter/resend",

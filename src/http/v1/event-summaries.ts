@@ -42,7 +42,7 @@ const toWire = (meter: Meter, customer: string, summary: Summary) => ({
 });
 
 const listEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "get",
   path: "/v1/billing/meters/{id}/event_summaries",
   tag: "Summaries",

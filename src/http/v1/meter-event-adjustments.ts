@@ -16,7 +16,7 @@ const Adjustment = z
   .openapi("MeterEventAdjustment");
 
 const createAdjustment = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "post",
   path: "/v1/billing/meter_event_adjustments",
   tag: "Adjustments",

@@ -55,7 +55,7 @@ const KnownEventObject = EventObject.extend({
 const tag = "Meter events";
 
 const createEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "post",
   path: "/v1/billing/meter_events",
   tag,
@@ -159,7 +159,7 @@ const listFields = {
 type ListCall = Call<z.output<z.ZodObject<typeof listFields>>>;
 
 const listEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "get",
   path: PATH,
   tag,
@@ -229,7 +229,7 @@ async function listOfIdentifier(call: ListCall, identifier: string): Promise<Res
 }
 
 const retrieveEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "get",
   path: `${PATH}/{identifier}`,
   tag,

@@ -65,7 +65,7 @@ export const meterId = { id: text(LIMITS.payloadKeyLength).openapi({ example: "m
 const tag = "Meters";
 
 const createEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "post",
   path: "/v1/billing/meters",
   tag,
@@ -105,7 +105,7 @@ const createEndpoint = defineEndpoint({
 });
 
 const retrieveEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "get",
   path: "/v1/billing/meters/{id}",
   tag,
@@ -120,7 +120,7 @@ const retrieveEndpoint = defineEndpoint({
 });
 
 const listEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "get",
   path: "/v1/billing/meters",
   tag,
@@ -144,7 +144,7 @@ const listEndpoint = defineEndpoint({
 });
 
 const updateEndpoint = defineEndpoint({
-  door: "v1",
+  apiVersion: "v1",
   method: "post",
   path: "/v1/billing/meters/{id}",
   tag,
@@ -165,7 +165,7 @@ const updateEndpoint = defineEndpoint({
 /** deactivate and reactivate: the same call but for the change of status. */
 const statusEndpoint = (name: "deactivate" | "reactivate", apply: (meter: Meter, now: number) => Meter) =>
   defineEndpoint({
-    door: "v1",
+    apiVersion: "v1",
     method: "post",
     path: `/v1/billing/meters/{id}/${name}`,
     tag,

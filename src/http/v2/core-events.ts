@@ -116,7 +116,7 @@ const listFields = {
 type ListInput = z.output<z.ZodObject<typeof listFields>>;
 
 const listEndpoint = defineEndpoint({
-  door: "v2",
+  apiVersion: "v2",
   method: "get",
   path: PATH,
   tag,
@@ -157,7 +157,7 @@ const listEndpoint = defineEndpoint({
 });
 
 const retrieveEndpoint = defineEndpoint({
-  door: "v2",
+  apiVersion: "v2",
   method: "get",
   path: `${PATH}/{id}`,
   tag,

@@ -6,7 +6,7 @@ import { choice, eventName, text } from "../fields.ts";
 import { requiredError } from "../input.ts";
 import * as z from "../zod.ts";
 
-/** The parameters of an adjustment, at both doors. */
+/** The parameters of an adjustment, in both API versions. */
 export const adjustmentFields = {
   event_name: eventName,
   type: choice(["cancel"]),
@@ -27,7 +27,7 @@ const Adjustment = z
   .openapi("V2MeterEventAdjustment");
 
 const createAdjustment = defineEndpoint({
-  door: "v2",
+  apiVersion: "v2",
   method: "post",
   path: "/v2/billing/meter_event_adjustments",
   tag: "Adjustments",

@@ -16,7 +16,7 @@ const MeterEventSession = z
   .openapi("V2MeterEventSession");
 
 const createSession = defineEndpoint({
-  door: "v2",
+  apiVersion: "v2",
   method: "post",
   path: "/v2/billing/meter_event_session",
   tag: "Meter event streams",

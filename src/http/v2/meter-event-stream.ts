@@ -9,7 +9,7 @@ import * as z from "../zod.ts";
 import { eventFields } from "./meter-events.ts";
 
 const streamEvents = defineEndpoint({
-  door: "v2",
+  apiVersion: "v2",
   method: "post",
   path: "/v2/billing/meter_event_stream",
   auth: "session",

@@ -43,7 +43,7 @@ const toWire = (event: ReportedEvent, livemode: boolean): z.output<typeof MeterE
 });
 
 const createMeterEvent = defineEndpoint({
-  door: "v2",
+  apiVersion: "v2",
   method: "post",
   path: "/v2/billing/meter_events",
   tag: "Meter events",

@@ -10,7 +10,7 @@ export type Route = {
   readonly method: string;
   /** With `{id}` for parameters. */
   readonly path: string;
-  readonly door: "v1" | "v2";
+  readonly apiVersion: "v1" | "v2";
   /** With the schemas of what it takes; a page has none. */
   readonly route?: RouteConfig;
 };
@@ -160,9 +160,9 @@ const caller: fc.Arbitrary<Caller> = fc.oneof(
 
 const formStyle = fc.constantFrom<FormStyle>("node", "python", "raw");
 
-/** A body in the encoding of its door, mostly. */
-const contentOf = (door: "v1" | "v2"): fc.Arbitrary<Content> => {
-  const style = door === "v2" ? fc.constant("json" as const) : formStyle;
+/** A body in the encoding of its API version, mostly. */
+const contentOf = (apiVersion: "v1" | "v2"): fc.Arbitrary<Content> => {
+  const style = apiVersion === "v2" ? fc.constant("json" as const) : formStyle;
   return fc.oneof(
     some(
       20,
@@ -171,7 +171,7 @@ const contentOf = (door: "v1" | "v2"): fc.Arbitrary<Content> => {
     some(2, fc.record({ style, cut: fc.double({ min: 0, max: 1, noNaN: true }) })),
     some(
       1,
-      (door === "v2" ? formStyle : fc.constant("json" as const)).map((style) => ({ style })),
+      (apiVersion === "v2" ? formStyle : fc.constant("json" as const)).map((style) => ({ style })),
     ),
     some(
       1,
@@ -201,7 +201,7 @@ const suffix = fc.oneof(
 
 /** A request to a route: valid but for a few changes, and sometimes for none. */
 function requestTo(route: Route): fc.Arbitrary<FuzzedRequest> {
-  const { method, path, door } = route;
+  const { method, path, apiVersion } = route;
   const names = [...path.matchAll(/\{(\w+)\}/g)].map(([, name = ""]) => name);
   const param = (name: string): fc.Arbitrary<Node> =>
     fc.oneof(some(8, pathParameter(method, path, name)), some(2, foreignParameter), some(1, hostile.text));
@@ -218,7 +218,7 @@ function requestTo(route: Route): fc.Arbitrary<FuzzedRequest> {
       caller,
       valid: validFields(route),
       mutations,
-      content: contentOf(door),
+      content: contentOf(apiVersion),
       pieces: fc.oneof(
         some(8, fc.constant(undefined)),
         some(1, fc.record({ bytes: fc.constantFrom(1, 7, 1_000), breaks: fc.boolean() })),
@@ -253,7 +253,7 @@ const strayPath = fc.oneof(
 
 const strayRequest = fc
   .tuple(strayPath, fc.constantFrom(...METHODS), fc.constantFrom<"v1" | "v2">("v1", "v2"))
-  .chain(([path, method, door]) => requestTo({ method: method.toLowerCase(), path, door }));
+  .chain(([path, method, apiVersion]) => requestTo({ method: method.toLowerCase(), path, apiVersion }));
 
 /** Any request, to each route as often as to any other; seldom to the pages beside them. */
 export const requestToAnyOf = (routes: readonly Route[], pages: readonly Route[]): fc.Arbitrary<FuzzedRequest> =>

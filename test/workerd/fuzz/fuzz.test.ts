@@ -27,7 +27,7 @@ const BATCHES = 25;
 const ROUND_MS = 15_000;
 
 /** Routes that are no endpoints of the API. */
-const PAGES: readonly Route[] = ["/docs", "/openapi.json"].map((path) => ({ method: "get", path, door: "v1" }));
+const PAGES: readonly Route[] = ["/docs", "/openapi.json"].map((path) => ({ method: "get", path, apiVersion: "v1" }));
 
 const SESSION_PATHS = new Set(ENDPOINTS.filter(({ auth }) => auth === "session").map(({ path }) => path));
 

@@ -59,12 +59,12 @@ const TYPE = { v1: { type: "invalid_request_error" }, v2: { code: "unauthorized"
 const FORBIDDEN = { v1: { type: "invalid_request_error" }, v2: { code: "forbidden" } };
 
 describe.each(KEYED)("%s", (_, endpoint) => {
-  const { door, needs } = endpoint;
+  const { apiVersion, needs } = endpoint;
 
   it("is closed to whoever has no key that works", async () => {
     const { secret: revoked } = await store(newSecret("sk_test"), { revoked: true });
     for (const key of ["", "nonsense", newSecret("sk_test"), newSecret("rk_live"), revoked]) {
-      expect(await tried(endpoint, key)).toMatchObject({ status: 401, error: TYPE[door] });
+      expect(await tried(endpoint, key)).toMatchObject({ status: 401, error: TYPE[apiVersion] });
     }
   });
 
@@ -81,7 +81,7 @@ describe.each(KEYED)("%s", (_, endpoint) => {
       expect(status).not.toBe(401);
       expect(error.message ?? "").not.toContain("may not make this call");
     } else {
-      expect({ status, error }).toMatchObject({ status: 403, error: FORBIDDEN[door] });
+      expect({ status, error }).toMatchObject({ status: 403, error: FORBIDDEN[apiVersion] });
       expect(error.message).toContain(needs === "manage" ? "unrestricted key" : `'${needs}'`);
       expect(JSON.stringify(error)).not.toContain(secret);
     }
