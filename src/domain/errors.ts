@@ -1,6 +1,6 @@
 /**
  * Every way in which a request can fail by the rules of metering. `src/http/errors.ts` maps each to
- * Stripe's v1 and v2 wire format in one exhaustive switch.
+ * Stripe's v1 and v2 wire format in one exhaustive table.
  */
 export type MeteringError =
   /** A field has the wrong shape. `param` is its name on the wire. */
