@@ -2,7 +2,7 @@ import { auditSome } from "./audit/audit-some.ts";
 import { regionOnceBegun } from "./catalog/deployment.ts";
 import { eventsDatabase } from "./catalog/placement.ts";
 import type { Env } from "./env.ts";
-import { deleteExpiredAnswers } from "./http/stored-answers.ts";
+import { deleteExpiredResponses } from "./http/idempotent-answer.ts";
 import { allShards, eventLog } from "./log/shards.ts";
 import { logError } from "./logger.ts";
 import { deleteExpiredReports } from "./query/error-reports.ts";
@@ -14,7 +14,7 @@ import { deleteExpiredReports } from "./query/error-reports.ts";
 export async function maintain(env: Env, now: number): Promise<void> {
   await Promise.all([
     maintainLogs(env, now).catch((error: unknown) => logError("the logs were not looked after", error)),
-    deleteExpiredAnswers(env.DB, now).catch((error: unknown) => logError("expired answers were not deleted", error)),
+    deleteExpiredResponses(env.DB, now).catch((error: unknown) => logError("expired answers were not deleted", error)),
     deleteExpiredReports(eventsDatabase(env), now).catch((error: unknown) =>
       logError("expired error reports were not deleted", error),
     ),

@@ -1,33 +1,7 @@
 import { createHash } from "node:crypto";
 import { html, raw } from "hono/html";
 import type { HtmlEscapedString } from "hono/utils/html";
-import { version } from "../../package.json";
-
-/** The head of the OpenAPI document. */
-export const API_INFO = {
-  openapi: "3.1.0",
-  info: {
-    title: "edgemeter",
-    version,
-    description:
-      "Usage metering that speaks Stripe's Billing Meter APIs. v1 takes forms and unix seconds, v2 takes JSON and RFC 3339. Every error is an `error` object.",
-    license: { name: "Apache-2.0", identifier: "Apache-2.0" },
-  },
-  security: [{ key: [] }],
-};
-
-export const SECURITY = {
-  type: "http" as const,
-  scheme: "bearer",
-  description:
-    "An API key, `sk_test_…` or `sk_live_…`; its prefix is the mode. A restricted key, `rk_test_…` or `rk_live_…`, is made for one purpose, `ingest`, `read` or `operate`; other calls are answered with 403. More requests than a key's limits allow are answered with 429. Basic auth with the key as user name works too.",
-};
-
-export const SESSION_SECURITY = {
-  type: "http" as const,
-  scheme: "bearer",
-  description: "The `authentication_token` of a meter event session. It lasts 15 minutes.",
-};
+import { KEY_SECURITY } from "./openapi.ts";
 
 /** The parts of an OpenAPI document that the page shows. */
 type Schema = {
@@ -106,7 +80,7 @@ export function docsPage(document: unknown): Html {
       <body>
         <h1>${info.title}</h1>
         ${prose(info.description)}
-        <p>${prose(SECURITY.description)} The machine-readable description is <a href="/openapi.json">/openapi.json</a>.</p>
+        <p>${prose(KEY_SECURITY.description)} The machine-readable description is <a href="/openapi.json">/openapi.json</a>.</p>
         ${tags.map(
           (tag) => html`<h2>${tag}</h2>
             ${operations.filter(({ operation }) => (operation.tags?.[0] ?? "Other") === tag).map((found) => operationHtml(found, schemas))}`,
@@ -120,7 +94,7 @@ function operationHtml(
   schemas: Record<string, Schema>,
 ): Html {
   const [[contentType, body] = []] = Object.entries(operation.requestBody?.content ?? {});
-  const answer = operation.responses?.["200"]?.content?.["application/json"]?.schema;
+  const response = operation.responses?.["200"]?.content?.["application/json"]?.schema;
   return html`<details>
     <summary><code>${method} ${path}</code> ${operation.summary ?? ""}</summary>
     ${prose(operation.description)}
@@ -136,9 +110,9 @@ function operationHtml(
       html`<h4>Body <code>${contentType}</code></h4>
     ${tableHtml(body.schema, schemas)}`
     } ${
-      answer &&
+      response &&
       html`<h4>200</h4>
-    ${tableHtml(answer, schemas)}`
+    ${tableHtml(response, schemas)}`
     }
   </details>`;
 }

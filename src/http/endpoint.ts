@@ -1,14 +1,12 @@
 import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
-import type { LimitClass } from "../catalog/rate-limits.ts";
 import { digest } from "../domain/identifiers.ts";
-import type { Permission } from "../domain/permissions.ts";
 import { err, type Result } from "../domain/result.ts";
 import type { Caller } from "../ingest/caller.ts";
 import { claimKey } from "../ingest/identity.ts";
-import { parseForm, readBody } from "./body.ts";
-import { describeRoute } from "./describe-route.ts";
-import type { ApiError, ApiVersion } from "./errors.ts";
-import { check, emptyParameter } from "./input.ts";
+import { parseForm, type Fields as RawFields, readBody } from "./body.ts";
+import type { ApiError } from "./errors.ts";
+import { check, emptyParameter } from "./fields.ts";
+import { type Described, describeRoute } from "./openapi.ts";
 import * as z from "./zod.ts";
 
 /** One call of an endpoint, authenticated and with its input checked. */
@@ -30,27 +28,16 @@ type InputOf<Params extends Shape, Fields extends Shape> = z.output<z.ZodObject<
   z.output<z.ZodObject<Fields>>;
 
 /** An endpoint as its resource's file defines it. */
-export type Definition<Params extends Shape, Fields extends Shape> = {
-  readonly apiVersion: ApiVersion;
-  readonly method: "get" | "post";
-  /** With `{id}` for parameters. */
-  readonly path: string;
-  readonly summary: string;
-  readonly description?: string;
-  readonly tag: string;
+export type Definition<Params extends Shape, Fields extends Shape> = Omit<Described, "needs" | "limit"> & {
+  /** Unless given: to read (GET), or to manage (POST). */
+  readonly needs?: Described["needs"];
+  /** Unless given: of reads (GET), or of administration (POST). */
+  readonly limit?: Described["limit"];
   /** Parts of the path. */
   readonly params?: Params;
   /** Parameters of the query (GET) or of the body (POST). */
   readonly fields: Fields;
   readonly response: z.ZodType;
-  /** Codes of its own, for the description. */
-  readonly errors?: readonly string[];
-  /** Which limit per key its calls count against. Unless given: of reads (GET), or of administration (POST). */
-  readonly limit?: LimitClass;
-  /** Who may call: holders of an API key, unless given, or of a session's token. */
-  readonly auth?: "key" | "session";
-  /** What the caller's key must be allowed to. Unless given: to read (GET), or to manage (POST). */
-  readonly needs?: Permission;
   /** What a body may have (bytes); LIMITS.bodyBytes unless given. */
   readonly bodyBytes?: number;
   /** Whether `handle` claims the Idempotency-Key itself; unless it does, it is claimed before. */
@@ -58,16 +45,13 @@ export type Definition<Params extends Shape, Fields extends Shape> = {
   readonly handle: (call: Call<InputOf<Params, Fields>>) => Promise<Answer>;
 };
 
+/** A call before its input is read. */
+type CallContext = Omit<Call<never>, "input" | "endpoint">;
+
 /** An endpoint as the app mounts it: its description, and what it does with a request. */
-export type Endpoint = Pick<Definition<Shape, Shape>, "apiVersion" | "method" | "path" | "auth"> & {
-  readonly limit: LimitClass;
-  readonly needs: Permission;
+export type Endpoint = Pick<Described, "apiVersion" | "method" | "path" | "auth" | "needs" | "limit"> & {
   readonly route: RouteConfig;
-  readonly call: (
-    request: Request,
-    params: Record<string, string>,
-    context: Omit<Call<never>, "input" | "endpoint">,
-  ) => Promise<Answer>;
+  readonly call: (request: Request, params: Record<string, string>, context: CallContext) => Promise<Answer>;
 };
 
 /**
@@ -79,24 +63,22 @@ export type Endpoint = Pick<Definition<Shape, Shape>, "apiVersion" | "method" | 
 export function defineEndpoint<Fields extends Shape, Params extends Shape = Record<never, never>>(
   definition: Definition<Params, Fields>,
 ): Endpoint {
-  const { apiVersion, method, path, bodyBytes, claimsKey = false, handle } = definition;
+  const { apiVersion, method, path, auth = "key", bodyBytes, claimsKey = false, handle } = definition;
   const needs = definition.needs ?? (method === "get" ? "read" : "manage");
   const limit = definition.limit ?? (method === "get" ? "reads" : "administration");
   const fields = z.strictObject({ ...definition.fields, ...(apiVersion === "v1" ? { expand: EXPAND } : {}) });
   const params = z.strictObject(definition.params ?? ({} as Params));
+  const { response } = definition;
   return {
     apiVersion,
     method,
     path,
-    limit,
-    auth: definition.auth ?? "key",
+    auth,
     needs,
-    route: describeRoute({ ...definition, needs, limit }, fields, params),
+    limit,
+    route: describeRoute({ ...definition, needs, limit }, { params, fields, response }),
     call: async (request, rawParams, context) => {
-      const raw =
-        method === "get"
-          ? parseForm(new URL(request.url).search.slice(1))
-          : await readBody(request, apiVersion, bodyBytes);
+      const raw = method === "get" ? readQuery(request) : await readBody(request, apiVersion, bodyBytes);
       if (!raw.ok) return raw;
       const inPath = check(params, rawParams);
       if (!inPath.ok) return inPath;
@@ -114,6 +96,8 @@ export function defineEndpoint<Fields extends Shape, Params extends Shape = Reco
     },
   };
 }
+
+const readQuery = (request: Request): Result<RawFields, ApiError> => parseForm(new URL(request.url).search.slice(1));
 
 /** Stripe's SDKs may ask to expand objects anywhere in v1; nothing here can be expanded. */
 const EXPAND = z

@@ -1,4 +1,3 @@
-import type { ChangedSetting } from "../catalog/deployment.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import type { Permission } from "../domain/permissions.ts";
 import { SECOND_MS } from "../domain/window.ts";
@@ -19,7 +18,6 @@ type RequestError =
   | { readonly reason: "permission_denied"; readonly needs: Permission }
   /** A test key, for what concerns the data of both modes. */
   | { readonly reason: "live_key_required" }
-  | { readonly reason: "rate_limited" }
   | { readonly reason: "no_such_dead_letter"; readonly id: string }
   /** What D1 says of a dead letter's data still. */
   | { readonly reason: "still_refused"; readonly id: string; readonly cause: string }
@@ -31,10 +29,6 @@ type RequestError =
   /** A v1 parameter that is there, but empty. */
   | { readonly reason: "empty_parameter"; readonly param: string }
   | { readonly reason: "malformed_body"; readonly message: string }
-  /** The shard of the log is past its high-water mark. */
-  | { readonly reason: "log_full" }
-  /** The deployment is configured with another number of shards than its data. */
-  | ({ readonly reason: "setting_changed" } & ChangedSetting)
   /** Something that this service needs did not respond; what came of the request is unknown. */
   | { readonly reason: "unavailable" };
 

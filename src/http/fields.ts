@@ -2,13 +2,19 @@ import type { MeteringError } from "../domain/errors.ts";
 import { type EventReport, readPayload } from "../domain/event.ts";
 import { OWN_PREFIX } from "../domain/identifiers.ts";
 import { LIMITS } from "../domain/limits.ts";
-import type { Cursor } from "../domain/page.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { isLongerThan, isStorable, nameFault } from "../domain/text.ts";
 import { SECOND_MS } from "../domain/window.ts";
-import { MISSING, requiredError } from "./input.ts";
 import { parseTimestamp } from "./timestamps.ts";
 import * as z from "./zod.ts";
+
+/** The message of an issue about a parameter that is not there. */
+const MISSING = "missing";
+
+/** A field that must be there; its absence is Stripe's "Missing required param". */
+export const requiredError = {
+  error: (issue: { input?: unknown }): string | undefined => (issue.input === undefined ? MISSING : undefined),
+};
 
 /** Text of 1 to `max` characters that every store keeps as it is. */
 export const text = (max: number) =>
@@ -52,39 +58,6 @@ export const rfc3339 = z
 
 /** A time in ms as v1 answers it: whole seconds. */
 export const toUnix = (ms: number): number => Math.floor(ms / SECOND_MS);
-
-/** How many objects a page holds. */
-export const pageLimit = z
-  .string()
-  .regex(/^[0-9]{1,3}$/, "it must be an integer.")
-  .transform(Number)
-  .refine((limit) => limit >= 1 && limit <= LIMITS.pageSize, `it must be between 1 and ${LIMITS.pageSize}.`)
-  .default(10)
-  .openapi({ type: "integer", minimum: 1, maximum: LIMITS.pageSize, default: 10 });
-
-/** The cursor of a list call; nothing for the first page. */
-export function cursorOf(input: {
-  starting_after?: string | undefined;
-  ending_before?: string | undefined;
-}): Result<Cursor | undefined, MeteringError> {
-  const { starting_after, ending_before } = input;
-  if (starting_after !== undefined && ending_before !== undefined) {
-    return err({
-      reason: "invalid_field",
-      message: "Only one of starting_after and ending_before can be given.",
-      param: "ending_before",
-    });
-  }
-  if (starting_after !== undefined) return ok({ id: starting_after, param: "starting_after" });
-  return ok(ending_before === undefined ? undefined : { id: ending_before, param: "ending_before" });
-}
-
-/** The paging parameters of a v1 list. */
-export const paging = {
-  limit: pageLimit,
-  starting_after: text(200).optional().openapi({ description: "The id after which the page begins." }),
-  ending_before: text(200).optional().openapi({ description: "The id before which the page ends." }),
-};
 
 /** The identifier of a reported event. Those that the service makes are a namespace of its own. */
 export const reportedIdentifier = text(LIMITS.identifierLength).refine(
@@ -137,3 +110,45 @@ export const toReport = (fields: {
   identifier: fields.identifier,
   timestamp: fields.timestamp,
 });
+
+/** Checks raw fields against a schema; the first thing that is wrong becomes the error. */
+export function check<T>(schema: z.ZodType<T>, raw: unknown): Result<T, MeteringError> {
+  const checked = schema.safeParse(raw);
+  if (checked.success) return ok(checked.data);
+  const [issue] = checked.error.issues;
+  return err(issue === undefined ? { reason: "invalid_field", message: "Invalid request." } : toError(issue));
+}
+
+function toError(issue: z.core.$ZodIssue): MeteringError {
+  if (issue.code === "unrecognized_keys")
+    return { reason: "unknown_parameter", param: paramOf([...issue.path, issue.keys[0] ?? ""]) };
+  const param = paramOf(issue.path);
+  if (issue.message === MISSING) return { reason: "missing_parameter", param };
+  return { reason: "invalid_field", message: `Invalid ${param}: ${issue.message}`, param };
+}
+
+/**
+ * The name of the first v1 parameter that is there but empty (the SDKs send null so), or nothing. What a
+ * payload holds is the meter's to judge.
+ */
+export function emptyParameter(fields: unknown, path: readonly string[] = []): string | undefined {
+  if (fields === "") return paramOf(path);
+  if (typeof fields !== "object" || fields === null || path[0] === "payload") return undefined;
+  for (const [key, value] of Object.entries(fields)) {
+    const found = emptyParameter(value, [...path, key]);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}
+
+/** A name as forms write it, `payload[value]`, no longer than a message should quote. */
+function paramOf(path: readonly PropertyKey[]): string {
+  const [first = "", ...rest] = path.map((part) => shortened(String(part)));
+  return first + rest.map((part) => `[${part}]`).join("");
+}
+
+/** No half of a surrogate pair is left over: an error's text is well-formed. */
+const shortened = (part: string): string =>
+  isLongerThan(part, LIMITS.payloadKeyLength)
+    ? [...part.slice(0, 2 * LIMITS.payloadKeyLength)].slice(0, LIMITS.payloadKeyLength).join("")
+    : part;

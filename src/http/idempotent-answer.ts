@@ -1,8 +1,10 @@
+// The first response to a POST with an Idempotency-Key is stored with the change that it responds to.
+import { deleteInPortions } from "../catalog/placement.ts";
 import { digest } from "../domain/identifiers.ts";
+import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { type Answer, answerFirstGivenTo, type Call } from "./endpoint.ts";
 import type { ApiError } from "./errors.ts";
-import { findAnswer, type KeyedRequest, saveAnswer } from "./stored-answers.ts";
 
 /** What a POST is going to change, and the body that answers it. */
 export type Change = {
@@ -12,30 +14,48 @@ export type Change = {
   readonly explain?: (error: unknown) => Promise<ApiError | undefined>;
 };
 
+/** A POST that came with an Idempotency-Key. */
+type KeyedRequest = {
+  readonly livemode: 0 | 1;
+  readonly key: string;
+  /** Digest of method, path and body. */
+  readonly digest: string;
+};
+
+const FIND_RESPONSE =
+  "SELECT request, response, token FROM idempotency_keys WHERE livemode = ?1 AND key = ?2 AND created > ?3";
+
+const SAVE_RESPONSE =
+  "INSERT INTO idempotency_keys (livemode, key, request, response, token, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+
+const FREE_KEY = "DELETE FROM idempotency_keys WHERE livemode = ?1 AND key = ?2 AND created <= ?3";
+
+const DELETE_EXPIRED = `
+  DELETE FROM idempotency_keys
+  WHERE (livemode, key) IN (SELECT livemode, key FROM idempotency_keys WHERE created <= ?1 LIMIT ?2)`;
+
 /**
- * Carries out a POST at most once per Idempotency-Key: the first answer is stored in the same
- * transaction as the change, and answers every retry. Failures are not stored, so they may be tried again.
+ * Carries out a POST at most once per Idempotency-Key: the first response is stored in the same
+ * transaction as the change, and every retry gets it. Failures are not stored, so they may be retried.
  */
 export async function commitOnce(
   call: Call<object>,
   prepare: () => Promise<Result<Change, ApiError>>,
 ): Promise<Answer> {
-  const earlier = await answerOf(call);
+  const request = keyedRequest(call);
+  const earlier = await findResponse(request, call);
   if (earlier !== undefined) return earlier;
   const change = await prepare();
   if (!change.ok) return change;
   const { body, statements, explain } = change.value;
-  const { env, idempotencyKey, now, token } = call;
-  const answer =
-    idempotencyKey === undefined ? [] : saveAnswer(env.DB, keyed(call, idempotencyKey), { body, token }, now);
-  const all = [...answer, ...statements];
+  const all = [...saveResponse(request, body, call), ...statements];
   if (all.length === 0) return ok(body);
   try {
-    await env.DB.batch(all);
+    await call.env.DB.batch(all);
     return ok(body);
   } catch (error) {
     // Another request with this key was first, or a rule of the schema was in the way, or D1 failed.
-    const meanwhile = await answerOf(call);
+    const meanwhile = await findResponse(request, call);
     if (meanwhile !== undefined) return meanwhile;
     const reason = await explain?.(error);
     if (reason !== undefined) return err(reason);
@@ -43,18 +63,37 @@ export async function commitOnce(
   }
 }
 
-async function answerOf(call: Call<object>): Promise<Answer | undefined> {
-  const { env, idempotencyKey, now } = call;
+/** Deletes the responses that have expired, so many at a time that others of the database are not held up. `now` in ms. */
+export const deleteExpiredResponses = (db: D1Database, now: number): Promise<void> =>
+  deleteInPortions((rows) => db.prepare(DELETE_EXPIRED).bind(now - UNIQUENESS_MS, rows));
+
+function keyedRequest({ endpoint, idempotencyKey, input, key }: Call<object>): KeyedRequest | undefined {
   if (idempotencyKey === undefined) return undefined;
-  const found = await findAnswer(env.DB, keyed(call, idempotencyKey), now);
-  if (found === undefined) return undefined;
-  return found === "reused"
-    ? err({ reason: "idempotency_key_reused", key: idempotencyKey })
-    : ok(answerFirstGivenTo(found.token, found.body, call));
+  return { livemode: key.livemode ? 1 : 0, key: idempotencyKey, digest: digest(endpoint, JSON.stringify(input)) };
 }
 
-const keyed = ({ endpoint, input, key }: Call<object>, idempotencyKey: string): KeyedRequest => ({
-  livemode: key.livemode,
-  key: idempotencyKey,
-  digest: digest(endpoint, JSON.stringify(input)),
-});
+/** The first response to a request's key; a failure when the key came with another request; nothing when it is new. */
+async function findResponse(request: KeyedRequest | undefined, call: Call<object>): Promise<Answer | undefined> {
+  if (request === undefined) return undefined;
+  const found = await call.env.DB.prepare(FIND_RESPONSE)
+    .bind(request.livemode, request.key, call.now - UNIQUENESS_MS)
+    .first<{ request: string; response: string; token: string }>();
+  if (found === null) return undefined;
+  return found.request === request.digest
+    ? ok(answerFirstGivenTo(found.token, found.response, call))
+    : err({ reason: "idempotency_key_reused", key: request.key });
+}
+
+/** Statements that remember a response; in one transaction with its change. A key that is taken makes it fail. */
+function saveResponse(
+  request: KeyedRequest | undefined,
+  body: string,
+  { env, now, token }: Call<object>,
+): D1PreparedStatement[] {
+  if (request === undefined) return [];
+  const { livemode, key, digest } = request;
+  return [
+    env.DB.prepare(FREE_KEY).bind(livemode, key, now - UNIQUENESS_MS),
+    env.DB.prepare(SAVE_RESPONSE).bind(livemode, key, digest, body, token, now),
+  ];
+}

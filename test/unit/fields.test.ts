@@ -5,8 +5,8 @@ import path from "node:path";
 import { describe, expect, test } from "vitest";
 import { FRESH_MS } from "../../src/catalog/cache.ts";
 import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS, UNIQUENESS_MS } from "../../src/domain/limits.ts";
-import { cursorOf, eventName, pageLimit, payload, text, unixSeconds } from "../../src/http/fields.ts";
-import { check, emptyParameter } from "../../src/http/input.ts";
+import { check, emptyParameter, eventName, payload, text, unixSeconds } from "../../src/http/fields.ts";
+import { cursorOf, pageLimit } from "../../src/http/list.ts";
 import { eventFields } from "../../src/http/v2/meter-events.ts";
 import * as z from "../../src/http/zod.ts";
 import { errorOf, resultOf } from "../support/builders.ts";
@@ -219,10 +219,10 @@ describe("the limits", () => {
 
 describe("a page", () => {
   test("has 1 to 100 objects, 10 unless told", () => {
-    expect(pageLimit.parse(undefined)).toBe(10);
-    expect([pageLimit.parse("1"), pageLimit.parse("100")]).toEqual([1, 100]);
-    for (const bad of ["0", "101", "-1", "1.5", "1000", "", "ten"])
-      expect(pageLimit.safeParse(bad).success).toBe(false);
+    const limit = pageLimit(10);
+    expect(limit.parse(undefined)).toBe(10);
+    expect([limit.parse("1"), limit.parse("100")]).toEqual([1, 100]);
+    for (const bad of ["0", "101", "-1", "1.5", "1000", "", "ten"]) expect(limit.safeParse(bad).success).toBe(false);
   });
 
   test("begins after or ends before an object, not both", () => {

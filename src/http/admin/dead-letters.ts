@@ -4,8 +4,9 @@ import { eventsDatabase } from "../../catalog/placement.ts";
 import { err, ok } from "../../domain/result.ts";
 import { GROUP_KINDS } from "../../log/groups.ts";
 import { defineEndpoint } from "../endpoint.ts";
-import { cursorOf, paging, text, toUnix } from "../fields.ts";
+import { text, toUnix } from "../fields.ts";
 import { commitOnce } from "../idempotent-answer.ts";
+import { cursorOf, listOf, paging, toList } from "../list.ts";
 import * as z from "../zod.ts";
 import { OPERATIONS } from "./operations.ts";
 
@@ -42,18 +43,12 @@ const listEndpoint = defineEndpoint({
   description:
     "Entries of the log that D1 refuses for their data, newest first. They count nowhere until they are redriven. A cursor need not exist any more.",
   fields: paging,
-  response: z.object({
-    object: z.literal("list"),
-    data: z.array(DeadLetterObject),
-    has_more: z.boolean(),
-    url: z.string(),
-  }),
+  response: listOf(DeadLetterObject),
   handle: async ({ input, env, key }) => {
     const cursor = cursorOf(input);
     if (!cursor.ok) return cursor;
-    const { items, hasMore } = await listDeadLetters(eventsDatabase(env), key.livemode, cursor.value, input.limit);
-    const data = items.map((letter) => toWire(letter, key.livemode));
-    return ok(JSON.stringify({ object: "list", data, has_more: hasMore, url: PATH }));
+    const page = await listDeadLetters(eventsDatabase(env), key.livemode, cursor.value, input.limit);
+    return ok(JSON.stringify(toList(page, PATH, (letter) => toWire(letter, key.livemode))));
   },
 });
 
@@ -65,7 +60,7 @@ const redriveEndpoint = defineEndpoint({
   tag: OPERATIONS,
   summary: "Store a dead letter after all",
   description:
-    "For when what was wrong is mended: stores its entry as the aggregator would have, and removes it; once, also when it is called again.",
+    "Use it once the cause is repaired. It stores the entry as the aggregator would have, and removes the dead letter; once, also when it is called again.",
   errors: ["resource_missing", "still_refused"],
   params: { id: text(100) },
   fields: {},

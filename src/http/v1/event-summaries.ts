@@ -2,13 +2,14 @@ import { eventsDatabase } from "../../catalog/placement.ts";
 import { digest } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
-import type { Cursor } from "../../domain/page.ts";
+import { type Cursor, isBackwards, pageOf } from "../../domain/page.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS, summaryRange, type TimeRange, windowLength } from "../../domain/window.ts";
 import { readSummaries, type Summary } from "../../query/summaries.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { choice, cursorOf, paging, text, unixSeconds } from "../fields.ts";
+import { choice, text, unixSeconds } from "../fields.ts";
+import { cursorOf, listOf, paging, toList } from "../list.ts";
 import * as z from "../zod.ts";
 import { meterId, requireMeter } from "./meters.ts";
 
@@ -57,12 +58,7 @@ const listEndpoint = defineEndpoint({
     value_grouping_window: choice(["day", "hour"]).optional(),
     ...paging,
   },
-  response: z.object({
-    object: z.literal("list"),
-    data: z.array(SummaryObject),
-    has_more: z.boolean(),
-    url: z.string(),
-  }),
+  response: listOf(SummaryObject),
   handle: async (call) => {
     const { input, env } = call;
     const found = await requireMeter(call, input.id);
@@ -75,34 +71,27 @@ const listEndpoint = defineEndpoint({
     if (!cursor.ok) return cursor;
 
     const length = grouping === undefined ? range.value.end - range.value.start : windowLength(grouping);
-    const page = pageOf(range.value, length, cursor.value, meter, customer);
-    if (!page.ok) return page;
-    const backwards = cursor.value?.param === "ending_before";
+    const rest = beyond(cursor.value, range.value, length, meter, customer);
+    if (!rest.ok) return rest;
     const summaries = await readSummaries(eventsDatabase(env), {
       meter,
       customer,
-      range: page.value,
+      range: rest.value,
       windowLength: length,
-      order: backwards ? "oldest_first" : "newest_first",
+      order: isBackwards(cursor.value) ? "oldest_first" : "newest_first",
       limit: limit + 1,
     });
-    const data = summaries.slice(0, limit).map((summary) => toWire(meter, customer, summary));
-    return ok(
-      JSON.stringify({
-        object: "list",
-        data: backwards ? data.reverse() : data,
-        has_more: summaries.length > limit,
-        url: `/v1/billing/meters/${meter.id}/event_summaries`,
-      }),
-    );
+    const page = pageOf(summaries, cursor.value, limit);
+    const url = `/v1/billing/meters/${meter.id}/event_summaries`;
+    return ok(JSON.stringify(toList(page, url, (summary) => toWire(meter, customer, summary))));
   },
 });
 
 /** The part of a range that lies beyond the cursor. Newest first: after a summary come the older ones. */
-function pageOf(
+function beyond(
+  cursor: Cursor | undefined,
   range: TimeRange,
   length: number,
-  cursor: Cursor | undefined,
   meter: Meter,
   customer: string,
 ): Result<TimeRange, ApiError> {
@@ -112,9 +101,7 @@ function pageOf(
   if (!inRange || summaryId(meter, customer, { start, end: start + length }) !== cursor.id) {
     return err({ reason: "no_such_summary", id: cursor.id, param: cursor.param });
   }
-  return ok(
-    cursor.param === "starting_after" ? { start: range.start, end: start } : { start: start + length, end: range.end },
-  );
+  return ok(isBackwards(cursor) ? { start: start + length, end: range.end } : { start: range.start, end: start });
 }
 
 export const eventSummaryEndpoints = [listEndpoint];

@@ -4,6 +4,7 @@ import { payloadOf } from "../../domain/event.ts";
 import { shardOf, uniqueKey } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
+import { isBackwards, type Page, pageOf } from "../../domain/page.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
 import { settingsOf } from "../../env.ts";
@@ -12,18 +13,8 @@ import { eventLog } from "../../log/shards.ts";
 import { type EventPlace, listEvents, type StoredEvent } from "../../query/events.ts";
 import { answerFirstGivenTo, type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import {
-  choice,
-  cursorOf,
-  eventName,
-  paging,
-  payload,
-  reportedIdentifier,
-  text,
-  toReport,
-  toUnix,
-  unixSeconds,
-} from "../fields.ts";
+import { choice, eventName, payload, reportedIdentifier, text, toReport, toUnix, unixSeconds } from "../fields.ts";
+import { cursorOf, listOf, paging, toList } from "../list.ts";
 import * as z from "../zod.ts";
 import { requireMeter } from "./meters.ts";
 
@@ -167,23 +158,18 @@ const listEndpoint = defineEndpoint({
   description:
     "Of one customer on one meter, latest timestamp first. An event shows up within seconds. With an identifier: that event, at once, or none.",
   fields: listFields,
-  response: z.object({
-    object: z.literal("list"),
-    data: z.array(KnownEventObject),
-    has_more: z.boolean(),
-    url: z.string(),
-  }),
+  response: listOf(KnownEventObject),
   handle: async (call) => {
     const page = await (call.input.identifier === undefined
       ? listOfCustomer(call)
       : listOfIdentifier(call, call.input.identifier));
-    return page.ok ? ok(JSON.stringify({ object: "list", ...page.value, url: PATH })) : page;
+    return page.ok ? ok(JSON.stringify(toList(page.value, PATH, (event) => event))) : page;
   },
 });
 
-type Page = { readonly data: readonly z.output<typeof KnownEventObject>[]; readonly has_more: boolean };
+type KnownEvent = z.output<typeof KnownEventObject>;
 
-async function listOfCustomer(call: ListCall): Promise<Result<Page, ApiError>> {
+async function listOfCustomer(call: ListCall): Promise<Result<Page<KnownEvent>, ApiError>> {
   const { input, env } = call;
   if (input.meter === undefined) return err({ reason: "missing_parameter", param: "meter" });
   if (input.customer === undefined) return err({ reason: "missing_parameter", param: "customer" });
@@ -196,21 +182,20 @@ async function listOfCustomer(call: ListCall): Promise<Result<Page, ApiError>> {
   if (cursor.value !== undefined && place === undefined) {
     return err({ reason: "no_such_event", id: cursor.value.id, param: cursor.value.param });
   }
-  const backwards = cursor.value?.param === "ending_before";
   const events = await listEvents(eventsDatabase(env), {
     meter: meter.id,
     customer: input.customer,
     range: rangeOf(input.timestamp ?? {}),
     cancelled: input.cancelled === undefined ? undefined : input.cancelled === "true",
-    from: { order: backwards ? "oldest_first" : "newest_first", place },
+    from: { order: isBackwards(cursor.value) ? "oldest_first" : "newest_first", place },
     limit: input.limit + 1,
   });
-  const data = events.slice(0, input.limit).map((event) => toWire(meter, event, { aggregated: true }));
-  return ok({ data: backwards ? data.reverse() : data, has_more: events.length > input.limit });
+  const page = pageOf(events, cursor.value, input.limit);
+  return ok({ ...page, items: page.items.map((event) => toWire(meter, event, { aggregated: true })) });
 }
 
 /** A page of the one event that an identifier stands for, or of none. */
-async function listOfIdentifier(call: ListCall, identifier: string): Promise<Result<Page, ApiError>> {
+async function listOfIdentifier(call: ListCall, identifier: string): Promise<Result<Page<KnownEvent>, ApiError>> {
   const { meter, customer, timestamp, cancelled, starting_after, ending_before } = call.input;
   for (const [param, given] of Object.entries({
     meter,
@@ -225,7 +210,7 @@ async function listOfIdentifier(call: ListCall, identifier: string): Promise<Res
   }
   const event = await retrieve(call, identifier);
   if (!event.ok) return event;
-  return ok({ data: event.value === undefined ? [] : [event.value], has_more: false });
+  return ok({ items: event.value === undefined ? [] : [event.value], hasMore: false });
 }
 
 const retrieveEndpoint = defineEndpoint({

@@ -20,9 +20,9 @@ import {
 import { err, ok, type Result } from "../../domain/result.ts";
 import { type Answer, type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { choice, cursorOf, eventName, paging, text, toUnix } from "../fields.ts";
+import { choice, eventName, requiredError, text, toUnix } from "../fields.ts";
 import { type Change, commitOnce } from "../idempotent-answer.ts";
-import { requiredError } from "../input.ts";
+import { cursorOf, listOf, paging, toList } from "../list.ts";
 import * as z from "../zod.ts";
 
 const MeterObject = z
@@ -62,12 +62,13 @@ const toWire = (meter: Meter): z.output<typeof MeterObject> => ({
 const displayName = text(LIMITS.displayNameLength).openapi({ example: "Search API calls" });
 const payloadKey = text(LIMITS.payloadKeyLength);
 export const meterId = { id: text(LIMITS.payloadKeyLength).openapi({ example: "mtr_test_1" }) };
+const PATH = "/v1/billing/meters";
 const tag = "Meters";
 
 const createEndpoint = defineEndpoint({
   apiVersion: "v1",
   method: "post",
-  path: "/v1/billing/meters",
+  path: PATH,
   tag,
   summary: "Create a meter",
   fields: {
@@ -107,7 +108,7 @@ const createEndpoint = defineEndpoint({
 const retrieveEndpoint = defineEndpoint({
   apiVersion: "v1",
   method: "get",
-  path: "/v1/billing/meters/{id}",
+  path: `${PATH}/{id}`,
   tag,
   summary: "Retrieve a meter",
   params: meterId,
@@ -122,12 +123,12 @@ const retrieveEndpoint = defineEndpoint({
 const listEndpoint = defineEndpoint({
   apiVersion: "v1",
   method: "get",
-  path: "/v1/billing/meters",
+  path: PATH,
   tag,
   summary: "List meters",
   description: "Newest first.",
   fields: { status: choice(["active", "inactive"]).optional(), ...paging },
-  response: z.object({ object: z.literal("list"), data: z.array(MeterObject), has_more: z.boolean(), url: z.string() }),
+  response: listOf(MeterObject),
   handle: async (call) => {
     const { input, env, key } = call;
     const cursor = cursorOf(input);
@@ -136,17 +137,15 @@ const listEndpoint = defineEndpoint({
       const known = await requireMeter(call, cursor.value.id, cursor.value.param);
       if (!known.ok) return known;
     }
-    const { items, hasMore } = await listMeters(env.DB, key.livemode, input.status, cursor.value, input.limit);
-    return ok(
-      JSON.stringify({ object: "list", data: items.map(toWire), has_more: hasMore, url: "/v1/billing/meters" }),
-    );
+    const page = await listMeters(env.DB, key.livemode, input.status, cursor.value, input.limit);
+    return ok(JSON.stringify(toList(page, PATH, toWire)));
   },
 });
 
 const updateEndpoint = defineEndpoint({
   apiVersion: "v1",
   method: "post",
-  path: "/v1/billing/meters/{id}",
+  path: `${PATH}/{id}`,
   tag,
   summary: "Update a meter",
   description: "Only its display name can change.",
@@ -167,7 +166,7 @@ const statusEndpoint = (name: "deactivate" | "reactivate", apply: (meter: Meter,
   defineEndpoint({
     apiVersion: "v1",
     method: "post",
-    path: `/v1/billing/meters/{id}/${name}`,
+    path: `${PATH}/{id}/${name}`,
     tag,
     summary: name === "deactivate" ? "Deactivate a meter" : "Reactivate a meter",
     description:

@@ -1,12 +1,12 @@
 import { readReportId } from "../../aggregate/error-report-id.ts";
 import { eventsDatabase } from "../../catalog/placement.ts";
-import { LIMITS } from "../../domain/limits.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS, type TimeRange } from "../../domain/window.ts";
 import { type ErrorReport, findErrorReport, listErrorReports, SAMPLES_PER_CODE } from "../../query/error-reports.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { pageLimit, text } from "../fields.ts";
+import { text } from "../fields.ts";
+import { pageLimit, v2PageOf } from "../list.ts";
 import { parseTimestamp } from "../timestamps.ts";
 import * as z from "../zod.ts";
 
@@ -103,10 +103,7 @@ const types = z
   .openapi({ type: "array", items: { type: "string" }, description: `\`${ERROR_REPORT}\`, \`${NO_METER_FOUND}\`.` });
 
 const listFields = {
-  limit: pageLimit
-    .removeDefault()
-    .default(20)
-    .openapi({ type: "integer", minimum: 1, maximum: LIMITS.pageSize, default: 20 }),
+  limit: pageLimit(20),
   object_id: text(200).optional().openapi({ description: "Only events about this meter." }),
   types,
   created,
@@ -125,11 +122,7 @@ const listEndpoint = defineEndpoint({
     "What streams refused in each 10 seconds, per meter; newest first, going back 30 days. A report is there when nothing joins it any more, seconds after its window. What arrives later is in a further report.",
   fields: listFields,
   errors: ["invalid_fields"],
-  response: z.object({
-    data: z.array(CoreEvent),
-    next_page_url: z.string().nullable(),
-    previous_page_url: z.null(),
-  }),
+  response: v2PageOf(CoreEvent),
   handle: async ({ input, env, key, now }) => {
     const before = pageOf(input.page, key.livemode);
     if (!before.ok) return before;

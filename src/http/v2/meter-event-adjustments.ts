@@ -1,9 +1,8 @@
 import { LIMITS } from "../../domain/limits.ts";
 import { ok } from "../../domain/result.ts";
-import { cancelEvent } from "../../ingest/cancel-event.ts";
-import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
-import { choice, eventName, text } from "../fields.ts";
-import { requiredError } from "../input.ts";
+import { type Adjustment, cancelEvent } from "../../ingest/cancel-event.ts";
+import { type Answer, answerFirstGivenTo, type Call, defineEndpoint } from "../endpoint.ts";
+import { choice, eventName, requiredError, text } from "../fields.ts";
 import * as z from "../zod.ts";
 
 /** The parameters of an adjustment, in both API versions. */
@@ -13,20 +12,40 @@ export const adjustmentFields = {
   cancel: z.strictObject({ identifier: text(LIMITS.identifierLength) }, requiredError),
 };
 
-const Adjustment = z
+/** What both API versions say of an adjustment. */
+export const commonShape = {
+  cancel: z.object({ identifier: z.string() }),
+  event_name: z.string(),
+  livemode: z.boolean(),
+  status: z.enum(["pending", "complete"]),
+  type: z.literal("cancel"),
+};
+
+type Common = z.output<z.ZodObject<typeof commonShape>>;
+
+const AdjustmentObject = z
   .object({
     object: z.literal("v2.billing.meter_event_adjustment"),
     id: z.string(),
-    cancel: z.object({ identifier: z.string() }),
     created: z.iso.datetime(),
-    event_name: z.string(),
-    livemode: z.boolean(),
-    status: z.enum(["pending", "complete"]),
-    type: z.literal("cancel"),
+    ...commonShape,
   })
   .openapi("V2MeterEventAdjustment");
 
-const createAdjustment = defineEndpoint({
+/** Cancels the event that a call names; `toWire` makes the response of what both API versions say and the rest. */
+export async function createAdjustment(
+  call: Call<z.output<z.ZodObject<typeof adjustmentFields>>>,
+  toWire: (common: Common, adjustment: Adjustment) => object,
+): Promise<Answer> {
+  const { event_name, type, cancel } = call.input;
+  const cancelled = await cancelEvent({ eventName: event_name, identifier: cancel.identifier }, call);
+  if (!cancelled.ok) return cancelled;
+  const common: Common = { cancel, event_name, livemode: call.key.livemode, status: "pending", type };
+  const body = JSON.stringify(toWire(common, cancelled.value));
+  return ok(answerFirstGivenTo(cancelled.value.token, body, call));
+}
+
+const createEndpoint = defineEndpoint({
   apiVersion: "v2",
   method: "post",
   path: "/v2/billing/meter_event_adjustments",
@@ -37,23 +56,14 @@ const createAdjustment = defineEndpoint({
   needs: "ingest",
   limit: "sync_events",
   fields: adjustmentFields,
-  response: Adjustment,
-  handle: async (call) => {
-    const { event_name, type, cancel } = call.input;
-    const cancelled = await cancelEvent({ eventName: event_name, identifier: cancel.identifier }, call);
-    if (!cancelled.ok) return cancelled;
-    const adjustment: z.output<typeof Adjustment> = {
+  response: AdjustmentObject,
+  handle: (call) =>
+    createAdjustment(call, (common, { id, created }) => ({
       object: "v2.billing.meter_event_adjustment",
-      id: cancelled.value.id,
-      cancel: { identifier: cancel.identifier },
-      created: new Date(cancelled.value.created).toISOString(),
-      event_name,
-      livemode: call.key.livemode,
-      status: "pending",
-      type,
-    };
-    return ok(answerFirstGivenTo(cancelled.value.token, JSON.stringify(adjustment), call));
-  },
+      id,
+      created: new Date(created).toISOString(),
+      ...common,
+    })),
 });
 
-export const adjustmentEndpoints = [createAdjustment];
+export const adjustmentEndpoints = [createEndpoint];

@@ -3,8 +3,7 @@ import { ok } from "../../domain/result.ts";
 import { reportStream, type StreamRefusal } from "../../ingest/report-stream.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { hasTooManyDigits, messageOf } from "../errors.ts";
-import { streamedEventName, toReport } from "../fields.ts";
-import { requiredError } from "../input.ts";
+import { requiredError, streamedEventName, toReport } from "../fields.ts";
 import * as z from "../zod.ts";
 import { eventFields } from "./meter-events.ts";
 

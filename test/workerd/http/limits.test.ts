@@ -317,14 +317,14 @@ describe("a table that grows", () => {
   });
 
   it("is not read whole to delete what has expired, nor in one go", async () => {
-    const { deleteExpiredAnswers } = await import("../../../src/http/stored-answers.ts");
+    const { deleteExpiredResponses } = await import("../../../src/http/idempotent-answer.ts");
     const rows = 5_001;
     await env.DB.prepare(
       `INSERT INTO idempotency_keys (livemode, key, request, response, token, created) SELECT 0, 'expired ' || value, '', '', '', 0 FROM json_each(?)`,
     )
       .bind(JSON.stringify(Array.from({ length: rows }, (_, i) => i)))
       .run();
-    const statements = await statementsOf(() => deleteExpiredAnswers(env.DB, Date.now()));
+    const statements = await statementsOf(() => deleteExpiredResponses(env.DB, Date.now()));
     expect(statements).toHaveLength(1);
     for (const sql of [...statements, errorReports.DELETE_REJECTIONS]) {
       expect(sql).toMatch(/LIMIT \?/);
