@@ -9,11 +9,12 @@ import { logError } from "../logger.ts";
 import { healthRoute } from "./admin/health.ts";
 import { authenticate, authenticateSession } from "./auth.ts";
 import { docsHeaders, docsPage, PUBLIC_PAGE } from "./docs.ts";
-import type { Endpoint, Replay } from "./endpoint.ts";
+import type { Endpoint } from "./endpoint.ts";
 import { ENDPOINTS } from "./endpoints.ts";
 import { type ApiError, type ApiVersion, errorResponse } from "./errors.ts";
 import { headerFault, setCommonHeaders } from "./headers.ts";
 import { describeApi } from "./openapi.ts";
+import { requestId, successResponse } from "./response.ts";
 
 type App = { Bindings: Env; Variables: { token: string } };
 
@@ -38,7 +39,7 @@ export function createApp(): Hono<App> {
   return app;
 }
 
-/** One call, from the key to the answer. */
+/** One call, from the key to the response. */
 async function serve({ apiVersion, limit, auth, needs, call }: Endpoint, c: Context<App>): Promise<Response> {
   const { env, executionCtx: execution } = c;
   const now = Date.now();
@@ -50,9 +51,10 @@ async function serve({ apiVersion, limit, auth, needs, call }: Endpoint, c: Cont
   if (!(await isWithinLimit(env, limit, key.value.id))) return errorResponse(apiVersion, { reason: "rate_limited" });
   const idempotencyKey = readIdempotencyKey(c.req.header("idempotency-key"));
   if (!idempotencyKey.ok) return errorResponse(apiVersion, idempotencyKey.error);
-  const context = { key: key.value, env, execution, now, token: c.get("token"), idempotencyKey: idempotencyKey.value };
-  const answer = await call(c.req.raw, c.req.param(), context);
-  return answer.ok ? successResponse(answer.value) : errorResponse(apiVersion, answer.error);
+  const token = c.get("token");
+  const context = { key: key.value, env, execution, now, token, idempotencyKey: idempotencyKey.value };
+  const handled = await call(c.req.raw, c.req.param(), context);
+  return handled.ok ? successResponse(handled, token) : errorResponse(apiVersion, handled.error);
 }
 
 const PRINTABLE_ASCII = /^[\x20-\x7e]*$/;
@@ -67,17 +69,6 @@ function readIdempotencyKey(header: string | undefined): Result<string | undefin
     : "consist of printable ASCII characters";
   return err({ reason: "invalid_field", message: `An Idempotency-Key can only ${rule}.` });
 }
-
-function successResponse(answer: string | Replay): Response {
-  const headers = { "content-type": "application/json" };
-  if (typeof answer === "string") return new Response(answer, { headers });
-  return new Response(answer.body, {
-    headers: { ...headers, "idempotent-replayed": "true", "original-request": requestId(answer.token) },
-  });
-}
-
-/** The id of a request, by its token: what its caller and the logs know it by. */
-const requestId = (token: string): string => `req_${token}`;
 
 /** What concerns the headers of every request and its response, whatever the route. */
 async function handleHeaders(c: Context<App>, next: Next): Promise<void> {

@@ -7,20 +7,11 @@ import { parseForm, type Fields as RawFields, readBody } from "./body.ts";
 import type { ApiError } from "./errors.ts";
 import { check, emptyParameter } from "./fields.ts";
 import { type Described, describeRoute } from "./openapi.ts";
+import type { Handled } from "./response.ts";
 import * as z from "./zod.ts";
 
 /** One call of an endpoint, authenticated and with its input checked. */
 export type Call<Input> = Caller & { readonly input: Input };
-
-/** The JSON text of a 200, or what went wrong. */
-export type Answer = Result<string | Replay, ApiError>;
-
-/** The JSON text of a 200 that answered an earlier request first, and that request's token. */
-export type Replay = { readonly body: string; readonly token: string };
-
-/** A 200 as the request with `token` got it first: a replay, unless that is this request. */
-export const answerFirstGivenTo = (token: string, body: string, call: Pick<Call<unknown>, "token">): string | Replay =>
-  token === call.token ? body : { body, token };
 
 export type Shape = z.ZodRawShape;
 
@@ -28,7 +19,10 @@ type InputOf<Params extends Shape, Fields extends Shape> = z.output<z.ZodObject<
   z.output<z.ZodObject<Fields>>;
 
 /** An endpoint as its resource's file defines it. */
-export type Definition<Params extends Shape, Fields extends Shape> = Omit<Described, "needs" | "limit"> & {
+export type Definition<Params extends Shape, Fields extends Shape, Reply extends z.ZodType<object>> = Omit<
+  Described,
+  "needs" | "limit"
+> & {
   /** Unless given: to read (GET), or to manage (POST). */
   readonly needs?: Described["needs"];
   /** Unless given: of reads (GET), or of administration (POST). */
@@ -37,12 +31,12 @@ export type Definition<Params extends Shape, Fields extends Shape> = Omit<Descri
   readonly params?: Params;
   /** Parameters of the query (GET) or of the body (POST). */
   readonly fields: Fields;
-  readonly response: z.ZodType;
+  readonly response: Reply;
   /** What a body may have (bytes); LIMITS.bodyBytes unless given. */
   readonly bodyBytes?: number;
   /** Whether `handle` claims the Idempotency-Key itself; unless it does, it is claimed before. */
   readonly claimsKey?: boolean;
-  readonly handle: (call: Call<InputOf<Params, Fields>>) => Promise<Answer>;
+  readonly handle: (call: Call<InputOf<Params, Fields>>) => Promise<Handled<z.output<Reply>>>;
 };
 
 /** A call before its input is read. */
@@ -51,7 +45,7 @@ type CallContext = Omit<Call<never>, "input" | "endpoint">;
 /** An endpoint as the app mounts it: its description, and what it does with a request. */
 export type Endpoint = Pick<Described, "apiVersion" | "method" | "path" | "auth" | "needs" | "limit"> & {
   readonly route: RouteConfig;
-  readonly call: (request: Request, params: Record<string, string>, context: CallContext) => Promise<Answer>;
+  readonly call: (request: Request, params: Record<string, string>, context: CallContext) => Promise<Handled<object>>;
 };
 
 /**
@@ -60,9 +54,11 @@ export type Endpoint = Pick<Described, "apiVersion" | "method" | "path" | "auth"
  * @example
  * defineEndpoint({ apiVersion: "v1", method: "get", path: "/v1/billing/meters/{id}", params: { id: z.string() }, fields: {}, … })
  */
-export function defineEndpoint<Fields extends Shape, Params extends Shape = Record<never, never>>(
-  definition: Definition<Params, Fields>,
-): Endpoint {
+export function defineEndpoint<
+  Fields extends Shape,
+  Reply extends z.ZodType<object>,
+  Params extends Shape = Record<never, never>,
+>(definition: Definition<Params, Fields, Reply>): Endpoint {
   const { apiVersion, method, path, auth = "key", bodyBytes, claimsKey = false, handle } = definition;
   const needs = definition.needs ?? (method === "get" ? "read" : "manage");
   const limit = definition.limit ?? (method === "get" ? "reads" : "administration");

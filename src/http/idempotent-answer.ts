@@ -3,12 +3,13 @@ import { deleteInPortions } from "../catalog/placement.ts";
 import { digest } from "../domain/identifiers.ts";
 import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import { type Answer, answerFirstGivenTo, type Call } from "./endpoint.ts";
+import type { Call } from "./endpoint.ts";
 import type { ApiError } from "./errors.ts";
+import { firstGivenTo, type Handled, toJson } from "./response.ts";
 
-/** What a POST is going to change, and the body that answers it. */
-export type Change = {
-  readonly body: string;
+/** What a POST is going to change, and the response to it. */
+export type Change<T extends object> = {
+  readonly response: T;
   readonly statements: readonly D1PreparedStatement[];
   /** Finds the rule that made the transaction fail with `error`, if it was one. */
   readonly explain?: (error: unknown) => Promise<ApiError | undefined>;
@@ -38,21 +39,21 @@ const DELETE_EXPIRED = `
  * Carries out a POST at most once per Idempotency-Key: the first response is stored in the same
  * transaction as the change, and every retry gets it. Failures are not stored, so they may be retried.
  */
-export async function commitOnce(
+export async function commitOnce<T extends object>(
   call: Call<object>,
-  prepare: () => Promise<Result<Change, ApiError>>,
-): Promise<Answer> {
+  prepare: () => Promise<Result<Change<T>, ApiError>>,
+): Promise<Handled<T>> {
   const request = keyedRequest(call);
   const earlier = await findResponse(request, call);
   if (earlier !== undefined) return earlier;
   const change = await prepare();
   if (!change.ok) return change;
-  const { body, statements, explain } = change.value;
-  const all = [...saveResponse(request, body, call), ...statements];
-  if (all.length === 0) return ok(body);
+  const { response, statements, explain } = change.value;
+  const all = [...saveResponse(request, response, call), ...statements];
+  if (all.length === 0) return ok(response);
   try {
     await call.env.DB.batch(all);
-    return ok(body);
+    return ok(response);
   } catch (error) {
     // Another request with this key was first, or a rule of the schema was in the way, or D1 failed.
     const meanwhile = await findResponse(request, call);
@@ -73,27 +74,30 @@ function keyedRequest({ endpoint, idempotencyKey, input, key }: Call<object>): K
 }
 
 /** The first response to a request's key; a failure when the key came with another request; nothing when it is new. */
-async function findResponse(request: KeyedRequest | undefined, call: Call<object>): Promise<Answer | undefined> {
+async function findResponse(
+  request: KeyedRequest | undefined,
+  call: Call<object>,
+): Promise<Handled<never> | undefined> {
   if (request === undefined) return undefined;
   const found = await call.env.DB.prepare(FIND_RESPONSE)
     .bind(request.livemode, request.key, call.now - UNIQUENESS_MS)
     .first<{ request: string; response: string; token: string }>();
   if (found === null) return undefined;
   return found.request === request.digest
-    ? ok(answerFirstGivenTo(found.token, found.response, call))
+    ? firstGivenTo<never>(found.token, found.response)
     : err({ reason: "idempotency_key_reused", key: request.key });
 }
 
 /** Statements that remember a response; in one transaction with its change. A key that is taken makes it fail. */
 function saveResponse(
   request: KeyedRequest | undefined,
-  body: string,
+  response: object,
   { env, now, token }: Call<object>,
 ): D1PreparedStatement[] {
   if (request === undefined) return [];
   const { livemode, key, digest } = request;
   return [
     env.DB.prepare(FREE_KEY).bind(livemode, key, now - UNIQUENESS_MS),
-    env.DB.prepare(SAVE_RESPONSE).bind(livemode, key, digest, body, token, now),
+    env.DB.prepare(SAVE_RESPONSE).bind(livemode, key, digest, toJson(response), token, now),
   ];
 }

@@ -70,7 +70,7 @@ const auditEndpoint = defineEndpoint({
       counted: cursor.value.received,
       next: found.next === undefined ? null : writeCursor(found.next),
     };
-    return ok(JSON.stringify(step));
+    return ok(step);
   },
 });
 

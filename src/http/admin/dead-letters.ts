@@ -48,7 +48,7 @@ const listEndpoint = defineEndpoint({
     const cursor = cursorOf(input);
     if (!cursor.ok) return cursor;
     const page = await listDeadLetters(eventsDatabase(env), key.livemode, cursor.value, input.limit);
-    return ok(JSON.stringify(toList(page, PATH, (letter) => toWire(letter, key.livemode))));
+    return ok(toList(page, PATH, (letter) => toWire(letter, key.livemode)));
   },
 });
 
@@ -73,7 +73,7 @@ const redriveEndpoint = defineEndpoint({
       const letter = await findDeadLetter(db, key.livemode, id);
       if (letter === undefined) return err({ reason: "no_such_dead_letter", id });
       return ok({
-        body: JSON.stringify(toWire(letter, key.livemode)),
+        response: toWire(letter, key.livemode),
         statements: redriveStatements(db, letter, now),
         explain: async (error) =>
           isAboutData(error) ? { reason: "still_refused", id, cause: error.message } : undefined,

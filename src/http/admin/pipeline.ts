@@ -75,7 +75,7 @@ const retrievePipeline = defineEndpoint({
       dead_letters: deadLetters,
       audits: audits?.map((audit) => ({ ...audit, updated: toUnix(audit.updated) })) ?? null,
     };
-    return ok(JSON.stringify(pipeline));
+    return ok(pipeline);
   },
 });
 

@@ -52,9 +52,11 @@ const resendEndpoint = defineEndpoint({
 });
 
 /** `since` in ms. */
-function toWire(status: "started" | "under_way", since: number, groups: number): string {
-  const resend: z.output<typeof Resend> = { object: "edgemeter.resend", status, since: toUnix(since), groups };
-  return JSON.stringify(resend);
-}
+const toWire = (status: "started" | "under_way", since: number, groups: number): z.output<typeof Resend> => ({
+  object: "edgemeter.resend",
+  status,
+  since: toUnix(since),
+  groups,
+});
 
 export const resendEndpoints = [resendEndpoint];

@@ -17,7 +17,8 @@ const SummaryObject = z
   .object({
     id: z.string(),
     object: z.literal("billing.meter_event_summary"),
-    aggregated_value: z.int().openapi({
+    aggregated_value: z.bigint().openapi({
+      type: "integer",
       description: "Exact, however large; read it with a parser that keeps big integers if it may pass 2^53.",
     }),
     end_time: z.int(),
@@ -31,11 +32,10 @@ const SummaryObject = z
 const summaryId = (meter: Meter, customer: string, { start, end }: TimeRange): string =>
   `mtrusg_${meter.livemode ? "" : "test_"}${start.toString(36)}_${digest(meter.id, customer, String(start), String(end))}`;
 
-const toWire = (meter: Meter, customer: string, summary: Summary) => ({
+const toWire = (meter: Meter, customer: string, summary: Summary): z.output<typeof SummaryObject> => ({
   id: summaryId(meter, customer, summary),
   object: "billing.meter_event_summary",
-  // Written digit by digit: a number would round past 2^53.
-  aggregated_value: JSON.rawJSON(String(summary.value)),
+  aggregated_value: summary.value,
   end_time: summary.end / SECOND_MS,
   livemode: meter.livemode,
   meter: meter.id,
@@ -83,7 +83,7 @@ const listEndpoint = defineEndpoint({
     });
     const page = pageOf(summaries, cursor.value, limit);
     const url = `/v1/billing/meters/${meter.id}/event_summaries`;
-    return ok(JSON.stringify(toList(page, url, (summary) => toWire(meter, customer, summary))));
+    return ok(toList(page, url, (summary) => toWire(meter, customer, summary)));
   },
 });
 

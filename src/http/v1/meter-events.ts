@@ -11,10 +11,11 @@ import { settingsOf } from "../../env.ts";
 import { reportEvent } from "../../ingest/report-event.ts";
 import { eventLog } from "../../log/shards.ts";
 import { type EventPlace, listEvents, type StoredEvent } from "../../query/events.ts";
-import { answerFirstGivenTo, type Call, defineEndpoint } from "../endpoint.ts";
+import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice, eventName, payload, reportedIdentifier, text, toReport, toUnix, unixSeconds } from "../fields.ts";
 import { cursorOf, listOf, paging, toList } from "../list.ts";
+import { firstGivenTo } from "../response.ts";
 import * as z from "../zod.ts";
 import { requireMeter } from "./meters.ts";
 
@@ -76,7 +77,7 @@ const createEndpoint = defineEndpoint({
       payload: report.payload,
       timestamp: toUnix(recorded.value.timestamp),
     };
-    return ok(answerFirstGivenTo(recorded.value.token, JSON.stringify(event), call));
+    return firstGivenTo(recorded.value.token, event);
   },
 });
 
@@ -163,7 +164,7 @@ const listEndpoint = defineEndpoint({
     const page = await (call.input.identifier === undefined
       ? listOfCustomer(call)
       : listOfIdentifier(call, call.input.identifier));
-    return page.ok ? ok(JSON.stringify(toList(page.value, PATH, (event) => event))) : page;
+    return page.ok ? ok(toList(page.value, PATH, (event) => event)) : page;
   },
 });
 
@@ -228,7 +229,7 @@ const retrieveEndpoint = defineEndpoint({
     if (!event.ok) return event;
     return event.value === undefined
       ? err({ reason: "no_such_event", id: call.input.identifier, param: "identifier" })
-      : ok(JSON.stringify(event.value));
+      : ok(event.value);
   },
 });
 

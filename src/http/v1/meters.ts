@@ -18,11 +18,12 @@ import {
   rename,
 } from "../../domain/meter.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
-import { type Answer, type Call, defineEndpoint } from "../endpoint.ts";
+import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice, eventName, requiredError, text, toUnix } from "../fields.ts";
 import { type Change, commitOnce } from "../idempotent-answer.ts";
 import { cursorOf, listOf, paging, toList } from "../list.ts";
+import type { Handled } from "../response.ts";
 import * as z from "../zod.ts";
 
 const MeterObject = z
@@ -43,7 +44,9 @@ const MeterObject = z
   })
   .openapi("Meter");
 
-const toWire = (meter: Meter): z.output<typeof MeterObject> => ({
+type MeterReply = z.output<typeof MeterObject>;
+
+const toWire = (meter: Meter): MeterReply => ({
   id: meter.id,
   object: "billing.meter",
   created: toUnix(meter.created),
@@ -98,7 +101,7 @@ const createEndpoint = defineEndpoint({
       if (!created.ok) return created;
       const meter = created.value;
       return ok({
-        body: JSON.stringify(toWire(meter)),
+        response: toWire(meter),
         statements: [insertMeter(env.DB, meter)],
         explain: () => explainTakenName(meter, call),
       });
@@ -116,7 +119,7 @@ const retrieveEndpoint = defineEndpoint({
   response: MeterObject,
   handle: async (call) => {
     const meter = await requireMeter(call, call.input.id);
-    return meter.ok ? ok(JSON.stringify(toWire(meter.value))) : meter;
+    return meter.ok ? ok(toWire(meter.value)) : meter;
   },
 });
 
@@ -138,7 +141,7 @@ const listEndpoint = defineEndpoint({
       if (!known.ok) return known;
     }
     const page = await listMeters(env.DB, key.livemode, input.status, cursor.value, input.limit);
-    return ok(JSON.stringify(toList(page, PATH, toWire)));
+    return ok(toList(page, PATH, toWire));
   },
 });
 
@@ -204,19 +207,19 @@ export async function requireMeter(
 
 async function changeMeter(
   call: Call<{ id: string }>,
-  change: (meter: Meter) => { meter: Meter; statements: Change["statements"] },
-): Promise<Answer> {
+  change: (meter: Meter) => { meter: Meter; statements: Change<MeterReply>["statements"] },
+): Promise<Handled<MeterReply>> {
   let changed: Meter | undefined;
-  const answer = await commitOnce(call, async () => {
+  const handled = await commitOnce(call, async () => {
     const found = await requireMeter(call, call.input.id);
     if (!found.ok) return found;
     const { meter, statements } = change(found.value);
     changed = meter;
-    return ok({ body: JSON.stringify(toWire(meter)), statements, explain: () => explainTakenName(meter, call) });
+    return ok({ response: toWire(meter), statements, explain: () => explainTakenName(meter, call) });
   });
   // After the commit: before it, an event could put the unchanged meter back.
   if (changed !== undefined) forgetMeter(changed);
-  return answer;
+  return handled;
 }
 
 /** Why an active meter could not be stored: another one has its event name. */

@@ -139,13 +139,11 @@ const listEndpoint = defineEndpoint({
       now,
     });
     const last = reports.at(-1);
-    return ok(
-      JSON.stringify({
-        data: reports.map(toWire),
-        next_page_url: hasMore && last !== undefined ? pageUrl(input, last.id) : null,
-        previous_page_url: null,
-      }),
-    );
+    return ok({
+      data: reports.map(toWire),
+      next_page_url: hasMore && last !== undefined ? pageUrl(input, last.id) : null,
+      previous_page_url: null,
+    });
   },
 });
 
@@ -161,9 +159,7 @@ const retrieveEndpoint = defineEndpoint({
   response: CoreEvent,
   handle: async ({ input, env, key, now }) => {
     const report = await findErrorReport(eventsDatabase(env), key.livemode, input.id, now);
-    return report === undefined
-      ? err({ reason: "no_such_core_event", id: input.id })
-      : ok(JSON.stringify(toWire(report)));
+    return report === undefined ? err({ reason: "no_such_core_event", id: input.id }) : ok(toWire(report));
   },
 });
 

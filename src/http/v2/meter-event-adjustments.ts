@@ -1,8 +1,8 @@
 import { LIMITS } from "../../domain/limits.ts";
-import { ok } from "../../domain/result.ts";
 import { type Adjustment, cancelEvent } from "../../ingest/cancel-event.ts";
-import { type Answer, answerFirstGivenTo, type Call, defineEndpoint } from "../endpoint.ts";
+import { type Call, defineEndpoint } from "../endpoint.ts";
 import { choice, eventName, requiredError, text } from "../fields.ts";
+import { firstGivenTo, type Handled } from "../response.ts";
 import * as z from "../zod.ts";
 
 /** The parameters of an adjustment, in both API versions. */
@@ -33,16 +33,15 @@ const AdjustmentObject = z
   .openapi("V2MeterEventAdjustment");
 
 /** Cancels the event that a call names; `toWire` makes the response of what both API versions say and the rest. */
-export async function createAdjustment(
+export async function createAdjustment<T extends object>(
   call: Call<z.output<z.ZodObject<typeof adjustmentFields>>>,
-  toWire: (common: Common, adjustment: Adjustment) => object,
-): Promise<Answer> {
+  toWire: (common: Common, adjustment: Adjustment) => T,
+): Promise<Handled<T>> {
   const { event_name, type, cancel } = call.input;
   const cancelled = await cancelEvent({ eventName: event_name, identifier: cancel.identifier }, call);
   if (!cancelled.ok) return cancelled;
   const common: Common = { cancel, event_name, livemode: call.key.livemode, status: "pending", type };
-  const body = JSON.stringify(toWire(common, cancelled.value));
-  return ok(answerFirstGivenTo(cancelled.value.token, body, call));
+  return firstGivenTo(cancelled.value.token, toWire(common, cancelled.value));
 }
 
 const createEndpoint = defineEndpoint({

@@ -27,8 +27,8 @@ const createSession = defineEndpoint({
   limit: "streams",
   fields: {},
   response: MeterEventSession,
-  // A retry with the same Idempotency-Key gets a new session: to answer with the first token, that would have
-  // to be stored in clear. A new session is as good, and one that nobody received is worth nothing.
+  // A retry with the same Idempotency-Key gets a new session: to return the first token, it would have to be
+  // stored in clear. A new session is as good, and a session that its caller never received does no harm.
   handle: async ({ key, env, now }) => {
     const session = await issueSession(key, env.SESSION_SECRET, now);
     if (!session.ok) return session;
@@ -41,7 +41,7 @@ const createSession = defineEndpoint({
       created: new Date(created).toISOString(),
       expires_at: new Date(expires).toISOString(),
     };
-    return ok(JSON.stringify(object));
+    return ok(object);
   },
 });
 

@@ -30,7 +30,7 @@ const streamEvents = defineEndpoint({
   claimsKey: true,
   handle: async (call) => {
     const recorded = await reportStream(call.input.events.map(toReport), call, describe);
-    return recorded.ok ? ok("{}") : recorded;
+    return recorded.ok ? ok({}) : recorded;
   },
 });
 

@@ -1,7 +1,7 @@
-import { ok } from "../../domain/result.ts";
 import { type ReportedEvent, reportEvent } from "../../ingest/report-event.ts";
-import { answerFirstGivenTo, defineEndpoint } from "../endpoint.ts";
+import { defineEndpoint } from "../endpoint.ts";
 import { eventName, payload, reportedIdentifier, rfc3339, toReport } from "../fields.ts";
+import { firstGivenTo } from "../response.ts";
 import * as z from "../zod.ts";
 
 const timestamp = rfc3339.openapi({
@@ -70,8 +70,7 @@ const createMeterEvent = defineEndpoint({
   handle: async (call) => {
     const recorded = await reportEvent(toReport(call.input), call);
     if (!recorded.ok) return recorded;
-    const body = JSON.stringify(toWire(recorded.value, call.key.livemode));
-    return ok(answerFirstGivenTo(recorded.value.token, body, call));
+    return firstGivenTo(recorded.value.token, toWire(recorded.value, call.key.livemode));
   },
 });
 
