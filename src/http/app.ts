@@ -83,7 +83,7 @@ async function handleHeaders(c: Context<App>, next: Next): Promise<void> {
 /** The API version whose errors a path responds with. */
 const versionOf = (path: string): ApiVersion => (path.startsWith("/v2/") ? "v2" : "v1");
 
-/** Whether it is the path that nobody serves, or only this method of it. */
+/** Whether there is no such path, or only no such method of it. */
 function noSuchRoute(method: string, path: string): ApiError {
   const allowed = ENDPOINTS.filter((endpoint) => pattern(endpoint.path).test(path)).map((endpoint) =>
     endpoint.method.toUpperCase(),

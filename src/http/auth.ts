@@ -24,7 +24,7 @@ const unknownKeys = new UnknownKeys();
 
 /**
  * Who calls, by an API key: `Bearer KEY`, or Basic with the key as user name (curl -u KEY:). Throws when
- * the database does not answer and this isolate does not know the key.
+ * the database does not respond and this isolate does not know the key.
  */
 export async function authenticate(credentials: Credentials): Promise<Result<ApiKey, ApiError>> {
   const { authorization } = credentials;

@@ -59,7 +59,7 @@ async function readSent(
     const bytes = length === null ? await readBytes(body, limit) : await request.arrayBuffer();
     return bytes === undefined ? err({ reason: "body_too_large", limit }) : ok(bytes);
   } catch {
-    // Its sender went away: no failure of ours, whoever may still hear of it.
+    // Its sender went away, which is no failure of this service.
     return err({ reason: "malformed_body", message: "The request body broke off before its end." });
   }
 }
@@ -82,8 +82,8 @@ function inflate(bytes: Uint8Array | ArrayBuffer, limit: number): Result<Uint8Ar
 const DRAINED_BYTES = 8_000_000;
 
 /**
- * A body's bytes, or nothing when they are more than the limit. What is too long is still read for a
- * while: an answer in the middle of a body often ends as a reset connection at its sender.
+ * A body's bytes, or nothing when they are more than the limit. A body that is too long is still read for
+ * a while: a response before its end often reaches the sender as a reset connection.
  */
 async function readBytes(body: ReadableStream<Uint8Array>, limit: number): Promise<Uint8Array | undefined> {
   let chunks: Uint8Array[] = [];

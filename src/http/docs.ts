@@ -46,7 +46,7 @@ const STYLE = `
   td { border-top: 1px solid var(--soft); padding: .3rem .5rem .3rem 0; vertical-align: top; }
   td:first-child { white-space: nowrap; } .type { opacity: .7; }`;
 
-/** The headers of what is the same for every caller until the next deployment. */
+/** The headers of a page that is the same for every caller until the next deployment. */
 export const PUBLIC_PAGE = { "cache-control": "public, max-age=300" };
 
 /** The headers of the page: nothing may run or load in it but its own style, and no other page may frame it. */

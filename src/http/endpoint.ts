@@ -13,13 +13,13 @@ import * as z from "./zod.ts";
 /** One call of an endpoint, authenticated and with its input checked. */
 export type Call<Input> = Caller & { readonly input: Input };
 
-export type Shape = z.ZodRawShape;
+type Shape = z.ZodRawShape;
 
 type InputOf<Params extends Shape, Fields extends Shape> = z.output<z.ZodObject<Params>> &
   z.output<z.ZodObject<Fields>>;
 
 /** An endpoint as its resource's file defines it. */
-export type Definition<Params extends Shape, Fields extends Shape, Reply extends z.ZodType<object>> = Omit<
+type Definition<Params extends Shape, Fields extends Shape, Reply extends z.ZodType<object>> = Omit<
   Described,
   "needs" | "limit"
 > & {
@@ -32,7 +32,7 @@ export type Definition<Params extends Shape, Fields extends Shape, Reply extends
   /** Parameters of the query (GET) or of the body (POST). */
   readonly fields: Fields;
   readonly response: Reply;
-  /** What a body may have (bytes); LIMITS.bodyBytes unless given. */
+  /** The most that a body may have (bytes); LIMITS.bodyBytes unless given. */
   readonly bodyBytes?: number;
   /** Whether `handle` claims the Idempotency-Key itself; unless it does, it is claimed before. */
   readonly claimsKey?: boolean;

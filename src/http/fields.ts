@@ -56,7 +56,7 @@ export const rfc3339 = z
   })
   .openapi({ type: "string", format: "date-time" });
 
-/** A time in ms as v1 answers it: whole seconds. */
+/** A time in ms as v1 writes it: whole seconds. */
 export const toUnix = (ms: number): number => Math.floor(ms / SECOND_MS);
 
 /** The identifier of a reported event. Those that the service makes are a namespace of its own. */

@@ -5,7 +5,7 @@ import type { ApiError } from "./errors.ts";
  * version its request asked for: requests of any version are served alike, and to echo another one
  * would claim that its rules were followed.
  */
-export const STRIPE_VERSION = "2026-10-28.endive";
+const STRIPE_VERSION = "2026-10-28.endive";
 
 /** `2026-10-28.endive`, an older one without a name, and either with what an SDK adds for betas (`; some_beta=v1`). */
 const VERSION_FORM = /^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])(\.[a-z]+)?(; ?[a-z0-9_]+=v\d+)*$/;

@@ -21,7 +21,7 @@ export const KEY_SECURITY = {
   type: "http" as const,
   scheme: "bearer",
   description:
-    "An API key, `sk_test_…` or `sk_live_…`; its prefix is the mode. A restricted key, `rk_test_…` or `rk_live_…`, is made for one purpose, `ingest`, `read` or `operate`; other calls are answered with 403. More requests than a key's limits allow are answered with 429. Basic auth with the key as user name works too.",
+    "An API key, `sk_test_…` or `sk_live_…`; its prefix is the mode. A restricted key, `rk_test_…` or `rk_live_…`, is made for one purpose, `ingest`, `read` or `operate`; other calls get a 403. Requests past a key's limits get a 429. Basic auth with the key as user name works too.",
 };
 
 const SESSION_SECURITY = {
@@ -62,7 +62,7 @@ export type Described = {
 };
 
 /** The schemas of an endpoint. */
-export type Schemas = {
+type Schemas = {
   /** Parts of the path. */
   readonly params: z.ZodObject;
   /** Parameters of the query (GET) or of the body (POST). */

@@ -12,12 +12,14 @@ const AuditStep = z
   .object({
     object: z.literal("edgemeter.audit_step"),
     checked: z.int().openapi({ description: "Entries of the log that were compared with D1." }),
-    missing: z.int().openapi({ description: "Of these, those that D1 had not; sent again." }),
-    altered: z.int().openapi({ description: "Events that D1 had otherwise than logged; put right." }),
+    missing: z.int().openapi({ description: "Of these, those that D1 did not have; they were resent." }),
+    altered: z
+      .int()
+      .openapi({ description: "Events that D1 had with other contents than the log; they were repaired." }),
     days: z.int().openapi({ description: "Days of a customer on a meter whose summaries were recomputed." }),
     summaries_repaired: z.int(),
     summaries_suspect: z.int().openapi({
-      description: "Summaries from before the log's reach that say more than their events; left as they are.",
+      description: "Summaries from before the log's reach that say more than their events; they were left as they are.",
     }),
     days_failed: z.int().openapi({ description: "Days of which D1 could not recompute everything." }),
     entries_waiting: z.int().openapi({ description: "Entries that wait for the aggregator, and are not compared." }),

@@ -2,11 +2,11 @@ import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
 import * as z from "../zod.ts";
 import { OPERATIONS } from "./operations.ts";
 
-/** Whether this Worker answers at all, without a key; how the rest is doing is /v1/edgemeter/pipeline's to say. */
+/** Whether this Worker responds at all, without a key; /v1/edgemeter/pipeline says how the rest is doing. */
 export const healthRoute: RouteConfig = {
   method: "get",
   path: "/health",
-  summary: "Whether the Worker answers",
+  summary: "Whether the Worker responds",
   description: "Asks no database and takes no key.",
   tags: [OPERATIONS],
   security: [],

@@ -39,12 +39,12 @@ const Pipeline = z
     dead_letters: z
       .object({ live: z.int(), test: z.int() })
       .nullable()
-      .openapi({ description: "null while D1 does not answer." }),
+      .openapi({ description: "null while D1 does not respond." }),
     audits: z
       .array(z.object({ name: z.string(), checked: z.int(), repaired: z.int(), updated: z.int() }))
       .nullable()
       .openapi({
-        description: "What the scheduled audit has checked and repaired ever; null while D1 does not answer.",
+        description: "What the scheduled audit has checked and repaired so far; null while D1 does not respond.",
       }),
   })
   .openapi("Pipeline");
@@ -56,7 +56,7 @@ const retrievePipeline = defineEndpoint({
   tag: OPERATIONS,
   summary: "How the deployment is doing",
   description:
-    "Numbers about the whole deployment, of both modes together. Answers also while D1 is down, if the key is known.",
+    "Numbers about the whole deployment, of both modes together. Responds also while D1 is down, if the key is known.",
   fields: {},
   response: Pipeline,
   handle: async ({ env, now }) => {
@@ -93,10 +93,10 @@ const toWire = (shard: number, status: LogStatus | null, now: number): z.output<
   storage_bytes: status?.bytes ?? null,
 });
 
-/** What a part of the pipeline says; null when it does not answer, so that the rest can be seen. */
-async function orNull<T>(answer: Promise<T>, fields: { shard?: number } = {}): Promise<T | null> {
+/** What a part of the pipeline says; null when it does not respond, so that the rest can be seen. */
+async function orNull<T>(status: Promise<T>, fields: { shard?: number } = {}): Promise<T | null> {
   try {
-    return await withTimeout(answer, PATIENCE_MS);
+    return await withTimeout(status, PATIENCE_MS);
   } catch (error) {
     logError("a part of the pipeline did not answer", error, fields);
     return null;

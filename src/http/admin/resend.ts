@@ -14,7 +14,7 @@ const Resend = z
       description: "`under_way`: an earlier call's groups are not all confirmed yet, and this call did nothing.",
     }),
     since: z.int().openapi({ description: "Of the resend that is under way now." }),
-    groups: z.int().openapi({ description: "Groups of entries that were confirmed and are on their way again." }),
+    groups: z.int().openapi({ description: "Groups of entries that were confirmed and are being resent." }),
   })
   .openapi("Resend");
 
@@ -24,9 +24,9 @@ const resendEndpoint = defineEndpoint({
   needs: "operate",
   path: "/v1/edgemeter/resend",
   tag: OPERATIONS,
-  summary: "Send what the logs remember again",
+  summary: "Resend what the logs remember",
   description:
-    "For a D1 that was restored to an earlier point: everything received since then goes to it again, from the last 24 hours unless told otherwise. What it has already changes nothing, new events are sent beside it, and a call while another one is under way does nothing. Of both modes; needs a live key.",
+    "For a D1 that was restored to an earlier point: the logs resend everything received since then, or in the last 24 hours unless `since` is given. What D1 has already changes nothing, new events are sent meanwhile, and a call while an earlier one is under way does nothing. Of both modes; needs a live key.",
   fields: {
     since: unixSeconds.optional().openapi({ type: "integer", description: "Unix seconds; 24 hours ago unless given." }),
   },
