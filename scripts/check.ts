@@ -1,7 +1,9 @@
-// Format, lint, types and unused code, side by side. Prints what is wrong and exits non-zero when
+// Format, lint, types, unused code and the order of imports, side by side. Prints what is wrong and exits non-zero when
 // anything is. An argument selects the checks whose name has it: `npm run lint`, `npm run typecheck`.
 import { spawn } from "node:child_process";
 import path from "node:path";
+
+const vitest = ["vitest", "run", "--config", "test/vitest.config.ts", "--project", "unit", "--reporter", "minimal"];
 
 const checks = {
   "format and lint": ["biome", "check", "."],
@@ -11,6 +13,7 @@ const checks = {
   "types of its counting Worker": ["tsc", "-p", "bench/counted"],
   "types of scripts and other tests": ["tsc", "-p", "scripts"],
   "unused files, exports and dependencies": ["knip", "--no-progress"],
+  "order of imports": [...vitest, "test/unit/imports.test.ts"],
 };
 
 // The commands run on the Node of this process, whatever `node` is outside.
