@@ -7,7 +7,7 @@ const root = path.join(import.meta.dirname, "../..");
 /** Every message that the Worker logs, with its level, as a row of the guide begins. */
 async function loggedMessages(): Promise<string[]> {
   const files = (await readdir(path.join(root, "src"), { recursive: true })).filter(
-    (file) => file.endsWith(".ts") && file !== "log.ts",
+    (file) => file.endsWith(".ts") && file !== "logger.ts",
   );
   const sources = await Promise.all(files.map((file) => readFile(path.join(root, "src", file), "utf8")));
   const calls = sources.flatMap((source) => [...source.matchAll(/\blog(Error|Warning)\(\s*(?:"([^"]*)")?/g)]);
