@@ -143,7 +143,7 @@ CREATE TABLE IF NOT EXISTS audits (
   updated INTEGER NOT NULL -- ms
 ) WITHOUT ROWID;
 
--- What a deployment may not change while there is data, recorded by the first isolate that starts.
+-- What a deployment may not change while there is data, recorded by the first event, adjustment or claimed key.
 -- Read once by every isolate.
 CREATE TABLE IF NOT EXISTS deployment (
   name TEXT PRIMARY KEY, -- 'event_log_shards', 'jurisdiction'; 'self_test': the deployment that passed it last

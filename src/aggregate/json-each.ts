@@ -18,10 +18,13 @@ export const onJsonEach = (sql: string): string => sql.replaceAll("jsonb_each(",
  * database has no `jsonb_each`: the work prepares its statements anew, and the first time did nothing.
  */
 export async function withJsonEach<T>(work: () => Promise<T>): Promise<T> {
+  const wasMissing = isMissing;
   try {
     return await work();
   } catch (error) {
-    if (isMissing || !(error instanceof Error) || !error.message.includes("jsonb_each")) throw error;
+    if (wasMissing || !(error instanceof Error) || !error.message.includes("jsonb_each")) throw error;
+    // Another transaction of this isolate may have found it out meanwhile.
+    if (isMissing) return work();
     isMissing = true;
     logWarning("D1 has no jsonb_each: events are aggregated with json_each, more slowly", {});
     return work();

@@ -4,7 +4,7 @@ import { PositiveCache } from "./cache.ts";
 import { hashOf } from "./key-hash.ts";
 import { loaderOf, type Queryable } from "./placement.ts";
 
-/** Who calls: an API key, known by its id. The key itself is not kept. */
+/** Who calls: an API key, known by its id. Its secret is kept in memory alone, as what it is looked up by. */
 export type ApiKey = { readonly id: string; readonly livemode: boolean; readonly permissions: Permissions };
 
 /** What an API key is looked up by: its secret, or `id:` and its id. */

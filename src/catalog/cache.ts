@@ -111,7 +111,8 @@ export class PositiveCache<V> {
   /** Looks up keys that this isolate has not met. */
   async #meet(keys: readonly string[], load: Load<V>, execution: Execution): Promise<ReadonlyMap<string, V>> {
     const found = await withTimeout(this.#look(keys, load, "nearest"), LONG_PATIENCE_MS);
-    if (keys.some((key) => found.has(key))) this.#refresh(load, execution);
+    const met = keys.filter((key) => found.has(key));
+    if (met.length > 0) this.#inBackground(this.#look(met, load, "primary"), BACKGROUND_PATIENCE_MS, execution);
     return found;
   }
 
@@ -147,8 +148,12 @@ export class PositiveCache<V> {
     const isFailing = this.#isFailing(now);
     if (now - this.#refreshedAt < (isFailing ? FAILURE_PAUSE_MS : REFRESH_PAUSE_MS)) return;
     this.#refreshedAt = now;
+    this.#inBackground(this.#lookAtAll(load), isFailing ? PATIENCE_MS : BACKGROUND_PATIENCE_MS, execution);
+  }
+
+  #inBackground(lookUp: Promise<unknown>, patienceMs: number, execution: Execution): void {
     execution.waitUntil(
-      withTimeout(this.#lookAtAll(load), isFailing ? PATIENCE_MS : BACKGROUND_PATIENCE_MS).catch(() => {
+      withTimeout(lookUp, patienceMs).catch(() => {
         this.#failedAt = Date.now();
       }),
     );

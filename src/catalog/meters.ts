@@ -1,8 +1,8 @@
 import { type Aggregation, aggregationOf, type EventTimeWindow, type Formula, type Meter } from "../domain/meter.ts";
 import { type Cursor, isBackwards, type Page, pageOf } from "../domain/page.ts";
 import type { Execution } from "../env.ts";
-import { PositiveCache } from "./cache.ts";
-import { loaderOf, type Queryable } from "./placement.ts";
+import { type Load, PositiveCache } from "./cache.ts";
+import type { Queryable } from "./placement.ts";
 
 type MeterRow = {
   id: string;
@@ -31,15 +31,11 @@ const SET_METER_STATUS = "UPDATE meters SET status = ?2, updated = ?3, deactivat
 
 const METER_BY_ID = "SELECT * FROM meters WHERE id = ?1 AND livemode = ?2";
 
-const ACTIVE_METERS = `
-  SELECT * FROM meters
-  WHERE status = 'active' AND (livemode, event_name) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1))`;
-
-/** Of each name its active meter, else the newest that had it. */
+/** Of each name, as [mode, event name], its active meter, else the newest that had it. */
 const METERS_BY_NAME = `
-  SELECT meters.* FROM json_each(?2) AS name JOIN meters ON meters.id = COALESCE(
-    (SELECT id FROM meters WHERE livemode = ?1 AND event_name = name.value AND status = 'active'),
-    (SELECT MAX(id) FROM meters WHERE livemode = ?1 AND event_name = name.value)
+  SELECT meters.* FROM json_each(?1) AS name JOIN meters ON meters.id = COALESCE(
+    (SELECT id FROM meters WHERE livemode = name.value ->> 0 AND event_name = name.value ->> 1 AND status = 'active'),
+    (SELECT MAX(id) FROM meters WHERE livemode = name.value ->> 0 AND event_name = name.value ->> 1)
   )`;
 
 const METER_IDS_BY_NAME = "SELECT id FROM meters WHERE livemode = ?1 AND event_name = ?2";
@@ -72,7 +68,7 @@ export async function findMeterForEvent(
 /**
  * The meters that events with these names report to: of each name the active one, else an inactive one, else
  * nothing. An active meter may come from the isolate's cache (up to FRESH_MS old); that a meter is
- * inactive or missing is always the database's own word. Asks for all names at once.
+ * inactive or missing is always the primary's own word. Asks for all names at once.
  */
 export async function findMetersForEvents(
   db: D1Database,
@@ -80,37 +76,33 @@ export async function findMetersForEvents(
   eventNames: readonly string[],
   execution: Execution,
 ): Promise<Map<string, Meter>> {
-  const keys = new Map(eventNames.map((name) => [name, cacheKey(livemode, name)]));
-  const active = await cache.getAll([...keys.values()], loaderOf(db, loadActiveMeters), execution);
   const found = new Map<string, Meter>();
-  for (const [name, key] of keys) {
-    const meter = active.get(key);
-    if (meter !== undefined) found.set(name, meter);
-  }
-  const unknown = eventNames.filter((name) => !found.has(name));
-  if (unknown.length === 0) return found;
-  return new Map([...found, ...(await metersByName(db, livemode, unknown))]);
+  const keys = eventNames.map((name) => cacheKey(livemode, name));
+  const loadActive: Load<Meter> = async (missing, place) => {
+    const nearby = place === "primary" ? [] : await loadMeters(db.withSession("first-unconstrained"), missing);
+    const active = new Map(nearby.filter(isActive).map((meter) => [keyOf(meter), meter]));
+    const unknown = missing.filter((key) => !active.has(key));
+    for (const meter of unknown.length === 0 ? [] : await loadMeters(db, unknown)) {
+      if (isActive(meter)) active.set(keyOf(meter), meter);
+      else found.set(meter.eventName, meter);
+    }
+    return active;
+  };
+  for (const meter of (await cache.getAll(keys, loadActive, execution)).values()) found.set(meter.eventName, meter);
+  return found;
 }
 
-/** Of each name its active meter, else an inactive one. Asks the database, not the cache. */
-async function metersByName(
-  db: D1Database,
-  livemode: boolean,
-  eventNames: readonly string[],
-): Promise<Map<string, Meter>> {
+const isActive = ({ status }: Meter): boolean => status === "active";
+
+const keyOf = ({ livemode, eventName }: Meter): string => cacheKey(livemode, eventName);
+
+/** Of the names that these keys of the cache stand for, each one's meter. */
+async function loadMeters(db: Queryable, keys: readonly string[]): Promise<Meter[]> {
   const { results } = await db
     .prepare(METERS_BY_NAME)
-    .bind(livemode ? 1 : 0, JSON.stringify(eventNames))
-    .all<MeterRow>();
-  return new Map(results.map((row) => [row.event_name, toMeter(row)]));
-}
-
-async function loadActiveMeters(db: Queryable, keys: readonly string[]): Promise<Map<string, Meter>> {
-  const { results } = await db
-    .prepare(ACTIVE_METERS)
     .bind(`[${keys.join(",")}]`)
     .all<MeterRow>();
-  return new Map(results.map(toMeter).map((meter) => [cacheKey(meter.livemode, meter.eventName), meter]));
+  return results.map(toMeter);
 }
 
 /** The ids of all meters, active or not, that have this event name. */
@@ -137,9 +129,9 @@ export async function aggregationsOf(db: D1Database, ids: readonly string[]): Pr
 }
 
 /** Whether another active meter has this one's event name now; asks the database, not the cache. */
-export async function nameIsTaken(db: D1Database, { id, livemode, eventName }: Meter): Promise<boolean> {
-  const meter = (await metersByName(db, livemode, [eventName])).get(eventName);
-  return meter !== undefined && meter.status === "active" && meter.id !== id;
+export async function nameIsTaken(db: D1Database, meter: Meter): Promise<boolean> {
+  const [found] = await loadMeters(db, [keyOf(meter)]);
+  return found !== undefined && isActive(found) && found.id !== meter.id;
 }
 
 export async function findMeter(db: D1Database, livemode: boolean, id: string): Promise<Meter | undefined> {

@@ -9,8 +9,9 @@ export const isLongerThan = (text: string, max: number): boolean =>
 export const isStorable = (text: string): boolean => !text.includes("\0") && text.isWellFormed();
 
 /**
- * Why text cannot name a customer or an event, or nothing when it can. Two names that look the same to
- * a reader would be two customers: the usage of one of them would never be billed.
+ * Why text cannot name a customer or an event, or nothing when it can. Names that
+ * differ only in white space at their ends, or in control characters, would be two customers: the usage of one of
+ * them would never be billed.
  */
 export function nameFault(text: string): string | undefined {
   const trimmed = text.trim();

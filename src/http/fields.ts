@@ -25,7 +25,7 @@ export const text = (max: number) =>
     .refine(isStorable, "it contains characters that cannot be stored.")
     .openapi({ maxLength: max });
 
-/** Text that can name an event or a customer: no two names look the same. */
+/** Text that can name an event or a customer; see `nameFault`. */
 const name = (max: number) =>
   text(max).refine((given) => nameFault(given) === undefined, { error: ({ input }) => nameFault(String(input)) ?? "" });
 

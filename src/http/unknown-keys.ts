@@ -22,7 +22,8 @@ type Leave = "counted" | "count_if_unknown" | "refused";
 export class UnknownKeys {
   readonly #unknown = new ShortMemory<true>(UNKNOWN_MS);
   readonly #refused = new ShortMemory<true>(REFUSED_MS);
-  readonly #asked = new ShortMemory<Set<string>>(MINUTE_MS);
+  /** The keys that each address presented, and whether each is counted. */
+  readonly #asked = new ShortMemory<Map<string, boolean>>(MINUTE_MS);
 
   /** Whether the database has just said that it has no such key. `now` in ms. */
   isUnknown(name: string, now: number): boolean {
@@ -35,10 +36,11 @@ export class UnknownKeys {
     if (address === undefined) return "counted";
     const block = addressBlock(address);
     if (this.#refused.get(block, now)) return "refused";
-    const asked = this.#asked.get(block, now) ?? this.#asked.set(block, new Set(), now);
+    const asked = this.#asked.get(block, now) ?? this.#asked.set(block, new Map(), now);
     if (asked.has(name) || asked.size < FREE_KEYS) {
-      asked.add(name);
-      return "count_if_unknown";
+      const isCounted = asked.get(name) ?? false;
+      asked.set(name, isCounted);
+      return isCounted ? "counted" : "count_if_unknown";
     }
     return (await this.#count(UNKNOWN_KEYS_LIMIT, block, now)) ? "counted" : "refused";
   }
@@ -53,7 +55,10 @@ export class UnknownKeys {
   ): Promise<boolean> {
     this.#unknown.set(name, true, now);
     if (leave === "counted" || address === undefined) return true;
-    return this.#count(UNKNOWN_KEYS_LIMIT, addressBlock(address), now);
+    const block = addressBlock(address);
+    // One key counts once, however often a client presents it within the minute.
+    this.#asked.get(block, now)?.set(name, true);
+    return this.#count(UNKNOWN_KEYS_LIMIT, block, now);
   }
 
   async #count(limit: RateLimit | undefined, block: string, now: number): Promise<boolean> {

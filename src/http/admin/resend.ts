@@ -1,6 +1,7 @@
 import { UNIQUENESS_MS } from "../../domain/limits.ts";
 import { ok } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
+import type { Env } from "../../env.ts";
 import { allShards, eventLog } from "../../log/shards.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { toUnix, unixSeconds } from "../fields.ts";
@@ -11,7 +12,8 @@ const Resend = z
   .object({
     object: z.literal("edgemeter.resend"),
     status: z.enum(["started", "under_way"]).openapi({
-      description: "`under_way`: an earlier call's groups are not all confirmed yet, and this call did nothing.",
+      description:
+        "`under_way`: no shard has had all groups of an earlier call confirmed yet, and this call did nothing.",
     }),
     since: z.int().openapi({ description: "Of the resend that is under way now." }),
     groups: z.int().openapi({ description: "Groups of entries that were confirmed and are being resent." }),
@@ -36,20 +38,26 @@ const resendEndpoint = defineEndpoint({
     if (!allowed.ok) return allowed;
     const { env, input, now } = call;
     const since = input.since === undefined ? now - UNIQUENESS_MS : input.since * SECOND_MS;
-    const shards = allShards(env);
-    const underWay = await Promise.all(shards.map((shard) => eventLog(env, shard).resendUnderWay()));
-    const earlier = underWay.filter((time) => time !== undefined);
-    if (earlier.length > 0) return ok(toWire("under_way", Math.min(...earlier), 0));
-    const groups = await Promise.all(shards.map((shard) => eventLog(env, shard).sendAllSince(since)));
-    return ok(
-      toWire(
-        "started",
-        since,
-        groups.reduce<number>((sum, count) => sum + (count ?? 0), 0),
-      ),
-    );
+    // Each shard by itself begins, or ignores this while its own resend is under way. So a call whose response was
+    // lost, or that some shards did not hear, can be repeated.
+    const shards = await Promise.all(allShards(env).map((shard) => resend(env, shard, since)));
+    const began = shards.filter(({ groups }) => groups !== undefined);
+    if (began.length === 0) return ok(toWire("under_way", Math.min(...shards.map(({ underWay }) => underWay)), 0));
+    const groups = began.reduce((sum, shard) => sum + (shard.groups ?? 0), 0);
+    return ok(toWire("started", since, groups));
   },
 });
+
+/** What a shard did: the groups that it resends, if it began, and since when (ms) those are that it resends now. */
+async function resend(
+  env: Env,
+  shard: number,
+  since: number,
+): Promise<{ readonly groups: number | undefined; readonly underWay: number }> {
+  const log = eventLog(env, shard);
+  const groups = await log.sendAllSince(since);
+  return { groups, underWay: (await log.resendUnderWay()) ?? since };
+}
 
 /** `since` in ms. */
 const toWire = (status: "started" | "under_way", since: number, groups: number): z.output<typeof Resend> => ({
