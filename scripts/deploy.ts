@@ -1,9 +1,7 @@
 // `npm run deploy`: brings a Cloudflare account to what wrangler.toml says. See --help.
-import { Command } from "commander";
-import { CommandError } from "./command-error.ts";
+import { addressOption, commandLine, run, waitOption } from "./command.ts";
 import { connect } from "./deploy/cloudflare.ts";
 import { deploy } from "./deploy/deploy.ts";
-import { addressOption, waitOption } from "./deploy/options.ts";
 import { targetOf } from "./deploy/target.ts";
 
 const HELP = `
@@ -16,16 +14,11 @@ Exit code: 0 deployed and well, 1 not, 2 the command line is wrong.
 
 type Options = { readonly env?: string; readonly dryRun?: boolean; readonly url?: string; readonly wait: number };
 
-const program = new Command("npm run deploy --")
-  .description("Deploys edgemeter: production, or an environment of wrangler.toml.")
+const program = commandLine("deploy", "Deploys edgemeter: production, or an environment of wrangler.toml.", HELP)
   .option("--env <name>", "an environment of wrangler.toml instead of its top level")
   .option("--dry-run", "only say what would be done")
   .addOption(addressOption())
   .addOption(waitOption())
-  .addHelpText("after", HELP)
-  .allowExcessArguments(false)
-  .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "deploy:")) })
-  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
   .action(async ({ env = process.env.CLOUDFLARE_ENV, dryRun = false, url, wait }: Options) => {
     const target = await targetOf(env);
     const cloudflare = await connect(target.account);
@@ -37,10 +30,4 @@ const program = new Command("npm run deploy --")
     console.log(`\nA live key:  npm run keys -- create --live --name "My backend" --remote${environment}`);
   });
 
-try {
-  await program.parseAsync();
-} catch (error) {
-  if (!(error instanceof CommandError)) throw error;
-  console.error(`deploy: ${error.message}`);
-  process.exitCode = 1;
-}
+await run("deploy", 1, () => program.parseAsync());

@@ -1,4 +1,5 @@
 import pRetry from "p-retry";
+import { z } from "zod";
 import { CommandError } from "./command-error.ts";
 
 /** A server, and how patient to be with it. */
@@ -6,99 +7,146 @@ export type Server = {
   /** Without a slash at its end. */
   readonly url: string;
   readonly key: string;
-  /** Once aborted nothing is tried again. */
+  /** Once aborted, no request is retried. */
   readonly stop?: AbortSignal;
   readonly onRetry?: () => void;
+  /** How long a request is tried: by default long enough for the server to be restarted (ms). */
+  readonly patienceMs?: number;
+  /** The same until the server has answered once: nothing is done yet, so a missing server is soon reported (ms). */
+  readonly firstPatienceMs?: number;
 };
 
+/** A POST when it has a body, and a GET when not. */
 export type Request = {
-  readonly method: "GET" | "POST";
   readonly path: string;
-  readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string;
+  /** The server's unless given. */
+  readonly key?: string;
+  readonly json?: object;
+  readonly form?: Readonly<Record<string, string>>;
+  readonly idempotencyKey?: string;
 };
 
-/** An answer that a retry would not change: a 2xx, or a refusal. */
+/** A response that a retry would not change: a 2xx, or a refusal with its code and message. */
 export type Answer = {
   readonly ok: boolean;
   readonly status: number;
-  /** Parsed JSON, or nothing when it was not JSON. */
+  /** Parsed JSON; `undefined` when it was not JSON. */
   readonly body: unknown;
+  readonly code: string | undefined;
+  readonly message: string;
 };
 
 /** How long one attempt may take (ms). */
 const ATTEMPT_MS = 30_000;
 
-/** The first wait before a retry, and the longest (ms). Each is up to twice as long at random. */
-const FIRST_WAIT_MS = 100;
-const LONGEST_WAIT_MS = 2_000;
-
-/** No answer, or one that may be another one later. */
+/** No response, or one that a retry may change. */
 class Transient extends Error {}
 
-/**
- * Sends a request until it is answered for good, for up to `patience` ms. Tries again after a lost
- * connection, 409, 429 and 5xx (wire contract, section 3). Throws a `CommandError` when patience
- * ends, and for an answer that makes every other request pointless.
- */
-export async function send(server: Server, request: Request, patience: number): Promise<Answer> {
-  try {
-    return await pRetry(() => attempt(server, request), {
-      retries: Number.POSITIVE_INFINITY,
-      maxRetryTime: patience,
-      minTimeout: FIRST_WAIT_MS,
-      maxTimeout: LONGEST_WAIT_MS,
-      randomize: true,
-      shouldRetry: ({ error }) => error instanceof Transient && server.stop?.aborted !== true,
-      onFailedAttempt: () => server.onRetry?.(),
-    });
-  } catch (error) {
-    if (!(error instanceof Transient)) throw error;
-    throw new CommandError(`gave up on ${server.url} after ${Math.round(patience / 1_000)} s: ${error.message}`);
+const Refusal = z.object({ error: z.object({ code: z.string().optional().catch(undefined), message: z.string() }) });
+
+/** The requests of one command to one edgemeter. They throw a `CommandError` when patience ends. */
+export class Client {
+  readonly #server: Server;
+  #hasAnswered = false;
+
+  constructor(server: Server) {
+    this.#server = server;
+  }
+
+  /** The response to a request, parsed. Throws a `CommandError` for a refusal, and for what is not as `schema` says. */
+  async call<T>(request: Request, schema: z.ZodType<T>): Promise<T> {
+    const what = `${methodOf(request)} ${request.path.replace(/\?.*/, "")}`;
+    const { ok, body, message } = await this.send(request);
+    if (!ok) throw new CommandError(`${what}: ${message}`);
+    const parsed = schema.safeParse(body);
+    if (!parsed.success) throw new CommandError(`the response to ${what} is not understood. Is it another version?`);
+    return parsed.data;
+  }
+
+  /** The objects of all pages of a list. `path` has a query already. */
+  async *list<T extends { readonly id: string }>(path: string, object: z.ZodType<T>): AsyncGenerator<T, void> {
+    const Page = z.object({ data: z.array(object), has_more: z.boolean() });
+    let after = "";
+    for (let hasMore = true; hasMore; ) {
+      const page: z.output<typeof Page> = await this.call({ path: `${path}&limit=100${after}` }, Page);
+      yield* page.data;
+      after = `&starting_after=${encodeURIComponent(page.data.at(-1)?.id ?? "")}`;
+      hasMore = page.has_more && page.data.length > 0;
+    }
+  }
+
+  /**
+   * Sends a request until its response is final. It retries after a lost connection, 409, 429 and 5xx.
+   * Throws a `CommandError` also for a response that makes every other request pointless.
+   */
+  async send(request: Request): Promise<Answer> {
+    const { url, stop, onRetry, patienceMs = 60_000, firstPatienceMs = 3_000 } = this.#server;
+    const patience = this.#hasAnswered ? patienceMs : firstPatienceMs;
+    try {
+      const answer = await pRetry(() => this.#attempt(request), {
+        retries: Number.POSITIVE_INFINITY,
+        maxRetryTime: patience,
+        minTimeout: 100,
+        maxTimeout: 2_000,
+        randomize: true,
+        shouldRetry: ({ error }) => error instanceof Transient && stop?.aborted !== true,
+        onFailedAttempt: () => onRetry?.(),
+      });
+      this.#hasAnswered = true;
+      return answer;
+    } catch (error) {
+      if (!(error instanceof Transient)) throw error;
+      throw new CommandError(`gave up on ${url} after ${Math.round(patience / 1_000)} s: ${error.message}`);
+    }
+  }
+
+  async #attempt(request: Request): Promise<Answer> {
+    const { url } = this.#server;
+    const { response, text } = await this.#exchange(request);
+    const { ok, status } = response;
+    const body = parseJson(text);
+    const { code, message } = Refusal.safeParse(body).data?.error ?? { code: undefined, message: `status ${status}` };
+    const answer = { ok, status, body, code, message };
+    if (isExpired(answer)) return answer;
+    if (status === 401 || status === 403) throw new CommandError(`the server refused the API key: ${message}`);
+    if (status < 200 || (status >= 300 && status < 400)) {
+      throw new CommandError(`${url} answered with status ${status}. Is it an edgemeter?`);
+    }
+    const isFinal = status === 409 && response.headers.get("stripe-should-retry") === "false";
+    if (!isFinal && (status === 409 || status === 429 || status >= 500)) throw new Transient(message);
+    return answer;
+  }
+
+  /** One request and its whole response. */
+  async #exchange(request: Request): Promise<{ response: Response; text: string }> {
+    const { path, key = this.#server.key, json, form, idempotencyKey } = request;
+    try {
+      const response = await fetch(this.#server.url + path, {
+        method: methodOf(request),
+        headers: {
+          authorization: `Bearer ${key}`,
+          ...(json && { "content-type": "application/json" }),
+          ...(idempotencyKey && { "idempotency-key": idempotencyKey }),
+        },
+        body: json === undefined ? (form && new URLSearchParams(form)) || null : JSON.stringify(json),
+        redirect: "manual",
+        signal: AbortSignal.timeout(ATTEMPT_MS),
+      });
+      return { response, text: await response.text() };
+    } catch (error) {
+      throw new Transient(reasonOf(error));
+    }
   }
 }
 
-async function attempt(server: Server, request: Request): Promise<Answer> {
-  const { response, text } = await exchange(server, request);
-  const { ok, status } = response;
-  const answer = { ok, status, body: parseJson(text) };
-  const why = errorOf(answer).message;
-  if (isExpired(answer)) return answer;
-  if (status === 401 || status === 403) throw new CommandError(`the server refused the API key: ${why}`);
-  if (status < 200 || (status >= 300 && status < 400)) {
-    throw new CommandError(`${server.url} answered with status ${status}. Is it an edgemeter?`);
-  }
-  const final = status === 409 && response.headers.get("stripe-should-retry") === "false";
-  if (!final && (status === 409 || status === 429 || status >= 500)) throw new Transient(why);
-  return answer;
-}
+const methodOf = ({ json, form }: Request): string => (json === undefined && form === undefined ? "GET" : "POST");
 
-/** One request and its whole answer. */
-async function exchange(server: Server, request: Request): Promise<{ response: Response; text: string }> {
-  const timeout = new AbortController();
-  const timer = setTimeout(() => timeout.abort(new Error(`no answer within ${ATTEMPT_MS / 1_000} s`)), ATTEMPT_MS);
-  try {
-    const response = await fetch(server.url + request.path, {
-      method: request.method,
-      headers: { authorization: `Bearer ${server.key}`, ...request.headers },
-      body: request.body ?? null,
-      redirect: "manual",
-      signal: timeout.signal,
-    });
-    return { response, text: await response.text() };
-  } catch (error) {
-    throw new Transient(reasonOf(error));
-  } finally {
-    clearTimeout(timer);
-  }
-}
+/** Whether a stream session has to be renewed. */
+export const isExpired = ({ status, code }: Answer): boolean =>
+  status === 401 && code === "billing_meter_event_session_expired";
 
-/** Whether a stream session has to be renewed (wire contract, section 2). */
-export const isExpired = (answer: Answer): boolean =>
-  answer.status === 401 && errorOf(answer).code === "billing_meter_event_session_expired";
-
-/** fetch says "fetch failed"; its cause says why. */
-function reasonOf(error: unknown): string {
+/** Why a fetch failed: it says "fetch failed" itself, and its cause says why. */
+export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const { cause } = error;
   if (!(cause instanceof Error)) return error.message;
@@ -112,17 +160,3 @@ function parseJson(text: string): unknown {
     return undefined;
   }
 }
-
-/** The `error` of an answer (wire contract, section 2), as far as it has one. */
-export function errorOf({ status, body }: Answer): { readonly code: string | undefined; readonly message: string } {
-  const error = property(body, "error");
-  const code = property(error, "code");
-  const message = property(error, "message");
-  return {
-    code: typeof code === "string" ? code : undefined,
-    message: typeof message === "string" ? message : `status ${status}`,
-  };
-}
-
-const property = (value: unknown, key: string): unknown =>
-  typeof value === "object" && value !== null ? Object.entries(value).find(([name]) => name === key)?.[1] : undefined;

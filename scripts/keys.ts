@@ -1,9 +1,9 @@
 // `npm run keys`: makes, lists and revokes API keys. See --help.
-import { Command, InvalidArgumentError, Option } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { FRESH_MS } from "../src/catalog/cache.ts";
 import { GRANTS, UNRESTRICTED, writePermissions } from "../src/domain/permissions.ts";
 import { isStorable } from "../src/domain/text.ts";
-import { CommandError } from "./command-error.ts";
+import { commandLine, run } from "./command.ts";
 import { type Database, LOCAL, remote } from "./keys/database.ts";
 import { createKey, listKeys, revokeKey } from "./keys/keys.ts";
 import { keyTable } from "./keys/table.ts";
@@ -28,11 +28,7 @@ Examples:
 type Where = { readonly remote?: boolean; readonly env?: string };
 type Create = Where & { readonly name: string; readonly live?: boolean; readonly permission?: keyof typeof GRANTS };
 
-const program = new Command("npm run keys --")
-  .description("Makes, lists and revokes API keys.")
-  .addHelpText("after", HELP)
-  .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "keys:")) })
-  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2));
+const program = commandLine("keys", "Makes, lists and revokes API keys.", HELP);
 
 command("create", "makes a key, and prints it this once")
   .requiredOption("--name <name>", "what it is for", keyName)
@@ -65,13 +61,7 @@ command("revoke", "revokes a key, for ever")
     );
   });
 
-try {
-  await program.parseAsync();
-} catch (error) {
-  if (!(error instanceof CommandError)) throw error;
-  console.error(`keys: ${error.message}`);
-  process.exitCode = 1;
-}
+await run("keys", 1, () => program.parseAsync());
 
 function command(name: string, description: string): Command {
   return program

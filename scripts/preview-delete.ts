@@ -1,6 +1,5 @@
 // `npm run preview:delete`: deletes the preview of a branch, and nothing else. See --help.
-import { Command } from "commander";
-import { CommandError } from "./command-error.ts";
+import { commandLine, run } from "./command.ts";
 import { connect } from "./deploy/cloudflare.ts";
 import { configuredNames, targetOf } from "./deploy/target.ts";
 import { currentBranch } from "./preview/branch.ts";
@@ -15,13 +14,8 @@ What it did not make is left alone, whatever it is called. It can be run again a
 Exit code: 0 there is no such preview any more, 1 it could not be deleted, 2 the command line is wrong.
 `;
 
-const program = new Command("npm run preview:delete --")
-  .description("Deletes the preview of a branch.")
+const program = commandLine("preview:delete", "Deletes the preview of a branch.", HELP)
   .option("--branch <name>", "which branch's preview (default: the one that is checked out)")
-  .addHelpText("after", HELP)
-  .allowExcessArguments(false)
-  .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "preview:delete:")) })
-  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
   .action(async ({ branch }: { readonly branch?: string }) => {
     const { worker, environments } = await configuredNames();
     const names = previewNames(branch ?? (await currentBranch()), worker, environments);
@@ -31,10 +25,4 @@ const program = new Command("npm run preview:delete --")
     await removePreviewConfig(names);
   });
 
-try {
-  await program.parseAsync();
-} catch (error) {
-  if (!(error instanceof CommandError)) throw error;
-  console.error(`preview:delete: ${error.message}`);
-  process.exitCode = 1;
-}
+await run("preview:delete", 1, () => program.parseAsync());

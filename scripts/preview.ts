@@ -1,9 +1,8 @@
 // `npm run preview`: deploys a branch beside everything else, under names of its own. See --help.
-import { Command, Option } from "commander";
-import { CommandError } from "./command-error.ts";
+import { Option } from "commander";
+import { addressOption, commandLine, run, waitOption } from "./command.ts";
 import { connect } from "./deploy/cloudflare.ts";
 import { deploy } from "./deploy/deploy.ts";
-import { addressOption, waitOption } from "./deploy/options.ts";
 import { configuredNames, targetOf } from "./deploy/target.ts";
 import { currentBranch } from "./preview/branch.ts";
 import { allowPreviews, claim } from "./preview/claim.ts";
@@ -20,8 +19,7 @@ Exit code: 0 deployed and well, 1 not, 2 the command line is wrong.
 
 type Options = { readonly branch?: string; readonly key: KeyChoice; readonly url?: string; readonly wait: number };
 
-const program = new Command("npm run preview --")
-  .description("Deploys a branch as a preview.")
+const program = commandLine("preview", "Deploys a branch as a preview.", HELP)
   .option("--branch <name>", "which branch's preview it is (default: the one that is checked out)")
   .addOption(
     new Option("--key <when>", "make and print a test key: when there is none yet, or always, or never")
@@ -30,10 +28,6 @@ const program = new Command("npm run preview --")
   )
   .addOption(addressOption())
   .addOption(waitOption())
-  .addHelpText("after", HELP)
-  .allowExcessArguments(false)
-  .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "preview:")) })
-  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
   .action(async ({ branch, key, url, wait }: Options) => {
     const { worker, environments } = await configuredNames();
     const names = previewNames(branch ?? (await currentBranch()), worker, environments);
@@ -50,10 +44,4 @@ const program = new Command("npm run preview --")
     else if (key === "first") console.log("\nIt has a key already; --key always makes another one.");
   });
 
-try {
-  await program.parseAsync();
-} catch (error) {
-  if (!(error instanceof CommandError)) throw error;
-  console.error(`preview: ${error.message}`);
-  process.exitCode = 1;
-}
+await run("preview", 1, () => program.parseAsync());

@@ -3,9 +3,10 @@
 import { spawn } from "node:child_process";
 import path from "node:path";
 import { text } from "node:stream/consumers";
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Option } from "commander";
 import { crash } from "../test/support/node/crash/harness.ts";
 import { lineOf } from "../test/support/node/crash/report.ts";
+import { commandLine, matching } from "./command.ts";
 
 const root = path.join(import.meta.dirname, "..");
 
@@ -14,27 +15,24 @@ const KILLS = 15;
 const STORIES = 1_000;
 const REQUESTS = 10_000;
 
-const { minutes, seed } = new Command("npm run soak --")
-  .description("Runs the random tests in rounds, each with a seed of its own, and sums up.")
-  .addOption(new Option("--minutes <n>", "how long; nothing is begun later").default(10).argParser(positiveNumber))
+const { minutes, seed } = commandLine(
+  "soak",
+  "Runs the random tests in rounds, each with a seed of its own, and sums up.",
+  "Exit code: 0 all passed, 1 something failed, 2 the command line is wrong.",
+)
+  .addOption(
+    new Option("--minutes <n>", "how long; nothing is begun later")
+      .default(10)
+      .argParser(matching(/^(?=.*[1-9])\d+(\.\d+)?$/, "It must be a positive number.", Number)),
+  )
   .addOption(
     new Option("--seed <n>", "of the first round; each next one has the next")
       .env("SEED")
       .default(Math.floor(Math.random() * 2 ** 31), "random")
-      .argParser(seedNumber),
+      .argParser(matching(/^\d{1,10}$/, "It must be a whole number.", Number)),
   )
   .parse()
   .opts<{ minutes: number; seed: number }>();
-
-function positiveNumber(value: string): number {
-  if (!(Number(value) > 0)) throw new InvalidArgumentError("It must be a positive number.");
-  return Number(value);
-}
-
-function seedNumber(value: string): number {
-  if (!/^\d{1,10}$/.test(value)) throw new InvalidArgumentError("It must be a whole number.");
-  return Number(value);
-}
 
 // The servers under test run in groups of their own; they end with this process, if it ends by `exit`.
 const stop = new AbortController();

@@ -3,7 +3,7 @@ import pRetry from "p-retry";
 import { z } from "zod";
 import { hashOf } from "../../src/catalog/key-hash.ts";
 import { CommandError } from "../command-error.ts";
-import { errorOf, type Request, type Server, send } from "../http.ts";
+import { Client } from "../http.ts";
 import { sqlText } from "../keys/database.ts";
 import type { StoredObject } from "../schema/objects.ts";
 import type { Cloudflare } from "./cloudflare.ts";
@@ -37,9 +37,10 @@ export async function passedSelfTest(
  * database that `fingerprint` has passed. Throws a CommandError that says what did not come.
  */
 export async function selfTest(run: RunSql, address: string, fingerprint: string, patienceMs: number): Promise<void> {
-  const server = { url: address, key: await createKey(run) };
+  const server = { url: address, key: await createKey(run), patienceMs, firstPatienceMs: patienceMs };
+  const client = new Client(server);
   try {
-    await countOneEvent(server, await meterOf(run, server, patienceMs), patienceMs);
+    await countOneEvent(client, await meterOf(run, client), patienceMs);
   } catch (error) {
     await run(REVOKE()).catch(() => undefined);
     throw error instanceof CommandError ? new CommandError(`the self-test failed: ${error.message}`) : error;
@@ -63,38 +64,35 @@ const REVOKE = (): string => `UPDATE api_keys SET revoked_at = ${Date.now()} WHE
 
 const WithId = z.object({ id: z.string() });
 
-async function meterOf(run: RunSql, server: Server, patienceMs: number): Promise<string> {
+async function meterOf(run: RunSql, client: Client): Promise<string> {
   const [rows = []] = await run(
     `SELECT id FROM meters WHERE livemode = 0 AND event_name = '${SELF_TEST_METER}' AND status = 'active'`,
   );
   const [found] = z.array(WithId).parse(rows);
   if (found !== undefined) return found.id;
-  const form = new URLSearchParams({
+  const form = {
     display_name: "Self-test of npm run deploy",
     event_name: SELF_TEST_METER,
     "default_aggregation[formula]": "sum",
-  });
-  const headers = { "content-type": "application/x-www-form-urlencoded" };
-  const request = { method: "POST", path: "/v1/billing/meters", headers, body: String(form) } as const;
-  return (await asked(server, request, WithId, patienceMs)).id;
+  };
+  return (await client.call({ path: "/v1/billing/meters", form }, WithId)).id;
 }
 
 const Sums = z.object({ data: z.array(z.object({ aggregated_value: z.number() })) });
 
-async function countOneEvent(server: Server, meter: string, patienceMs: number): Promise<void> {
+async function countOneEvent(client: Client, meter: string, patienceMs: number): Promise<void> {
   // Nobody else's events are added to its sum.
   const customer = `self_test_${randomBytes(8).toString("hex")}`;
-  const event = { event_name: SELF_TEST_METER, payload: { stripe_customer_id: customer, value: VALUE } };
-  const headers = { "content-type": "application/json", "idempotency-key": customer };
-  const report = { method: "POST", path: "/v2/billing/meter_events", headers, body: JSON.stringify(event) } as const;
-  await asked(server, report, z.object({ identifier: z.string() }), patienceMs);
+  const json = { event_name: SELF_TEST_METER, payload: { stripe_customer_id: customer, value: VALUE } };
+  const report = { path: "/v2/billing/meter_events", idempotencyKey: customer, json };
+  await client.call(report, z.object({ identifier: z.string() }));
 
   const day = 86_400;
   const today = Math.floor(Date.now() / 1_000 / day) * day;
   const range = new URLSearchParams({ customer, start_time: String(today - day), end_time: String(today + 2 * day) });
   const path = `/v1/billing/meters/${meter}/event_summaries?${range}`;
   const sum = async (): Promise<void> => {
-    const { data } = await asked(server, { method: "GET", path }, Sums, patienceMs);
+    const { data } = await client.call({ path }, Sums);
     const total = data[0]?.aggregated_value ?? 0;
     if (total !== Number(VALUE)) throw new NotYet(`its sum is ${total}, not ${VALUE}`);
   };
@@ -108,12 +106,3 @@ async function countOneEvent(server: Server, meter: string, patienceMs: number):
 }
 
 class NotYet extends Error {}
-
-async function asked<T>(server: Server, request: Request, schema: z.ZodType<T>, patienceMs: number): Promise<T> {
-  const answer = await send(server, request, patienceMs);
-  const what = `${request.method} ${request.path.replace(/\?.*/, "")}`;
-  if (!answer.ok) throw new CommandError(`${what}: ${errorOf(answer).message}`);
-  const parsed = schema.safeParse(answer.body);
-  if (!parsed.success) throw new CommandError(`the response to ${what} is not understood.`);
-  return parsed.data;
-}

@@ -1,18 +1,57 @@
 import { randomUUID } from "node:crypto";
 import { z } from "zod";
+import type { Formula } from "../../src/domain/meter.ts";
 import { CommandError } from "../command-error.ts";
-import { type Answer, errorOf, isExpired, type Server, send } from "../http.ts";
+import { type Answer, type Client, isExpired } from "../http.ts";
 import type { ImportedEvent } from "./events.ts";
-import type { Meter } from "./meters.ts";
 
-/** What became of an event at the server. */
-type Outcome =
-  | { readonly outcome: "accepted" }
-  | { readonly outcome: "duplicate" }
-  | { readonly outcome: "rejected"; readonly error: string };
+const Meter = z
+  .object({
+    id: z.string(),
+    event_name: z.string(),
+    default_aggregation: z.object({ formula: z.string() }),
+    customer_mapping: z.object({ event_payload_key: z.string() }),
+    value_settings: z.object({ event_payload_key: z.string() }),
+  })
+  .transform(({ id, event_name, default_aggregation, customer_mapping, value_settings }) => ({
+    ...{ id, eventName: event_name, formula: default_aggregation.formula },
+    customerKey: customer_mapping.event_payload_key,
+    valueKey: value_settings.event_payload_key,
+  }));
 
-/** How long a row is tried: long enough for a server to be restarted (ms). */
-const PATIENCE_MS = 120_000;
+/** The meter that the events are for, with the payload's keys of customer and value. */
+export type Meter = Readonly<z.output<typeof Meter>>;
+
+/**
+ * The active meter of an event name, created with `formula` if given and there is none. Throws a
+ * `CommandError` when there is none then.
+ */
+export async function requireMeter(client: Client, eventName: string, formula: Formula | undefined): Promise<Meter> {
+  const found = await findMeter(client, eventName);
+  if (found !== undefined) return found;
+  if (formula === undefined) {
+    throw new CommandError(
+      `there is no active meter for event name '${eventName}'. Create it first, or add --create-meter sum.`,
+    );
+  }
+  const form = { display_name: eventName, event_name: eventName, "default_aggregation[formula]": formula };
+  const { ok, message } = await client.send({ path: "/v1/billing/meters", form });
+  // A meter that another client has just created is as good.
+  const created =
+    ok || message.startsWith("An active meter already exists") ? await findMeter(client, eventName) : null;
+  if (!created) throw new CommandError(`the meter for event name '${eventName}' cannot be created: ${message}`);
+  return created;
+}
+
+async function findMeter(client: Client, eventName: string): Promise<Meter | undefined> {
+  for await (const meter of client.list("/v1/billing/meters?status=active", Meter)) {
+    if (meter.eventName === eventName) return meter;
+  }
+  return undefined;
+}
+
+/** What became of an event at the server: what it was counted as, or why it was rejected. */
+export type Outcome = "accepted" | "duplicate" | { readonly error: string };
 
 /** An event as both v2 endpoints take it. */
 const toWire = ({ identifier, customer, value, timestamp }: ImportedEvent, meter: Meter): object => ({
@@ -22,90 +61,54 @@ const toWire = ({ identifier, customer, value, timestamp }: ImportedEvent, meter
   timestamp: new Date(timestamp).toISOString(),
 });
 
-/** A sender of events to a meter. It throws a `CommandError` when an event got no answer within `patience` ms. */
-export function eventSender(
-  server: Server,
-  meter: Meter,
-  patience = PATIENCE_MS,
-): (event: ImportedEvent) => Promise<Outcome> {
+/** A sender of events to a meter. It throws a `CommandError` when an event got no response. */
+export function eventSender(client: Client, meter: Meter): (event: ImportedEvent) => Promise<Outcome> {
   // With a key of its own in this run, a row's retry is told what its lost first attempt became.
   const run = randomUUID();
-
   return async (event) => {
-    const answer = await send(
-      server,
-      {
-        method: "POST",
-        path: "/v2/billing/meter_events",
-        headers: { "content-type": "application/json", "idempotency-key": `${run}-${event.row.number}` },
-        body: JSON.stringify(toWire(event, meter)),
-      },
-      patience,
-    );
-    if (answer.ok) return { outcome: "accepted" };
-    const { code, message } = errorOf(answer);
-    return code === "duplicate_meter_event" ? { outcome: "duplicate" } : { outcome: "rejected", error: message };
+    const path = "/v2/billing/meter_events";
+    const idempotencyKey = `${run}-${event.row.number}`;
+    const { ok, code, message } = await client.send({ path, idempotencyKey, json: toWire(event, meter) });
+    if (ok) return "accepted";
+    return code === "duplicate_meter_event" ? "duplicate" : { error: message };
   };
 }
 
 /** Events of one request to the stream; what the API takes at most. */
 export const BATCH_SIZE = 100;
 
+const Session = z.object({ authentication_token: z.string() });
+
 /**
  * A sender of up to BATCH_SIZE events at a time over a stream session, which it renews as needed.
  * A stream does not say which events it knew already, and reports refused ones later: `accepted`
- * means taken. It throws a `CommandError` when a batch got no answer within `patience` ms.
+ * means taken. It throws a `CommandError` when a batch got no response.
  */
-export function batchSender(
-  server: Server,
-  meter: Meter,
-  patience = PATIENCE_MS,
-): (batch: readonly ImportedEvent[]) => Promise<Exclude<Outcome, { outcome: "duplicate" }>> {
+export function batchSender(client: Client, meter: Meter): (batch: readonly ImportedEvent[]) => Promise<Outcome> {
   const run = randomUUID();
   let session: Promise<string> | undefined;
 
-  const sendOver = async (token: string, batch: readonly ImportedEvent[]): Promise<Answer> => {
-    const key = `${run}-${batch[0]?.row.number}-${batch.length}`;
-    return send(
-      { ...server, key: token },
-      {
-        method: "POST",
-        path: "/v2/billing/meter_event_stream",
-        headers: { "content-type": "application/json", "idempotency-key": key },
-        body: JSON.stringify({ events: batch.map((event) => toWire(event, meter)) }),
-      },
-      patience,
-    );
-  };
+  /** Its token works for 15 minutes. */
+  const openSession = async (): Promise<string> =>
+    (await client.call({ path: "/v2/billing/meter_event_session", json: {} }, Session)).authentication_token;
+
+  const sendOver = (key: string, batch: readonly ImportedEvent[]): Promise<Answer> =>
+    client.send({
+      path: "/v2/billing/meter_event_stream",
+      key,
+      idempotencyKey: `${run}-${batch[0]?.row.number}-${batch.length}`,
+      json: { events: batch.map((event) => toWire(event, meter)) },
+    });
 
   return async (batch) => {
-    session ??= openSession(server, patience);
+    session ??= openSession();
     const used = session;
     let answer = await sendOver(await used, batch);
     if (isExpired(answer)) {
       // Several batches may learn it at once; the first of them opens the next session.
-      if (session === used) session = openSession(server, patience);
+      if (session === used) session = openSession();
       answer = await sendOver(await session, batch);
     }
-    return answer.ok ? { outcome: "accepted" } : { outcome: "rejected", error: errorOf(answer).message };
+    return answer.ok ? "accepted" : { error: answer.message };
   };
 }
-
-/** Opens a stream session; its token works for 15 minutes. */
-async function openSession(server: Server, patience: number): Promise<string> {
-  const answer = await send(
-    server,
-    {
-      method: "POST",
-      path: "/v2/billing/meter_event_session",
-      headers: { "content-type": "application/json" },
-      body: "{}",
-    },
-    patience,
-  );
-  const session = Session.safeParse(answer.body);
-  if (!session.success) throw new CommandError(`no stream session: ${errorOf(answer).message}`);
-  return session.data.authentication_token;
-}
-
-const Session = z.object({ authentication_token: z.string() });

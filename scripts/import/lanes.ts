@@ -1,5 +1,6 @@
-// The API takes one write at a time of a customer on a meter. So each customer has a lane: what is
-// in it happens in sequence, while the lanes go side by side.
+// The API takes one write at a time of a customer on a meter. So each customer has a lane: its items
+// happen in sequence, while the lanes go side by side.
+import PQueue from "p-queue";
 
 type LaneOptions<T> = {
   readonly laneOf: (item: T) => string;
@@ -17,99 +18,38 @@ type LaneOptions<T> = {
  * Works on all items, those of one lane in their order. Throws the first error of `work` or of the
  * items themselves, after everything under way has ended.
  */
-export async function workInLanes<T extends object>(items: AsyncIterable<T>, options: LaneOptions<T>): Promise<void> {
-  const lanes = new Lanes(options);
+export async function workInLanes<T>(
+  items: AsyncIterable<T>,
+  { laneOf, work, concurrency, window, stop }: LaneOptions<T>,
+): Promise<void> {
+  const held = new PQueue({ concurrency: window });
+  const working = new PQueue({ concurrency });
+  /** The last item of each lane that has any. */
+  const lanes = new Map<string, Promise<void>>();
+  let failure: { readonly error: unknown } | undefined;
+  const fail = (error: unknown): void => {
+    if (stop.signal.aborted) return;
+    failure = { error };
+    stop.abort();
+  };
+  const start = (item: T) => working.add(async () => (stop.signal.aborted ? undefined : work(item).catch(fail)));
+
   try {
     for await (const item of items) {
-      await lanes.room();
-      if (options.stop.signal.aborted) break;
-      lanes.add(item);
+      if (stop.signal.aborted) break;
+      const lane = laneOf(item);
+      const before = lanes.get(lane);
+      const done = held.add(async () => {
+        await before;
+        await start(item);
+        if (lanes.get(lane) === done) lanes.delete(lane);
+      });
+      lanes.set(lane, done);
+      await held.onSizeLessThan(1);
     }
   } catch (error) {
-    lanes.fail(error);
+    fail(error);
   }
-  await lanes.end();
-}
-
-class Lanes<T extends object> {
-  readonly #options: LaneOptions<T>;
-  /** What waits in each lane that has something waiting or at work. */
-  readonly #waiting = new Map<string, T[]>();
-  /** Lanes with something waiting and nothing at work, longest first. */
-  readonly #ready: string[] = [];
-  #held = 0;
-  #working = 0;
-  #failure: { readonly error: unknown } | undefined;
-  #changed = Promise.withResolvers<void>();
-
-  constructor(options: LaneOptions<T>) {
-    this.#options = options;
-  }
-
-  add(item: T): void {
-    const lane = this.#options.laneOf(item);
-    const waiting = this.#waiting.get(lane);
-    if (waiting === undefined) {
-      this.#waiting.set(lane, [item]);
-      this.#ready.push(lane);
-    } else {
-      waiting.push(item);
-    }
-    this.#held++;
-    this.#start();
-  }
-
-  fail(error: unknown): void {
-    if (this.#stopped) return;
-    this.#failure = { error };
-    this.#options.stop.abort();
-  }
-
-  /** Until one more item may be added, or none will be worked on. */
-  room(): Promise<void> {
-    return this.#until(() => this.#held < this.#options.window || this.#stopped);
-  }
-
-  /** Until everything added is done. */
-  async end(): Promise<void> {
-    await this.#until(() => this.#working === 0 && (this.#held === 0 || this.#stopped));
-    if (this.#failure !== undefined) throw this.#failure.error;
-  }
-
-  get #stopped(): boolean {
-    return this.#options.stop.signal.aborted;
-  }
-
-  #start(): void {
-    while (this.#working < this.#options.concurrency && !this.#stopped) {
-      const lane = this.#ready.shift();
-      if (lane === undefined) return;
-      void this.#workOnNext(lane);
-    }
-  }
-
-  async #workOnNext(lane: string): Promise<void> {
-    const waiting = this.#waiting.get(lane) ?? [];
-    const item = waiting.shift();
-    if (item === undefined) return;
-    this.#working++;
-    try {
-      await this.#options.work(item);
-    } catch (error) {
-      this.fail(error);
-    }
-    this.#working--;
-    this.#held--;
-    if (waiting.length > 0) this.#ready.push(lane);
-    else this.#waiting.delete(lane);
-    this.#start();
-    this.#changed.resolve();
-  }
-
-  async #until(condition: () => boolean): Promise<void> {
-    while (!condition()) {
-      this.#changed = Promise.withResolvers();
-      await this.#changed.promise;
-    }
-  }
+  await held.onIdle();
+  if (failure !== undefined) throw failure.error;
 }

@@ -1,8 +1,8 @@
 import path from "node:path";
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Option } from "commander";
 import { FORMULAS, type Formula } from "../../src/domain/meter.ts";
+import { commandLine, keyOption, positiveInteger, urlOption } from "../command.ts";
 import { LOCAL_KEYS } from "../local-keys.ts";
-import { keyOption, urlOption } from "../server-options.ts";
 import type { CustomerChoice, Mapping } from "./events.ts";
 
 /** What an import was asked to do. */
@@ -17,23 +17,6 @@ export type ImportOptions = Mapping & {
   /** Send batches over a stream session instead of one event at a time. */
   readonly stream: boolean;
   /** Create the meter with this formula when there is none. */
-  readonly createMeter: Formula | undefined;
-};
-
-/** The options as commander leaves them. */
-type Parsed = {
-  readonly eventName: string;
-  readonly valueColumn: string;
-  readonly timestampColumn: string;
-  readonly customerColumn?: string;
-  readonly customer?: string;
-  readonly spreadCustomers?: number;
-  readonly url: string;
-  readonly key: string;
-  readonly shiftToNow?: boolean;
-  readonly stream?: boolean;
-  readonly concurrency: number;
-  readonly source?: string;
   readonly createMeter?: Formula;
 };
 
@@ -55,63 +38,44 @@ Example:
 
 /** Reads the command line. Ends the program with code 2 when it is wrong, and with 0 after --help. */
 export function parseOptions(argv: readonly string[]): ImportOptions {
-  const program = new Command("npm run import --")
-    .description("Replays a CSV file of usage into a meter.")
+  const customerOption = (flags: string, description: string, ...others: string[]): Option =>
+    new Option(flags, description).conflicts(others);
+  const program = commandLine("import", "Replays a CSV file of usage into a meter.", HELP)
     .usage("FILE.csv --event-name NAME --value-column NAME --timestamp-column NAME --spread-customers N [options]")
     .argument("<file>", "CSV file whose first line names its columns")
     .requiredOption("--event-name <name>", "event name of the meter")
     .requiredOption("--value-column <name>", "column of the value, passed on as it is")
     .requiredOption("--timestamp-column <name>", "column of the time")
+    .addOption(customerOption("--customer-column <name>", "column of the customer", "customer", "spreadCustomers"))
+    .addOption(customerOption("--customer <id>", "one customer for all rows", "customerColumn", "spreadCustomers"))
     .addOption(
-      new Option("--customer-column <name>", "column of the customer").conflicts(["customer", "spreadCustomers"]),
-    )
-    .addOption(
-      new Option("--customer <id>", "one customer for all rows").conflicts(["customerColumn", "spreadCustomers"]),
-    )
-    .addOption(
-      new Option("--spread-customers <n>", "customers cus_1 to cus_<n> in turn, by row number")
-        .argParser(positiveInteger)
-        .conflicts(["customerColumn", "customer"]),
+      customerOption("--spread-customers <n>", "customers cus_1 to cus_<n> in turn, by row number").argParser(
+        positiveInteger,
+      ),
     )
     .addOption(urlOption())
     .addOption(keyOption(LOCAL_KEYS.test))
-    .option("--shift-to-now", "move all timestamps by the same time, so that the newest is now")
+    .option("--shift-to-now", "move all timestamps by the same time, so that the newest is now", false)
     .addOption(new Option("--concurrency <n>", "requests at a time").default(32).argParser(positiveInteger))
-    .option("--stream", "send 100 events a request over a stream session; then duplicates count as accepted")
+    .option("--stream", "send 100 events a request over a stream session; then duplicates count as accepted", false)
     .option("--source <name>", "name of the source in the identifiers (default: the file's name)")
     .addOption(new Option("--create-meter <formula>", "create the meter if there is none").choices(FORMULAS))
-    .addHelpText("after", HELP)
-    .configureOutput({ outputError: (text, write) => write(text.replace(/^error:/, "import:")) })
-    .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2))
     .parse(argv);
 
   const [file = ""] = program.args;
-  const {
-    source = path.basename(file),
-    shiftToNow = false,
-    stream = false,
-    createMeter,
-    ...parsed
-  } = program.opts<Parsed>();
+  const parsed = program.opts<Omit<ImportOptions, "file" | "customer"> & Customers>();
   const customer = customerChoice(parsed);
   if (customer === undefined) {
     return program.error("error: one of --customer-column, --customer and --spread-customers is needed");
   }
-  const { eventName, valueColumn, timestampColumn, url, key, concurrency } = parsed;
-  return {
-    ...{ file, source, eventName, valueColumn, timestampColumn, customer },
-    ...{ url, key, shiftToNow, stream, concurrency, createMeter },
-  };
+  return { ...parsed, file, source: parsed.source ?? path.basename(file), customer };
 }
 
-function customerChoice({ customerColumn, customer, spreadCustomers }: Partial<Parsed>): CustomerChoice | undefined {
+/** The options that choose the customers, of which there must be one. */
+type Customers = { readonly customerColumn?: string; readonly customer?: string; readonly spreadCustomers?: number };
+
+function customerChoice({ customerColumn, customer, spreadCustomers }: Customers): CustomerChoice | undefined {
   if (customerColumn !== undefined) return { column: customerColumn };
   if (customer !== undefined) return { id: customer };
-  if (spreadCustomers !== undefined) return { spread: spreadCustomers };
-  return undefined;
-}
-
-function positiveInteger(text: string): number {
-  if (!/^[1-9]\d{0,8}$/.test(text)) throw new InvalidArgumentError("It must be a positive integer.");
-  return Number(text);
+  return spreadCustomers === undefined ? undefined : { spread: spreadCustomers };
 }

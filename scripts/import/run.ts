@@ -1,15 +1,18 @@
 import { stat } from "node:fs/promises";
 import type { Formula } from "../../src/domain/meter.ts";
 import { CommandError } from "../command-error.ts";
-import { BATCH_SIZE, batchSender, eventSender } from "./client.ts";
+import { Client } from "../http.ts";
+import { BATCH_SIZE, batchSender, eventSender, type Outcome, requireMeter } from "./client.ts";
 import { columnIndex, eventMapper, type ImportedEvent } from "./events.ts";
 import { workInLanes } from "./lanes.ts";
-import { requireMeter } from "./meters.ts";
 import type { ImportOptions } from "./options.ts";
 import { RejectedRows } from "./rejected.ts";
-import { Progress, type Tally } from "./report.ts";
+import { showProgress, type Tally } from "./report.ts";
 import { openTable, type Row } from "./rows.ts";
-import { newestTimestamp, shiftToNow } from "./shift.ts";
+import { newestTimestamp, shiftToNow } from "./timestamps.ts";
+
+/** How long a row is tried: long enough for a server to be restarted (ms). */
+const PATIENCE_MS = 120_000;
 
 /** Rows held at a time for each request under way: enough for the rows of one customer not to hold up the others. */
 const WINDOW_PER_REQUEST = 64;
@@ -24,54 +27,48 @@ const STREAM_CONCURRENCY = 8;
 export async function runImport(options: ImportOptions, tally: Tally, stop: AbortController): Promise<void> {
   const { file, concurrency } = options;
   const size = await sizeOf(file);
-  const server = { ...options, stop: stop.signal, onRetry: () => void tally.retries++ };
+  const client = new Client({
+    ...options,
+    ...{ patienceMs: PATIENCE_MS, stop: stop.signal, onRetry: () => void tally.retries++ },
+  });
 
   // What is wrong with the file or the meter is known before the first event is sent.
   const shift = options.shiftToNow ? await findShift(options, tally, stop.signal, size) : 0;
   if (stop.signal.aborted) return;
   const { columns, rows } = await openTable(file);
   const toEvent = eventMapper(options, columns, shift);
-  const meter = await requireMeter(server, options.eventName, options.createMeter);
+  const meter = await requireMeter(client, options.eventName, options.createMeter);
   warnOfOtherFormula(meter, options.createMeter);
-  const rejectedRows = await RejectedRows.of(file, columns);
-  const sendEvent = eventSender(server, meter);
+  const rejectedRows = new RejectedRows(file, columns);
 
-  const count = (outcome: "accepted" | "duplicate" | "rejected", row: Row): void => {
-    tally[outcome]++;
+  const count = (row: Row, outcome: Outcome): void => {
+    if (typeof outcome === "object") rejectedRows.add(row, outcome.error);
+    tally[typeof outcome === "object" ? "rejected" : outcome]++;
     tally.bytes = Math.max(tally.bytes, row.end);
-  };
-  const reject = async (row: Row, error: string): Promise<void> => {
-    await rejectedRows.add(row, error);
-    count("rejected", row);
   };
 
   async function* events(): AsyncGenerator<ImportedEvent, void, undefined> {
     for await (const row of rows) {
       const event = toEvent(row);
       if (event.ok) yield event.value;
-      else await reject(row, event.error);
+      else count(row, { error: event.error });
     }
   }
 
-  const sendBatch = batchSender(server, meter);
+  const sendBatch = batchSender(client, meter);
   let batches = 0;
 
   /** Sends a batch; when it is refused as a whole, each event by itself, so that only the bad ones are rejected. */
   async function workOnBatch(batch: readonly ImportedEvent[]): Promise<void> {
-    const sent = await sendBatch(batch);
-    const [first, ...others] = batch;
-    if (sent.outcome === "accepted") for (const { row } of batch) count("accepted", row);
-    else if (first !== undefined && others.length === 0) await reject(first.row, sent.error);
+    const outcome = await sendBatch(batch);
+    if (outcome === "accepted" || batch.length === 1) for (const { row } of batch) count(row, outcome);
     else for (const event of batch) await workOnBatch([event]);
   }
 
-  async function work(event: ImportedEvent): Promise<void> {
-    const sent = await sendEvent(event);
-    if (sent.outcome === "rejected") await reject(event.row, sent.error);
-    else count(sent.outcome, event.row);
-  }
+  const sendEvent = eventSender(client, meter);
+  const work = async (event: ImportedEvent): Promise<void> => count(event.row, await sendEvent(event));
 
-  const progress = new Progress("importing", tally, size);
+  const endProgress = showProgress("importing", tally, size);
   try {
     if (options.stream) {
       // A stream takes no turns, so each batch has a lane of its own.
@@ -83,8 +80,7 @@ export async function runImport(options: ImportOptions, tally: Tally, stop: Abor
       await workInLanes(events(), { laneOf: ({ customer }) => customer, work, concurrency, window, stop });
     }
   } finally {
-    progress.stop();
-    await rejectedRows.close();
+    endProgress();
   }
   if (tally.rejected > 0) console.error(`import: the rejected rows are in ${rejectedRows.file}`);
 }
@@ -114,11 +110,11 @@ async function findShift(options: ImportOptions, tally: Tally, stop: AbortSignal
     }
   }
 
-  const progress = new Progress("looking for the newest timestamp", tally, size);
+  const endProgress = showProgress("looking for the newest timestamp", tally, size);
   try {
     return shiftToNow(await newestTimestamp(watched(), column), Date.now());
   } finally {
-    progress.stop();
+    endProgress();
     tally.bytes = 0;
   }
 }

@@ -1,3 +1,5 @@
+import type { Row } from "./rows.ts";
+
 const DATE = /(?<date>\d{4}-\d\d-\d\d)/.source;
 const CLOCK = /(?<minute>\d\d:\d\d)(?::(?<second>\d\d)(?:[.,](?<fraction>\d+))?)?/.source;
 const OFFSET = /(?:[Zz]|(?<sign>[+-])(?<hours>[01]\d|2[0-3])(?::?(?<minutes>[0-5]\d))?)/.source;
@@ -56,3 +58,17 @@ function parseIso(text: string): number | undefined {
   const offset = (Number(hours) * 60 + Number(minutes)) * MINUTE_MS;
   return sign === "-" ? time + offset : time - offset;
 }
+
+/** The newest readable timestamp (ms) in a column, or nothing when there is none. */
+export async function newestTimestamp(rows: AsyncIterable<Row>, column: number): Promise<number | undefined> {
+  let newest: number | undefined;
+  for await (const { fields } of rows) {
+    const timestamp = parseTimestamp(fields[column] ?? "");
+    if (timestamp !== undefined && (newest === undefined || timestamp > newest)) newest = timestamp;
+  }
+  return newest;
+}
+
+/** What to add to every timestamp (ms) so that the newest lies just before `now` (ms). */
+export const shiftToNow = (newest: number | undefined, now: number): number =>
+  newest === undefined ? 0 : now - 1 - newest;

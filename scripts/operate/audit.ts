@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { Caller } from "./caller.ts";
+import type { Client } from "../http.ts";
 
 const counts = z.record(z.string(), z.number());
 
@@ -22,18 +22,14 @@ type Step = z.output<typeof Step>;
 
 /** Runs a full audit, prints what it found, and says whether nothing was wrong. */
 export async function audit(
-  caller: Caller,
+  client: Client,
   { trustEvents = false }: { readonly trustEvents?: boolean },
   print: (line: string) => void,
 ): Promise<boolean> {
   const steps: Step[] = [];
-  let place: { cursor?: string } = {};
-  for (;;) {
-    const fields = { ...place, trust_events: String(trustEvents) };
-    const step = await caller.post("/v1/edgemeter/audit", fields, Step);
-    steps.push(step);
-    if (step.next === null) break;
-    place = { cursor: step.next };
+  for (let cursor: string | null | undefined; cursor !== null; cursor = steps.at(-1)?.next) {
+    const form = { trust_events: String(trustEvents), ...(cursor === undefined ? {} : { cursor }) };
+    steps.push(await client.call({ path: "/v1/edgemeter/audit", form }, Step));
   }
   const total = (field: { [K in keyof Step]: Step[K] extends number ? K : never }[keyof Step]): number =>
     steps.reduce((sum, step) => sum + step[field], 0);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { eventMapper, identifierOf, type Mapping } from "../../scripts/import/events.ts";
 import type { Row } from "../../scripts/import/rows.ts";
-import { newestTimestamp, shiftToNow } from "../../scripts/import/shift.ts";
+import { newestTimestamp, shiftToNow } from "../../scripts/import/timestamps.ts";
 
 const COLUMNS = ["time", "who", "tokens"];
 

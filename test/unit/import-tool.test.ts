@@ -9,6 +9,7 @@ import path from "node:path";
 import { text } from "node:stream/consumers";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { z } from "zod";
+import { Client } from "../../scripts/http.ts";
 import { eventSender } from "../../scripts/import/client.ts";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 
@@ -329,7 +330,11 @@ describe("an import that cannot be done ends with code 2 and one line:", () => {
       "there is no active meter for event name 'calls'",
     ],
     ["a wrong key", (file) => [file, ...SPREAD, "--key", "sk_test_wrong"], "the server refused the API key"],
-    ["another server", (file) => [file, ...SPREAD, "--url", `${server.url}/other`], "the meters cannot be listed"],
+    [
+      "another server",
+      (file) => [file, ...SPREAD, "--url", `${server.url}/other`],
+      "GET /v1/billing/meters: Unrecognized request URL.",
+    ],
     ["no customers", (file) => [file, ...COLUMNS], "one of --customer-column, --customer and --spread-customers"],
     ["two kinds of customers", (file) => [file, ...SPREAD, "--customer", "acme"], "cannot be used with option"],
     ["no option for the value", (file) => [file, "--event-name", "tokens"], "required option '--value-column <name>'"],
@@ -369,8 +374,15 @@ describe("an import that cannot be done ends with code 2 and one line:", () => {
 test("a server that never comes back is given up when patience ends", async () => {
   server.fault = () => 503;
   const stop = new AbortController().signal;
-  const meter = { eventName: "tokens", formula: "sum", customerKey: "stripe_customer_id", valueKey: "value" };
-  const sendEvent = eventSender({ url: server.url, key: LOCAL_KEYS.test, stop }, meter, 300);
+  const meter = {
+    id: "mtr_1",
+    eventName: "tokens",
+    formula: "sum",
+    customerKey: "stripe_customer_id",
+    valueKey: "value",
+  };
+  const client = new Client({ url: server.url, key: LOCAL_KEYS.test, stop, firstPatienceMs: 300 });
+  const sendEvent = eventSender(client, meter);
   const row = { number: 1, fields: [], end: 0 };
   const event = { row, identifier: "imp_1", customer: "acme", value: "1", timestamp: 0 };
   await expect(sendEvent(event)).rejects.toThrow(/^gave up on .*: Not now\.$/);

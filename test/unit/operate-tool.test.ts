@@ -1,8 +1,8 @@
 import { once } from "node:events";
 import { createServer, type RequestListener } from "node:http";
 import { describe, expect, it, onTestFinished } from "vitest";
+import { Client } from "../../scripts/http.ts";
 import { audit } from "../../scripts/operate/audit.ts";
-import { Caller } from "../../scripts/operate/caller.ts";
 import { redrive } from "../../scripts/operate/redrive.ts";
 import { freePort } from "../support/node/server.ts";
 
@@ -30,7 +30,7 @@ describe("redrive", () => {
       else response.end("{}");
     });
     const lines: string[] = [];
-    expect(await redrive(new Caller({ url, key }), { key }, (line) => lines.push(line))).toBe(true);
+    expect(await redrive(new Client({ url, key }), { key }, (line) => lines.push(line))).toBe(true);
     expect(lines).toEqual(["2 live dead letters: 2 stored, 0 left"]);
     const [first, again, other] = keys;
     expect(keys).toEqual([expect.any(String), first, expect.any(String)]);
@@ -45,7 +45,7 @@ describe("redrive", () => {
     });
     const lines: string[] = [];
     const options = { id: "dl_1", key: "rk_test_0123456789" };
-    expect(await redrive(new Caller({ url, key }), options, (line) => lines.push(line))).toBe(false);
+    expect(await redrive(new Client({ url, key }), options, (line) => lines.push(line))).toBe(false);
     expect(lines).toEqual(["dl_1  No such dead letter: 'dl_1'", "1 test dead letters: 0 stored, 1 left"]);
   });
 });
@@ -53,7 +53,7 @@ describe("redrive", () => {
 describe("every command", () => {
   it("says after seconds that there is no server", async () => {
     const url = `http://127.0.0.1:${await freePort()}`;
-    const asked = audit(new Caller({ url, key }), {}, () => {});
+    const asked = audit(new Client({ url, key }), {}, () => {});
     await expect(asked).rejects.toThrow(`gave up on ${url} after 3 s: `);
   });
 });
