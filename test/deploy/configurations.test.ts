@@ -1,40 +1,24 @@
 // What a user may change in wrangler.toml before the first deployment, with the real wrangler.
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import { command } from "../support/node/cloudflare/command.ts";
+import { afterAll, beforeEach, describe, expect, test } from "vitest";
+import { aQueue } from "../support/node/cloudflare/account.ts";
+import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
 import { bindingsOf, changesOf } from "../support/node/cloudflare/inspect.ts";
-import { type Operations, operationsOn } from "../support/node/cloudflare/operations.ts";
-import { ACCOUNT_ID, type FakeCloudflare, startCloudflare } from "../support/node/cloudflare/server.ts";
+import { operationsOn } from "../support/node/cloudflare/operations.ts";
+import { ACCOUNT_ID } from "../support/node/cloudflare/server.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 const CONFIG = await readFile(path.join(root, "wrangler.toml"), "utf8");
 const DOMAIN = 'workers_dev = false\nroutes = [{ pattern = "meter.example.com", custom_domain = true }]\n';
 
-let cloudflare: FakeCloudflare;
-let folder: string;
-let files: string;
-let operations: Operations;
+const { cloudflare, folder, command, at } = await useCloudflare();
+const operations = await operationsOn(cloudflare, folder);
+const files = path.join(root, ".wrangler/tests", path.basename(folder));
+await mkdir(files, { recursive: true });
 
-beforeAll(async () => {
-  cloudflare = await startCloudflare();
-  folder = await mkdtemp(path.join(tmpdir(), "edgemeter-configurations-"));
-  files = path.join(root, ".wrangler/tests", path.basename(folder));
-  await mkdir(files, { recursive: true });
-  operations = await operationsOn(cloudflare, folder);
-});
-beforeEach(() => {
-  for (const things of Object.values(cloudflare.account)) things.clear();
-  cloudflare.begin(undefined);
-});
-afterAll(async () => {
-  expect(cloudflare.unknown).toEqual([]);
-  vi.unstubAllEnvs();
-  await cloudflare.stop();
-  await rm(folder, { recursive: true, force: true });
-  await rm(files, { recursive: true, force: true });
-});
+beforeEach(() => cloudflare.reset());
+afterAll(() => rm(files, { recursive: true, force: true }));
 
 /** wrangler.toml with a change, as a user makes it: what the comments of it offer. */
 async function configuration(changes: { top?: string; vars?: Record<string, string> }): Promise<string> {
@@ -64,13 +48,6 @@ describe("a custom domain without workers.dev", () => {
     expect(domains.size).toBe(1);
   });
 
-  test("that leads to another Worker is left alone", async () => {
-    cloudflare.account.domains.set("meter.example.com", "another-worker");
-    const problem = operations.deployFile(await configuration({ top: DOMAIN }));
-    await expect(problem).rejects.toThrow("the domain meter.example.com leads to the Worker another-worker");
-    expect(changesOf(cloudflare)).toEqual([]);
-  });
-
   test("is not handed to an environment, which would inherit it", async () => {
     const file = await configuration({ top: DOMAIN });
     const { targetOf } = await import("../../scripts/deploy/target.ts");
@@ -87,8 +64,7 @@ describe("database, queue and Worker are on one account:", () => {
   });
 
   test("the only one of the credentials, which wrangler is told", async () => {
-    const url = ["--url", cloudflare.addressOf("edgemeter"), "--wait", "20"];
-    const { code, stdout } = await command(cloudflare, folder, "deploy", url, { CLOUDFLARE_ACCOUNT_ID: "" });
+    const { code, stdout } = await command("deploy", at("edgemeter"), { CLOUDFLARE_ACCOUNT_ID: "" });
     expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining(`on account ${ACCOUNT_ID}`) });
     expect(cloudflare.calls.filter(({ path: called }) => called === "/accounts")).toHaveLength(1);
   });
@@ -114,4 +90,25 @@ test("a D1 without jsonb_each is deployed to, which is said once", async () => {
   if (database !== undefined) database.lacks = ["jsonb_each"];
   const said = await operations.deployFile(file);
   expect(said.filter((line) => line.includes("jsonb_each"))).toHaveLength(1);
+});
+
+test("a queue that another Worker consumes is refused before anything is changed", async () => {
+  cloudflare.account.queues.set("edgemeter-events", aQueue("edgemeter-events", "another-worker"));
+  for (const args of [["--dry-run"], []]) {
+    const { code, stderr, changes } = await command("deploy", args);
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining("(the Worker another-worker)") });
+    expect(changes).toEqual([]);
+  }
+});
+
+test("--dry-run tells what would be done, and only reads", async () => {
+  const { code, stdout } = await command("deploy", ["--dry-run"]);
+  expect(code).toBe(0);
+  for (const part of [
+    ...["make edgemeter", "make edgemeter-events", "make a SESSION_SECRET", "deploy edgemeter", "Nothing was changed."],
+    "address   https://edgemeter.example-account.workers.dev",
+  ]) {
+    expect(stdout).toContain(part);
+  }
+  expect(new Set(cloudflare.calls.map(({ method }) => method))).toEqual(new Set(["GET"]));
 });

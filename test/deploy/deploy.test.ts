@@ -1,47 +1,22 @@
 // `npm run deploy` as a process of its own, with the real wrangler.
 import { execFile } from "node:child_process";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { promisify } from "node:util";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { regionOf } from "../../scripts/deploy/region.ts";
-import { command, secretsLeftIn } from "../support/node/cloudflare/command.ts";
-import { bindingsOf, changesOf, secretsOf } from "../support/node/cloudflare/inspect.ts";
-import { type FakeCloudflare, startCloudflare } from "../support/node/cloudflare/server.ts";
-import type { NpmRun } from "../support/node/npm-run.ts";
-
-const PATIENCE_MS = 120_000;
+import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
+import { bindingsOf, secretsOf } from "../support/node/cloudflare/inspect.ts";
 
 const root = path.join(import.meta.dirname, "../..");
 
-let cloudflare: FakeCloudflare;
-let folder: string;
-/** The first deployment of production, which all tests come after. */
-let first: NpmRun & { readonly changes: readonly string[] };
-beforeAll(async () => {
-  folder = await mkdtemp(path.join(tmpdir(), "edgemeter-deploy-"));
-  cloudflare = await startCloudflare();
-  const run = await deploy("edgemeter");
-  first = { ...run, changes: changesOf(cloudflare) };
-}, PATIENCE_MS);
-afterEach(() => {
-  expect(cloudflare.unknown).toEqual([]);
-  expect(secretsLeftIn(folder)).toEqual([]);
-});
-afterAll(async () => {
-  await cloudflare.stop();
-  await rm(folder, { recursive: true, force: true });
-});
+const { cloudflare, folder, command, at } = await useCloudflare();
+const { workers, databases, queues } = cloudflare.account;
 
-/** Runs it, and shows that it prints no secret. The calls are those of this run alone. */
-async function deploy(worker: string, ...args: string[]): Promise<NpmRun> {
-  cloudflare.begin(undefined);
-  const url = ["--url", cloudflare.addressOf(worker), "--wait", "20"];
-  const run = await command(cloudflare, folder, "deploy", [...url, ...args]);
-  for (const secret of secretsOf(cloudflare.account)) expect(run.all).not.toContain(secret);
-  return run;
-}
+const deploy = (worker: string, ...args: string[]) => command("deploy", [...at(worker), ...args]);
+
+/** The first deployment of production, which all tests come after. */
+const first = await deploy("edgemeter");
 
 /** What a first deployment makes, in its order: nothing runs without what it needs. */
 const firstDeployment = (worker: string): string[] => [
@@ -68,7 +43,6 @@ describe("a first deployment", () => {
   });
 
   test("binds the Worker to its own database, queue and classes, and gives it a secret", () => {
-    const { workers, databases, queues } = cloudflare.account;
     expect(databases.get("edgemeter")?.replicated).toBe(true);
     expect(bindingsOf(cloudflare.account, "edgemeter")).toMatchObject({
       DB: { type: "d1", id: databases.get("edgemeter")?.uuid },
@@ -95,7 +69,6 @@ describe("a first deployment", () => {
   });
 
   test("passes a self-test before it is a success: an event was counted, and its key is revoked", () => {
-    const { workers, databases } = cloudflare.account;
     expect(first.stdout).toContain("self-test passed");
     expect([...(workers.get("edgemeter")?.sums.values() ?? [])]).toEqual([25]);
     const sql = databases.get("edgemeter")?.sql;
@@ -107,17 +80,17 @@ describe("a first deployment", () => {
 });
 
 describe("a second deployment", () => {
-  test("of the same code and settings changes nothing", { timeout: PATIENCE_MS }, async () => {
-    const { code, stdout } = await deploy("edgemeter");
-    expect({ code, changes: changesOf(cloudflare) }).toEqual({ code: 0, changes: [] });
+  test("of the same code and settings changes nothing", async () => {
+    const { code, stdout, changes } = await deploy("edgemeter");
+    expect({ code, changes }).toEqual({ code: 0, changes: [] });
     expect(stdout).toContain("Worker    is up to date");
     expect(stdout).toContain("self-test was passed");
-    expect(cloudflare.account.workers.get("edgemeter")?.versions).toHaveLength(1);
+    expect(workers.get("edgemeter")?.versions).toHaveLength(1);
   });
 
-  test("puts right what others changed, and keeps the secret and the data", { timeout: PATIENCE_MS }, async () => {
-    const worker = cloudflare.account.workers.get("edgemeter");
-    const database = cloudflare.account.databases.get("edgemeter");
+  test("puts right what others changed, and keeps the secret and the data", async () => {
+    const worker = workers.get("edgemeter");
+    const database = databases.get("edgemeter");
     const secret = worker?.secrets.get("SESSION_SECRET");
     database?.sql.exec("INSERT INTO api_keys (hash, id, name, livemode, created) VALUES ('h', 'key_1', 'n', 1, 0)");
     database?.sql.exec("DROP TABLE dead_letters");
@@ -130,8 +103,8 @@ describe("a second deployment", () => {
     expect(database?.sql.prepare("SELECT * FROM dead_letters").all()).toEqual([]);
   });
 
-  test("replaces a version that somebody else has put in its place", { timeout: PATIENCE_MS }, async () => {
-    const worker = cloudflare.account.workers.get("edgemeter");
+  test("replaces a version that somebody else has put in its place", async () => {
+    const worker = workers.get("edgemeter");
     const [running] = worker?.versions ?? [];
     if (running !== undefined) worker?.versions.unshift({ ...running, id: "of-others", annotations: {} });
     const { code, stdout } = await deploy("edgemeter");
@@ -140,10 +113,7 @@ describe("a second deployment", () => {
   });
 });
 
-test("a database that was deleted by hand is made again, and the Worker bound to it", {
-  timeout: PATIENCE_MS,
-}, async () => {
-  const { databases } = cloudflare.account;
+test("a database that was deleted by hand is made again, and the Worker bound to it", async () => {
   const dead = databases.get("edgemeter")?.uuid;
   databases.delete("edgemeter");
   const { code, stdout } = await deploy("edgemeter");
@@ -153,42 +123,13 @@ test("a database that was deleted by hand is made again, and the Worker bound to
   expect(bindingsOf(cloudflare.account, "edgemeter").DB?.id).toBe(made);
 });
 
-test("a queue that another Worker consumes is refused before anything is changed", {
-  timeout: PATIENCE_MS,
-}, async () => {
-  const other = await startCloudflare();
-  const consumer = { consumer_id: "c", type: "worker", script: "another-worker", settings: {} };
-  const queue = { queue_id: "q", queue_name: "edgemeter-events", consumers: [consumer] };
-  other.account.queues.set(queue.queue_name, queue);
-  for (const args of [["--dry-run"], []]) {
-    const { code, stderr } = await command(other, folder, "deploy", args);
-    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining("(the Worker another-worker)") });
-  }
-  expect(changesOf(other)).toEqual([]);
-  await other.stop();
-});
-
-test("--dry-run tells what would be done, and only reads", { timeout: PATIENCE_MS }, async () => {
-  const empty = await startCloudflare();
-  const { code, stdout } = await command(empty, folder, "deploy", ["--dry-run"]);
-  await empty.stop();
-  expect(code).toBe(0);
-  for (const part of ["make edgemeter", "make edgemeter-events", "make a SESSION_SECRET", "deploy edgemeter"]) {
-    expect(stdout).toContain(part);
-  }
-  expect(stdout).toContain("address   https://edgemeter.example-account.workers.dev");
-  expect(stdout).toContain("Nothing was changed.");
-  expect(empty.calls.length).toBeGreaterThan(0);
-  expect(empty.calls.every(({ method }) => method === "GET")).toBe(true);
-});
-
 describe("an environment", () => {
-  test("shares nothing with production", { timeout: PATIENCE_MS }, async () => {
+  test("shares nothing with production", async () => {
     const production = bindingsOf(cloudflare.account, "edgemeter");
-    const { code, stdout } = await deploy("edgemeter-staging", "--env", "staging");
+    const { code, stdout, changes } = await deploy("edgemeter-staging", "--env", "staging");
     expect(code).toBe(0);
     expect(stdout).toContain("--remote --env staging");
-    expect(changesOf(cloudflare)).toEqual(firstDeployment("edgemeter-staging"));
+    expect(changes).toEqual(firstDeployment("edgemeter-staging"));
     const staging = bindingsOf(cloudflare.account, "edgemeter-staging");
     expect(Object.keys(staging)).toEqual(Object.keys(production));
     expect(staging.DB?.id).not.toBe(production.DB?.id);
@@ -197,22 +138,19 @@ describe("an environment", () => {
     expect(new Set(secretsOf(cloudflare.account)).size).toBe(2);
   });
 
-  test("that wrangler.toml has not is refused before anything is asked", { timeout: PATIENCE_MS }, async () => {
+  test("that wrangler.toml has not is refused before anything is asked", async () => {
     const { code, stderr } = await deploy("nowhere", "--env", "nowhere");
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining("no environment 'nowhere'") });
     expect(cloudflare.calls).toEqual([]);
   });
 });
 
-test("a Worker that does not answer is no success", { timeout: PATIENCE_MS }, async () => {
-  cloudflare.begin(undefined);
-  const wrong = ["--url", cloudflare.addressOf("no-such-worker"), "--wait", "1"];
-  const { code, stderr } = await command(cloudflare, folder, "deploy", wrong);
+test("a Worker that does not answer is no success", async () => {
+  const { code, stderr } = await deploy("no-such-worker", "--wait", "1");
   expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringMatching(/does not say that it is well: .*404/) });
 });
 
-test("OPERATIONS.md takes down all of production, and nothing else", { timeout: PATIENCE_MS }, async () => {
-  cloudflare.begin(undefined);
+test("OPERATIONS.md takes down all of production, and nothing else", async () => {
   const guide = await readFile(path.join(root, "OPERATIONS.md"), "utf8");
   const section = guide.slice(guide.indexOf("## Taking production down"));
   const commands = section.slice(0, section.indexOf("For staging")).matchAll(/^npx wrangler (.*?)(?: +#.*)?$/gm);
@@ -232,7 +170,6 @@ test("OPERATIONS.md takes down all of production, and nothing else", { timeout: 
     });
     await expect(running, args).resolves.toBeDefined();
   }
-  const { workers, databases, queues } = cloudflare.account;
   expect([...workers.keys()]).toEqual(["edgemeter-staging"]);
   expect([...databases.keys()]).toEqual(["edgemeter-staging"]);
   expect([...queues.keys()]).toEqual(["edgemeter-staging-events"]);

@@ -1,40 +1,24 @@
 // A new version's deployment, and its `npm start`, on the database of the version before.
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { selfTest } from "../../scripts/deploy/self-test.ts";
 import { execute } from "../../scripts/keys/database.ts";
-import { command } from "../support/node/cloudflare/command.ts";
-import { changesOf } from "../support/node/cloudflare/inspect.ts";
-import { type FakeCloudflare, startCloudflare } from "../support/node/cloudflare/server.ts";
+import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
 import { npmRun } from "../support/node/npm-run.ts";
 import { BEFORE } from "../support/node/schema-before.ts";
 import { freePort, newStateDir, removeStateDir, startServer } from "../support/node/server.ts";
-
-const PATIENCE_MS = 120_000;
 
 const A_KEY = "INSERT INTO api_keys (hash, id, name, livemode, created) VALUES ('h', 'key_1', 'before', 1, 5);";
 
 /** A schema that schema.sql cannot be reached from by adding. */
 const OTHER = BEFORE.replace("value INTEGER NOT NULL,", "value TEXT,");
 
+const { cloudflare, command, at } = await useCloudflare();
+
 describe("npm run deploy", () => {
-  let cloudflare: FakeCloudflare;
-  let folder: string;
-  beforeAll(async () => {
-    cloudflare = await startCloudflare();
-    folder = await mkdtemp(path.join(tmpdir(), "edgemeter-upgrade-"));
-  });
-  beforeEach(() => {
-    for (const things of Object.values(cloudflare.account)) things.clear();
-    cloudflare.begin(undefined);
-  });
-  afterAll(async () => {
-    await cloudflare.stop();
-    await rm(folder, { recursive: true, force: true });
-  });
+  beforeEach(() => cloudflare.reset());
 
   /** Gives the account a database of before. */
   function plant(sql: string): DatabaseSync {
@@ -48,19 +32,15 @@ describe("npm run deploy", () => {
     return database;
   }
 
-  const deploy = () =>
-    command(cloudflare, folder, "deploy", ["--url", cloudflare.addressOf("edgemeter"), "--wait", "20"]);
-
-  test("adds what is missing before any code that needs it, and keeps the rows", { timeout: PATIENCE_MS }, async () => {
+  test("adds what is missing before any code that needs it, and keeps the rows", async () => {
     const database = plant(BEFORE + A_KEY);
-    const { code, stdout } = await deploy();
+    const { code, stdout, changes } = await command("deploy", at("edgemeter"));
     expect({ code, stdout }).toEqual({
       code: 0,
       stdout: expect.stringContaining(
         "tables    add column api_keys.permissions, table dead_letters, table audits, index dead_letters_by_mode\n",
       ),
     });
-    const changes = changesOf(cloudflare);
     expect(changes[0]).toBe("POST /d1/database/ID/query");
     expect(changes.indexOf("PUT /workers/scripts/edgemeter")).toBeGreaterThan(0);
     const keys = database.prepare("SELECT id, permissions FROM api_keys WHERE revoked_at IS NULL");
@@ -68,14 +48,14 @@ describe("npm run deploy", () => {
     expect(database.prepare("SELECT * FROM dead_letters, audits").all()).toEqual([]);
   });
 
-  test("refuses what is no addition before anything is touched", { timeout: PATIENCE_MS }, async () => {
+  test("refuses what is no addition before anything is touched", async () => {
     const database = plant(OTHER + A_KEY);
-    const { code, stderr } = await deploy();
+    const { code, stderr, changes } = await command("deploy", at("edgemeter"));
     expect({ code, stderr }).toEqual({
       code: 1,
       stderr: expect.stringContaining("column events.value is 'value TEXT', not 'value INTEGER NOT NULL'"),
     });
-    expect(changesOf(cloudflare)).toEqual([]);
+    expect(changes).toEqual([]);
     expect(database.prepare("SELECT name FROM sqlite_master WHERE name = 'dead_letters'").all()).toEqual([]);
   });
 });
@@ -98,7 +78,7 @@ describe("npm start", () => {
     await writeFile(path.join(stateDir, "v3/d1/prepared"), "the mark of another version");
   }
 
-  test("brings the data of the version before forward", { timeout: PATIENCE_MS }, async () => {
+  test("brings the data of the version before forward", async () => {
     await plant(BEFORE + A_KEY);
     const server = await startServer(stateDir);
     // A deployment's self-test, on the Worker itself.
@@ -109,7 +89,7 @@ describe("npm start", () => {
     expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining("key_1") });
   });
 
-  test("does not start on data that it cannot bring forward, and says why", { timeout: PATIENCE_MS }, async () => {
+  test("does not start on data that it cannot bring forward, and says why", async () => {
     await plant(OTHER + A_KEY);
     const { code, stderr } = await npmRun("start", [], { STATE_DIR: stateDir, PORT: String(await freePort()) });
     expect({ code, stderr }).toEqual({

@@ -3,10 +3,9 @@ import { DatabaseSync } from "node:sqlite";
 import fc from "fast-check";
 import { describe, expect, inject, test } from "vitest";
 import { CommandError } from "../../scripts/command-error.ts";
-import { desiredObjects, objectsOfScript } from "../../scripts/schema/desired.ts";
+import { objectsOfScript } from "../../scripts/schema/desired.ts";
 import { READ_OBJECTS, toObjects } from "../../scripts/schema/objects.ts";
 import { type Step, stepsTo } from "../../scripts/schema/steps.ts";
-import { BEFORE } from "../support/node/schema-before.ts";
 
 const databaseOf = (sql: string): DatabaseSync => {
   const database = new DatabaseSync(":memory:");
@@ -23,40 +22,6 @@ const names = (steps: readonly Step[]): string[] => steps.map(({ makes }) => mak
 const apply = (database: DatabaseSync, steps: readonly Step[]): void => {
   for (const { sql } of steps) database.exec(sql);
 };
-
-describe("the schema of before", () => {
-  test("is brought to schema.sql by what it lacks, once", async () => {
-    const database = databaseOf(BEFORE);
-    database.exec("INSERT INTO api_keys (hash, id, name, livemode, created) VALUES ('h', 'key_1', 'n', 1, 5)");
-    const live = () => toObjects(database.prepare(READ_OBJECTS).all());
-    const steps = stepsTo(await desiredObjects(), live());
-    expect(names(steps)).toEqual([
-      "column api_keys.permissions",
-      "table dead_letters",
-      "table audits",
-      "index dead_letters_by_mode",
-    ]);
-    apply(database, steps);
-    expect(stepsTo(await desiredObjects(), live())).toEqual([]);
-    expect(database.prepare("SELECT * FROM api_keys").all()).toEqual([
-      {
-        hash: "h",
-        id: "key_1",
-        name: "n",
-        livemode: 1,
-        created: 5,
-        revoked_at: null,
-        permissions: "ingest read manage",
-      },
-    ]);
-  });
-
-  test("may be deployed again, after a rollback: what it lacks is left alone", async () => {
-    const database = new DatabaseSync(":memory:");
-    for (const { sql } of await desiredObjects()) database.exec(sql);
-    expect(await stepsOf(database, BEFORE)).toEqual([]);
-  });
-});
 
 const TABLE = "CREATE TABLE t (id TEXT PRIMARY KEY, a INTEGER NOT NULL, b TEXT) WITHOUT ROWID;";
 

@@ -68,28 +68,6 @@ describe("a row", () => {
     });
     expect(customers).toEqual(["cus_1", "cus_2", "cus_3", "cus_1"]);
   });
-
-  test.each([
-    ["no customer", ["2026-06-15T12:00:00Z", "", "25"], "The row has no customer."],
-    ["an unreadable timestamp", ["noon", "acme", "25"], "The timestamp cannot be read: 'noon'."],
-    ["too few columns", ["2026-06-15T12:00:00Z"], "The row has 1 columns instead of 3."],
-    [
-      "too many columns",
-      ["2026-06-15T12:00:00Z", "acme", "25", "a", "b"],
-      "The row has 5 columns instead of 3. Left over: a,b",
-    ],
-  ])("with %s is rejected", (_, fields, error) => {
-    expect(eventMapper(aMapping(), COLUMNS, 0)(aRow({ fields }))).toEqual({ ok: false, error });
-  });
-});
-
-test("a column that is not there is named, with those that are", () => {
-  const choices = [{ valueColumn: "x" }, { timestampColumn: "x" }, { customer: { column: "x" } }];
-  for (const choice of choices) {
-    expect(() => eventMapper(aMapping(choice), COLUMNS, 0)).toThrow(
-      "there is no column 'x'. The columns are: time, who, tokens",
-    );
-  }
 });
 
 describe("a shift to now", () => {
@@ -104,11 +82,5 @@ describe("a shift to now", () => {
   test("is none for a file without a readable timestamp", async () => {
     expect(shiftToNow(await newestTimestamp(rowsAt("nonsense"), 0), NOW)).toBe(0);
     expect(shiftToNow(await newestTimestamp(rowsAt(), 0), NOW)).toBe(0);
-  });
-
-  test("moves equal timestamps equally", () => {
-    const toEvent = eventMapper(aMapping(), COLUMNS, 12_345);
-    const times = [1, 2].map((number) => toEvent(aRow({ number }))).map((event) => event.ok && event.value.timestamp);
-    expect(new Set(times)).toEqual(new Set([Date.UTC(2026, 5, 15, 12) + 12_345]));
   });
 });

@@ -2,8 +2,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { text } from "node:stream/consumers";
@@ -12,6 +10,7 @@ import { z } from "zod";
 import { Client } from "../../scripts/http.ts";
 import { eventSender } from "../../scripts/import/client.ts";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
+import { type Listening, listen } from "../support/node/listen.ts";
 
 const EventBody = z.object({
   event_name: z.string(),
@@ -34,51 +33,30 @@ class FakeServer {
   fault: (value: number, attempt: number) => Fault | undefined = () => undefined;
   /** Awaited before an event is answered. */
   beforeAnswer: (event: Event) => Promise<void> = async () => undefined;
-  readonly #server: Server;
   readonly #attempts = new Map<string, number>();
   readonly #accepted = new Map<string, string>();
   readonly #busy = new Set<string>();
-
-  constructor() {
-    this.#server = createServer((request, response) => void this.#handle(request, response));
-  }
-
-  async start(): Promise<void> {
-    await once(this.#server.listen(0, "127.0.0.1"), "listening");
-  }
-
-  async close(): Promise<void> {
-    const closed = new Promise((resolve) => this.#server.close(resolve));
-    this.#server.closeAllConnections();
-    await closed;
-  }
-
-  get url(): string {
-    return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
-  }
 
   get sum(): number {
     return [...this.events.values()].reduce((sum, { payload }) => sum + Number(payload.value), 0);
   }
 
-  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const body = await text(request);
-    const url = new URL(request.url ?? "", "http://test");
-    if (request.headers.authorization !== `Bearer ${LOCAL_KEYS.test}`) {
-      return answer(response, 401, error("unauthorized", "Invalid API Key provided."));
+  async answer(request: Request): Promise<Response | undefined> {
+    const { pathname, searchParams } = new URL(request.url);
+    const key = request.headers.get("idempotency-key") ?? "";
+    if (request.headers.get("authorization") !== `Bearer ${LOCAL_KEYS.test}`) {
+      return refusal(401, "unauthorized", "Invalid API Key provided.");
     }
-    switch (`${request.method} ${url.pathname}`) {
+    switch (`${request.method} ${pathname}`) {
       case "GET /v1/billing/meters":
-        return answer(response, 200, this.#page(url.searchParams.get("starting_after")));
-      case "POST /v1/billing/meters": {
-        const meter = aMeter(new URLSearchParams(body).get("event_name") ?? "");
-        this.meters.push(meter);
-        return answer(response, 200, meter);
-      }
+        return Response.json(this.#page(searchParams.get("starting_after")));
+      case "POST /v1/billing/meters":
+        this.meters.push(aMeter(new URLSearchParams(await request.text()).get("event_name") ?? ""));
+        return Response.json(this.meters.at(-1));
       case "POST /v2/billing/meter_events":
-        return this.#receive(EventBody.parse(JSON.parse(body)), String(request.headers["idempotency-key"]), response);
+        return this.#receive(EventBody.parse(await request.json()), key);
       default:
-        return answer(response, 404, error("not_found", "Unrecognized request URL."));
+        return refusal(404, "not_found", "Unrecognized request URL.");
     }
   }
 
@@ -88,7 +66,7 @@ class FakeServer {
     return { object: "list", data: this.meters.slice(from, from + 2), has_more: this.meters.length > from + 2 };
   }
 
-  async #receive(event: Event, key: string, response: ServerResponse): Promise<void> {
+  async #receive(event: Event, key: string): Promise<Response | undefined> {
     const customer = event.payload.stripe_customer_id ?? event.payload.who ?? "";
     if (this.#busy.has(customer)) this.overlaps.add(customer);
     this.#busy.add(customer);
@@ -98,19 +76,15 @@ class FakeServer {
     const attempt = (this.#attempts.get(key) ?? 0) + 1;
     this.#attempts.set(key, attempt);
     const fault = this.fault(Number(event.payload.value), attempt);
-    if (typeof fault === "number") return answer(response, fault, error("not_now", "Not now."));
-    if (fault !== "drop") {
-      if (event.payload.value === "0") {
-        return answer(response, 400, error("payload_invalid_value", 'The value must be "positive".'));
-      }
-      if ((this.#accepted.get(event.identifier) ?? key) !== key) {
-        return answer(response, 400, error("duplicate_meter_event", "An event already exists."));
-      }
-      this.#accepted.set(event.identifier, key);
-      this.events.set(event.identifier, event);
+    if (typeof fault === "number") return refusal(fault, "not_now", "Not now.");
+    if (fault === "drop") return undefined;
+    if (event.payload.value === "0") return refusal(400, "payload_invalid_value", 'The value must be "positive".');
+    if ((this.#accepted.get(event.identifier) ?? key) !== key) {
+      return refusal(400, "duplicate_meter_event", "An event already exists.");
     }
-    if (fault !== undefined) return void response.destroy();
-    answer(response, 200, event);
+    this.#accepted.set(event.identifier, key);
+    this.events.set(event.identifier, event);
+    return fault === undefined ? Response.json(event) : undefined;
   }
 }
 
@@ -122,23 +96,21 @@ const aMeter = (eventName: string, customerKey = "stripe_customer_id", valueKey 
   value_settings: { event_payload_key: valueKey },
 });
 
-const error = (code: string, message: string): object => ({ error: { code, message } });
+const refusal = (status: number, code: string, message: string): Response =>
+  Response.json({ error: { code, message } }, { status });
 
-function answer(response: ServerResponse, status: number, body: object): void {
-  response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
-}
-
+let listening: Listening;
 let server: FakeServer;
 let folder: string;
 
 beforeEach(async () => {
   server = new FakeServer();
-  await server.start();
+  listening = await listen((request) => server.answer(request));
   folder = await mkdtemp(path.join(tmpdir(), "edgemeter-import-"));
 });
 
 afterEach(async () => {
-  await server.close();
+  await listening.close();
   await rm(folder, { recursive: true });
 });
 
@@ -157,7 +129,7 @@ const COLUMNS = ["--event-name", "tokens", "--value-column", "tokens", "--timest
 const SPREAD = [...COLUMNS, "--spread-customers", "5"];
 
 function start(args: readonly string[]): ChildProcess & { readonly result: Promise<Result> } {
-  const child = spawn(process.execPath, ["scripts/import.ts", "--url", server.url, ...args], {
+  const child = spawn(process.execPath, ["scripts/import.ts", "--url", listening.url, ...args], {
     cwd: path.join(import.meta.dirname, "../.."),
     stdio: ["ignore", "pipe", "pipe"],
   });
@@ -320,10 +292,12 @@ describe("an import that cannot be done ends with code 2 and one line:", () => {
     ["no file", () => ["/nowhere/usage.csv", ...SPREAD], "there is no file /nowhere/usage.csv."],
     ["a folder", (file) => [path.dirname(file), ...SPREAD], "is not a file."],
     [
-      "a column that is not there",
+      "no column of the value",
       (file) => [file, ...SPREAD, "--value-column", "cost"],
-      "The columns are: time, tokens",
+      "column 'cost'. The columns are: time, tokens",
     ],
+    ["no column of the time", (file) => [file, ...SPREAD, "--timestamp-column", "at"], "there is no column 'at'"],
+    ["no column of customers", (file) => [file, ...COLUMNS, "--customer-column", "who"], "there is no column 'who'"],
     [
       "no meter",
       (file) => [file, ...SPREAD, "--event-name", "calls"],
@@ -332,7 +306,7 @@ describe("an import that cannot be done ends with code 2 and one line:", () => {
     ["a wrong key", (file) => [file, ...SPREAD, "--key", "sk_test_wrong"], "the server refused the API key"],
     [
       "another server",
-      (file) => [file, ...SPREAD, "--url", `${server.url}/other`],
+      (file) => [file, ...SPREAD, "--url", `${listening.url}/other`],
       "GET /v1/billing/meters: Unrecognized request URL.",
     ],
     ["no customers", (file) => [file, ...COLUMNS], "one of --customer-column, --customer and --spread-customers"],
@@ -348,10 +322,8 @@ describe("an import that cannot be done ends with code 2 and one line:", () => {
   });
 
   test("no server", async () => {
-    const gone = new FakeServer();
-    await gone.start();
-    const { url } = gone;
-    await gone.close();
+    const { url, close } = await listen(() => undefined);
+    await close();
     const { code, stderr } = await runImport(await aFile(rows(1)), ...SPREAD, "--url", url);
     expect({ code, stderr }).toMatchObject({ code: 2, stderr: expect.stringMatching(/^import: .*ECONNREFUSED.*\n$/) });
   });
@@ -381,7 +353,7 @@ test("a server that never comes back is given up when patience ends", async () =
     customerKey: "stripe_customer_id",
     valueKey: "value",
   };
-  const client = new Client({ url: server.url, key: LOCAL_KEYS.test, stop, firstPatienceMs: 300 });
+  const client = new Client({ url: listening.url, key: LOCAL_KEYS.test, stop, firstPatienceMs: 300 });
   const sendEvent = eventSender(client, meter);
   const row = { number: 1, fields: [], end: 0 };
   const event = { row, identifier: "imp_1", customer: "acme", value: "1", timestamp: 0 };

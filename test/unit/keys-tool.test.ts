@@ -1,15 +1,12 @@
-// `npm run keys` as a process of its own, on a folder that no server ever used, and against a Cloudflare of a few lines.
-import { once } from "node:events";
+// `npm run keys` as a process of its own, on a folder that no server ever used, and against a Cloudflare of the tests' own.
 import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { keyTable } from "../../scripts/keys/table.ts";
 import { hashOf } from "../../src/catalog/key-hash.ts";
+import { startCloudflare } from "../support/node/cloudflare/server.ts";
 import { type KeysRun, runKeys } from "../support/node/keys-tool.ts";
 
 /** A name that would end a statement, open a comment, or be cut in two, wherever it is read as SQL. */
@@ -118,67 +115,38 @@ describe("a wrong command line", () => {
   });
 });
 
-describe("the keys of a deployment", () => {
-  const database = new DatabaseSync(":memory:");
-  /** What was asked of Cloudflare, bodies included. */
-  const asked: string[] = [];
-  let isAllowed = true;
-  let server: Server;
-  let env: NodeJS.ProcessEnv;
-
-  /** As much of Cloudflare's API as wrangler needs for a query. */
-  const answerTo = (url: string, body: string): object => {
-    if (!isAllowed)
-      return { success: false, errors: [{ code: 10_000, message: "Authentication error" }], result: null };
-    if (!url.endsWith("/query"))
-      return { success: true, errors: [], result: { uuid: "database-1", name: "edgemeter" } };
-    const { sql }: { sql: string } = JSON.parse(body);
-    const result = sql.split(";\n").map((statement) => ({
-      results: database.prepare(statement).all(),
-      success: true,
-      meta: { duration: 1 },
-    }));
-    return { success: true, errors: [], result };
-  };
+describe("the keys of a deployment", async () => {
+  const cloudflare = await startCloudflare();
+  const uuid = "database-1";
+  const sql = new DatabaseSync(":memory:");
+  const asked = (): string => JSON.stringify(cloudflare.calls);
 
   beforeAll(async () => {
-    database.exec(await readFile(path.join(import.meta.dirname, "../../schema.sql"), "utf8"));
-    server = createServer(async (request, response) => {
-      const body = await text(request);
-      asked.push(`${request.method} ${request.url} ${body}`);
-      response.writeHead(isAllowed ? 200 : 403, { "content-type": "application/json" });
-      response.end(JSON.stringify(answerTo(request.url ?? "", body)));
-    });
-    await once(server.listen(0, "127.0.0.1"), "listening");
-    env = {
-      CLOUDFLARE_API_BASE_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}/client/v4`,
-      CLOUDFLARE_ACCOUNT_ID: "account-1",
-      CLOUDFLARE_API_TOKEN: "no-token-of-anybody",
-    };
+    sql.exec(await readFile(path.join(import.meta.dirname, "../../schema.sql"), "utf8"));
+    const database = { uuid, name: "edgemeter", location: undefined, jurisdiction: undefined, replicated: true, sql };
+    cloudflare.account.databases.set("edgemeter", database);
   });
-  afterAll(async () => {
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
-  });
+  afterAll(() => cloudflare.stop());
 
-  const run = (...args: string[]): Promise<KeysRun> => runKeys(path.join(folder, "remote"), [...args, "--remote"], env);
+  const run = (...args: string[]): Promise<KeysRun> =>
+    runKeys(path.join(folder, "remote"), [...args, "--remote"], cloudflare.env);
 
   test("are made and revoked with the same words, and only the hash leaves this computer", async () => {
     const { code, id, secret, stderr } = await run("create", "--name", HOSTILE, "--live", "--permission", "read");
     expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringContaining("not shown again") });
     expect(secret).toMatch(/^rk_live_/);
     const row = { id, name: HOSTILE, livemode: 1, hash: hashOf(secret), permissions: "read" };
-    expect(database.prepare("SELECT * FROM api_keys").all()).toEqual([
+    expect(sql.prepare("SELECT * FROM api_keys").all()).toEqual([
       { ...row, created: expect.any(Number), revoked_at: null },
     ]);
     expect(await run("revoke", id)).toMatchObject({ code: 0, stdout: expect.stringContaining("is revoked") });
-    expect(database.prepare("SELECT revoked_at FROM api_keys").get()?.revoked_at).toBeGreaterThan(0);
-    expect(asked.length).toBeGreaterThanOrEqual(2);
-    expect(asked.join("\n")).not.toContain(secret);
+    expect(sql.prepare("SELECT revoked_at FROM api_keys").get()?.revoked_at).toBeGreaterThan(0);
+    expect(cloudflare.calls.length).toBeGreaterThanOrEqual(2);
+    expect(asked()).not.toContain(secret);
   });
 
   test("are not touched when Cloudflare refuses, and its reason is shown", async () => {
-    isAllowed = false;
+    cloudflare.isAllowed = false;
     const { code, stdout, stderr } = await run("create", "--name", "a");
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
     expect(stderr).toContain("Authentication error");
@@ -186,10 +154,10 @@ describe("the keys of a deployment", () => {
   });
 
   test("are never those of another environment: one that wrangler.toml has not is refused", async () => {
-    const before = asked.length;
+    cloudflare.begin(undefined);
     const { code, stderr } = await run("list", "--env", "nowhere");
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining("no environment 'nowhere'") });
-    expect(asked.length).toBe(before);
+    expect(cloudflare.calls).toEqual([]);
   });
 });
 

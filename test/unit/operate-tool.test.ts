@@ -1,18 +1,15 @@
-import { once } from "node:events";
-import { createServer, type RequestListener } from "node:http";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { Client } from "../../scripts/http.ts";
 import { audit } from "../../scripts/operate/audit.ts";
 import { redrive } from "../../scripts/operate/redrive.ts";
+import { type Answer, listen } from "../support/node/listen.ts";
 import { freePort } from "../support/node/server.ts";
 
 /** A server that answers as told; gives its address. */
-async function serve(answer: RequestListener): Promise<string> {
-  const server = createServer(answer).listen(0, "127.0.0.1");
-  onTestFinished(() => void server.close());
-  await once(server, "listening");
-  const address = server.address();
-  return `http://127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}`;
+async function serve(answer: Answer): Promise<string> {
+  const { url, close } = await listen(answer);
+  onTestFinished(close);
+  return url;
 }
 
 const key = "sk_live_0123456789";
@@ -20,14 +17,10 @@ const key = "sk_live_0123456789";
 describe("redrive", () => {
   it("sends a letter again with the Idempotency-Key of its lost first attempt, and each letter with its own", async () => {
     const keys: unknown[] = [];
-    const url = await serve((request, response) => {
-      if (request.method === "GET") {
-        response.end(JSON.stringify({ data: [{ id: "dl_2" }, { id: "dl_1" }], has_more: false }));
-        return;
-      }
-      keys.push(request.headers["idempotency-key"]);
-      if (keys.length === 1) request.socket.destroy();
-      else response.end("{}");
+    const url = await serve(({ method, headers }) => {
+      if (method === "GET") return Response.json({ data: [{ id: "dl_2" }, { id: "dl_1" }], has_more: false });
+      keys.push(headers.get("idempotency-key"));
+      return keys.length === 1 ? undefined : Response.json({});
     });
     const lines: string[] = [];
     expect(await redrive(new Client({ url, key }), { key }, (line) => lines.push(line))).toBe(true);
@@ -39,10 +32,8 @@ describe("redrive", () => {
   });
 
   it("says of a letter why it is left", async () => {
-    const url = await serve((_, response) => {
-      response.statusCode = 404;
-      response.end(JSON.stringify({ error: { message: "No such dead letter: 'dl_1'" } }));
-    });
+    const refusal = { error: { message: "No such dead letter: 'dl_1'" } };
+    const url = await serve(() => Response.json(refusal, { status: 404 }));
     const lines: string[] = [];
     const options = { id: "dl_1", key: "rk_test_0123456789" };
     expect(await redrive(new Client({ url, key }), options, (line) => lines.push(line))).toBe(false);

@@ -60,3 +60,21 @@ export const emptyAccount = (): Account => ({
   databases: new Map(),
   queues: new Map(),
 });
+
+/** A Worker as it is before anything was uploaded to it. */
+export const aWorker = (name: string, more: Partial<Worker> = {}): Worker => ({
+  ...{ name, versions: [], secrets: new Map(), crons: [], tags: [], isPublic: false, sums: new Map() },
+  ...more,
+});
+
+/** A version that runs with nothing but text variables. */
+export const aVersion = (vars: Readonly<Record<string, string>> = {}): Version => ({
+  ...{ id: "version-1", annotations: {}, metadata: {} },
+  bindings: Object.entries(vars).map(([name, text]) => ({ type: "plain_text", name, text })),
+});
+
+/** A queue that a Worker consumes. */
+export const aQueue = (queue_name: string, script: string): Queue => ({
+  ...{ queue_id: `queue-${queue_name}`, queue_name },
+  consumers: [{ consumer_id: "consumer-1", type: "worker", script, settings: {} }],
+});

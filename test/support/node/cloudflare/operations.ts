@@ -1,4 +1,5 @@
 import { vi } from "vitest";
+import { aQueue, aVersion, aWorker } from "./account.ts";
 import type { FakeCloudflare } from "./server.ts";
 
 /** The fake answers at once, or not at all (ms). */
@@ -70,20 +71,9 @@ export async function operationsOn(cloudflare: FakeCloudflare, folder: string): 
     plantPreview: async (branch) => {
       const target = await claimed(branch);
       const { workers, queues } = cloudflare.account;
-      const bindings = [{ type: "plain_text", name: MARK, text: branch }];
-      workers.set(target.worker, {
-        name: target.worker,
-        versions: [{ id: "version-1", annotations: {}, bindings, metadata: {} }],
-        secrets: new Map(),
-        crons: [],
-        tags: [],
-        isPublic: true,
-        sums: new Map(),
-      });
-      for (const queue_name of target.queues) {
-        const consumer = { consumer_id: "consumer-1", type: "worker", script: target.worker, settings: {} };
-        queues.set(queue_name, { queue_id: `queue-${queue_name}`, queue_name, consumers: [consumer] });
-      }
+      const versions = [aVersion({ [MARK]: branch })];
+      workers.set(target.worker, aWorker(target.worker, { versions, isPublic: true }));
+      for (const name of target.queues) queues.set(name, aQueue(name, target.worker));
     },
   };
 }

@@ -1,13 +1,8 @@
-import { once } from "node:events";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
-import { buffer } from "node:stream/consumers";
+import { Hono } from "hono";
+import { listen } from "../listen.ts";
 import { type Account, emptyAccount } from "./account.ts";
-import { DATABASE_ROUTES } from "./databases.ts";
-import { QUEUE_ROUTES } from "./queues.ts";
-import { ApiFailure, type Route } from "./route.ts";
+import { ApiFailure, type Routes, routesOf } from "./api.ts";
 import { answerAsWorker } from "./stand-in.ts";
-import { DOMAIN_ROUTES, WORKER_ROUTES } from "./workers.ts";
 
 export const ACCOUNT_ID = "00000000000000000000000000000001";
 const BASE = "/client/v4";
@@ -30,83 +25,41 @@ export type FakeCloudflare = {
   readonly addressOf: (worker: string) => string;
   /** Whether Workers count what they are sent: `false` for queues that deliver nothing. */
   countsEvents: boolean;
+  /** Whether its credentials are good. */
+  isAllowed: boolean;
   /** Begins an outage, counting from now; `undefined` ends it. Forgets the calls so far. */
   readonly begin: (outage: Outage | undefined) => void;
+  /** Empties the account, and ends every outage. */
+  readonly reset: () => void;
   readonly stop: () => Promise<void>;
 };
 
-/** The one account that its credentials have. */
-const ACCOUNTS: Route = ["GET", "/accounts", () => [{ id: ACCOUNT_ID, name: "the only one" }]];
-
-const ROUTES: readonly Route[] = [ACCOUNTS, ...WORKER_ROUTES, ...DOMAIN_ROUTES, ...DATABASE_ROUTES, ...QUEUE_ROUTES];
+const failure = (status: number, code: number, message: string): Response =>
+  Response.json({ success: false, errors: [{ code, message }], messages: [], result: null }, { status });
 
 export async function startCloudflare(): Promise<FakeCloudflare> {
   const account = emptyAccount();
-  const calls: Call[] = [];
   const unknown: string[] = [];
+  const api = apiOf(routesOf(account), unknown);
   let outage: Outage | undefined;
 
-  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const url = new URL(request.url ?? "", "http://cloudflare");
-    const { method = "" } = request;
-    const body = await buffer(request);
-    if (!url.pathname.startsWith(BASE)) {
-      const headers = new Headers({ authorization: request.headers.authorization ?? "" });
-      const answered = answerAsWorker(account, cloudflare.countsEvents, method, url, headers, body.toString("utf8"));
-      return send(response, answered.status, answered.body);
-    }
+  const answer = async (request: Request): Promise<Response | undefined> => {
+    const url = new URL(request.url);
+    const body = await request.clone().text();
+    if (!url.pathname.startsWith(BASE)) return answerAsWorker(account, cloudflare.countsEvents, request, body);
     const path = url.pathname.slice(BASE.length).replace(`/accounts/${ACCOUNT_ID}`, "") || "/";
-    const fails = outage !== undefined && calls.length >= outage.from;
-    calls.push({ method, path: path + url.search, body: body.toString("utf8") });
-    if (fails && outage?.kind === "refused") {
-      return send(response, 500, failure(10_000, "an outage of the test"));
-    }
-    const answered = await result(method, path, url.searchParams, body, request.headers["content-type"] ?? "");
-    if (fails) return void response.destroy();
-    send(response, answered.status, answered.body);
+    const fails = outage !== undefined && cloudflare.calls.length >= outage.from;
+    cloudflare.calls.push({ method: request.method, path: path + url.search, body });
+    if (!cloudflare.isAllowed) return failure(403, 10_000, "Authentication error");
+    if (fails && outage?.kind === "refused") return failure(500, 10_000, "an outage of the test");
+    const response = await api.fetch(request);
+    return fails ? undefined : response;
   };
 
-  const result = async (
-    method: string,
-    path: string,
-    query: URLSearchParams,
-    body: Buffer,
-    type: string,
-  ): Promise<{ status: number; body: object }> => {
-    const found = match(method, path);
-    if (found === undefined) {
-      unknown.push(`${method} ${path}`);
-      return { status: 404, body: failure(7_003, `Could not route to ${path}`) };
-    }
-    try {
-      const answered = await found.handle({
-        account,
-        params: found.params,
-        query,
-        json: () => JSON.parse(body.toString("utf8")),
-        form: () => new Response(new Uint8Array(body), { headers: { "content-type": type } }).formData(),
-      });
-      return { status: 200, body: success(answered) };
-    } catch (error) {
-      if (error instanceof ApiFailure) return { status: error.status, body: failure(error.code, error.message) };
-      throw error;
-    }
-  };
-
-  const server = createServer((request, response) => {
-    answer(request, response).catch((error: unknown) => {
-      unknown.push(`${request.method} ${request.url}: ${String(error)}`);
-      response.destroy();
-    });
-  });
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const { url: origin, close } = await listen(answer, (error) => unknown.push(String(error)));
 
   const cloudflare: FakeCloudflare = {
-    account,
-    calls,
-    countsEvents: true,
-    unknown,
+    ...{ account, unknown, calls: [], countsEvents: true, isAllowed: true },
     env: {
       CLOUDFLARE_API_BASE_URL: origin + BASE,
       CLOUDFLARE_ACCOUNT_ID: ACCOUNT_ID,
@@ -115,38 +68,40 @@ export async function startCloudflare(): Promise<FakeCloudflare> {
     addressOf: (worker) => `${origin}/${worker}`,
     begin: (next) => {
       outage = next;
-      calls.length = 0;
+      cloudflare.calls.length = 0;
     },
-    stop: async () => {
-      server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
+    reset: () => {
+      for (const things of Object.values(account)) things.clear();
+      cloudflare.begin(undefined);
     },
+    stop: close,
   };
   return cloudflare;
 }
 
-function match(method: string, path: string): { params: string[]; handle: Route[2] } | undefined {
-  const segments = path.split("/").map(decodeURIComponent);
-  for (const [routeMethod, pattern, handle] of ROUTES) {
-    const expected = pattern.split("/");
-    const fits = expected.every((part, index) => part === "*" || part === segments[index]);
-    if (routeMethod === method && fits && expected.length === segments.length) {
-      return { handle, params: segments.filter((_, index) => expected[index] === "*") };
-    }
+function apiOf(routes: Routes, unknown: string[]): Hono {
+  const api = new Hono();
+  api.get(`${BASE}/accounts`, (c) => c.json({ success: true, result: [{ id: ACCOUNT_ID, name: "the only one" }] }));
+  for (const [route, handle] of Object.entries(routes)) {
+    const [method = "", path = ""] = route.split(" ");
+    api.on(method, `${BASE}/accounts/${ACCOUNT_ID}${path}`, async (c) => {
+      const text = await c.req.raw.clone().text();
+      const call = {
+        params: c.req.param(),
+        query: new URL(c.req.url).searchParams,
+        json: () => JSON.parse(text),
+        form: () => c.req.raw.formData(),
+      };
+      return c.json({ success: true, errors: [], messages: [], result: (await handle(call)) ?? null });
+    });
   }
-  return undefined;
+  api.notFound((c) => {
+    unknown.push(`${c.req.method} ${c.req.path}`);
+    return failure(404, 7_003, `Could not route to ${c.req.path}`);
+  });
+  api.onError((error) => {
+    if (error instanceof ApiFailure) return failure(error.status, error.code, error.message);
+    throw error;
+  });
+  return api;
 }
-
-function send(response: ServerResponse, status: number, body: object): void {
-  response.writeHead(status, { "content-type": "application/json" });
-  response.end(JSON.stringify(body));
-}
-
-const success = (result: unknown): object => ({ success: true, errors: [], messages: [], result });
-
-const failure = (code: number, message: string): object => ({
-  success: false,
-  errors: [{ code, message }],
-  messages: [],
-  result: null,
-});

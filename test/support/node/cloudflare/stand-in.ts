@@ -2,43 +2,34 @@ import { z } from "zod";
 import { hashOf } from "../../../../src/catalog/key-hash.ts";
 import type { Account, Database, Worker } from "./account.ts";
 
-type Answer = { readonly status: number; readonly body: object };
-
 const Event = z.object({ payload: z.object({ stripe_customer_id: z.string(), value: z.string() }) });
 
-const failure = (status: number, message: string): Answer => ({ status, body: { error: { message } } });
+const failure = (status: number, message: string): Response => Response.json({ error: { message } }, { status });
 
 /**
  * What a deployed Worker answers at `/NAME/…`, as far as a deployment asks: it knows the keys and meters of
  * the database that it is bound to, and counts an event when it consumes the queue that it is bound to.
  */
-export function answerAsWorker(
-  account: Account,
-  countsEvents: boolean,
-  method: string,
-  { pathname, searchParams }: URL,
-  headers: Headers,
-  body: string,
-): Answer {
+export function answerAsWorker(account: Account, countsEvents: boolean, request: Request, body: string): Response {
+  const { pathname, searchParams } = new URL(request.url);
   const [, name = "", ...rest] = pathname.split("/");
   const worker = account.workers.get(name);
   if (worker === undefined) return failure(404, "there is nothing here yet");
-  const route = `${method} /${rest.join("/")}`;
-  if (route === "GET /health") return { status: 200, body: { status: "ok" } };
+  const route = `${request.method} /${rest.join("/")}`;
+  if (route === "GET /health") return Response.json({ status: "ok" });
   const database = boundDatabase(account, worker);
   if (database === undefined) return failure(503, "D1 does not answer");
-  if (!isKey(database, headers.get("authorization") ?? "")) return failure(401, "Invalid API Key");
-  if (route === "POST /v1/billing/meters")
-    return { status: 200, body: createMeter(database, new URLSearchParams(body)) };
+  if (!isKey(database, request.headers.get("authorization") ?? "")) return failure(401, "Invalid API Key");
+  if (route === "POST /v1/billing/meters") return Response.json(createMeter(database, new URLSearchParams(body)));
   if (route === "POST /v2/billing/meter_events") {
     const { stripe_customer_id: customer, value } = Event.parse(JSON.parse(body)).payload;
     if (countsEvents && consumesItsQueue(account, worker)) worker.sums.set(customer, Number(value));
-    return { status: 200, body: { identifier: "an-identifier" } };
+    return Response.json({ identifier: "an-identifier" });
   }
   const [meter] = /(?<=^GET \/v1\/billing\/meters\/)[^/]+(?=\/event_summaries$)/.exec(route) ?? [];
   if (meter === undefined || !hasMeter(database, meter)) return failure(404, "no such route or meter");
   const sum = worker.sums.get(searchParams.get("customer") ?? "");
-  return { status: 200, body: { data: sum === undefined ? [] : [{ aggregated_value: sum }] } };
+  return Response.json({ data: sum === undefined ? [] : [{ aggregated_value: sum }] });
 }
 
 const bindingOf = ({ versions }: Worker, type: string) =>
