@@ -3,7 +3,7 @@ import { z } from "zod";
 import { CommandError } from "./command-error.ts";
 
 /** A server, and how patient to be with it. */
-export type Server = {
+type Server = {
   /** Without a slash at its end. */
   readonly url: string;
   readonly key: string;
@@ -17,7 +17,7 @@ export type Server = {
 };
 
 /** A POST when it has a body, and a GET when not. */
-export type Request = {
+type Request = {
   readonly path: string;
   /** The server's unless given. */
   readonly key?: string;

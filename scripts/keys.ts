@@ -5,8 +5,8 @@ import { GRANTS, UNRESTRICTED, writePermissions } from "../src/domain/permission
 import { isStorable } from "../src/domain/text.ts";
 import { commandLine, run } from "./command.ts";
 import { type Database, LOCAL, remote } from "./keys/database.ts";
-import { createKey, listKeys, revokeKey } from "./keys/keys.ts";
-import { keyTable } from "./keys/table.ts";
+import { createKey, keyTable, listKeys, revokeKey } from "./keys/keys.ts";
+import { table } from "./table.ts";
 
 const NAME_LENGTH = 100;
 
@@ -37,11 +37,8 @@ command("create", "makes a key, and prints it this once")
   .action(async ({ name, live = false, permission, ...where }: Create) => {
     const permissions = permission === undefined ? UNRESTRICTED : GRANTS[permission];
     const { id, secret } = await createKey(await databaseOf(where), { name, livemode: live, permissions }, Date.now());
-    console.log(`id          ${id}`);
-    console.log(`name        ${name}`);
-    console.log(`mode        ${live ? "live" : "test"}`);
-    console.log(`may         ${writePermissions(permissions)}`);
-    console.log(`key         ${secret}`);
+    const made = { id, name, mode: live ? "live" : "test", may: writePermissions(permissions), key: secret };
+    console.log(table(Object.entries(made)));
     console.error("\nThe key is not shown again: only its SHA-256 is stored.");
   });
 
@@ -49,7 +46,7 @@ command("list", "lists all keys").action(async (where: Where) => {
   console.log(keyTable(await listKeys(await databaseOf(where))));
 });
 
-command("revoke", "revokes a key, for ever")
+command("revoke", "revokes a key for good")
   .argument("<id>", "its id, as list shows it")
   .action(async (id: string, where: Where) => {
     const { revoked, before } = await revokeKey(await databaseOf(where), id, Date.now());

@@ -2,9 +2,8 @@
 import { commandLine, run } from "./command.ts";
 import { connect } from "./deploy/cloudflare.ts";
 import { configuredNames, targetOf } from "./deploy/target.ts";
-import { currentBranch } from "./preview/branch.ts";
 import { removePreviewConfig } from "./preview/config.ts";
-import { previewNames } from "./preview/names.ts";
+import { currentBranch, previewNames } from "./preview/names.ts";
 import { removePreview } from "./preview/remove.ts";
 
 const HELP = `

@@ -4,11 +4,10 @@ import { addressOption, commandLine, run, waitOption } from "./command.ts";
 import { connect } from "./deploy/cloudflare.ts";
 import { deploy } from "./deploy/deploy.ts";
 import { configuredNames, targetOf } from "./deploy/target.ts";
-import { currentBranch } from "./preview/branch.ts";
 import { allowPreviews, claim } from "./preview/claim.ts";
 import { writePreviewConfig } from "./preview/config.ts";
 import { KEY_CHOICES, type KeyChoice, previewKey } from "./preview/key.ts";
-import { previewNames } from "./preview/names.ts";
+import { currentBranch, previewNames } from "./preview/names.ts";
 
 const HELP = `
 What is deployed is the code of this folder, with wrangler.toml's top level: a Worker of its own, with a database,

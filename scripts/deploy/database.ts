@@ -1,5 +1,7 @@
 import { z } from "zod";
 import { CommandError } from "../command-error.ts";
+import { READ_OBJECTS, type StoredObject, toObjects } from "../schema/objects.ts";
+import type { Step } from "../schema/steps.ts";
 import type { Cloudflare } from "./cloudflare.ts";
 import { regionOf } from "./region.ts";
 import type { Target } from "./target.ts";
@@ -66,4 +68,15 @@ export async function hasJsonbEach(cloudflare: Cloudflare, database: Database): 
     if (error instanceof CommandError && error.message.includes("jsonb_each")) return false;
     throw error;
   }
+}
+
+/** What a database is made of. */
+export async function objectsOf(cloudflare: Cloudflare, database: Database): Promise<StoredObject[]> {
+  const [rows = []] = await query(cloudflare, database, READ_OBJECTS);
+  return toObjects(rows);
+}
+
+/** Brings a database forward, in one transaction. */
+export async function applySteps(cloudflare: Cloudflare, database: Database, steps: readonly Step[]): Promise<void> {
+  await query(cloudflare, database, steps.map(({ sql }) => `${sql};\n`).join(""));
 }

@@ -1,9 +1,8 @@
 import type { Cloudflare } from "./cloudflare.ts";
-import { createDatabase, hasJsonbEach, query, replicate } from "./database.ts";
+import { applySteps, createDatabase, hasJsonbEach, query, replicate } from "./database.ts";
 import { awaitHealth } from "./health.ts";
 import { derivedVars, describePlan, planOf, stateOf } from "./plan.ts";
 import { createQueue } from "./queue.ts";
-import { applySteps } from "./schema.ts";
 import { selfTest } from "./self-test.ts";
 import type { Target } from "./target.ts";
 import { upload } from "./upload.ts";

@@ -1,6 +1,7 @@
 import pRetry from "p-retry";
 import { z } from "zod";
 import { CommandError } from "../command-error.ts";
+import { reasonOf } from "../http.ts";
 
 const ANSWER_TIMEOUT_MS = 10_000;
 
@@ -23,11 +24,6 @@ export async function awaitHealth(address: string, patienceMs: number): Promise<
       maxRetryTime: patienceMs,
     });
   } catch (error) {
-    throw new CommandError(`${address}/health does not say that it is well: ${reason(error)}`);
+    throw new CommandError(`${address}/health does not say that it is well: ${reasonOf(error)}`);
   }
-}
-
-function reason(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  return error.cause instanceof Error ? error.cause.message : error.message;
 }

@@ -1,7 +1,6 @@
 import path from "node:path";
 import { z } from "zod";
 import { CommandError } from "../command-error.ts";
-import { prepareLocal } from "../schema/local.ts";
 import { root, runWrangler, stateDir } from "../wrangler.ts";
 
 /** Which database, in wrangler's arguments: all that differs between this computer and Cloudflare. */
@@ -30,17 +29,13 @@ const Failed = z.object({
 type Rows = z.output<typeof Executed>[number]["results"][];
 
 /**
- * Runs statements; a database that has no tables yet is given them first, and a local one of an older
- * schema what it lacks. What they need of a user's
- * is written with `sqlText`: wrangler takes no parameters. Throws a CommandError with wrangler's words.
+ * Runs statements; a database that has no tables yet is given them first. What the statements need of a
+ * user's is written with `sqlText`: wrangler takes no parameters. Throws a CommandError with wrangler's words.
  */
 export async function execute(database: Database, statements: readonly string[]): Promise<Rows> {
   const command = ["--command", statements.join(";\n")];
   let ran = await d1Execute(database, command);
-  if (!ran.ok && database === LOCAL && /no such (table|column)|has no column/.test(ran.message)) {
-    await prepareLocal(stateDir, "");
-    ran = await d1Execute(database, command);
-  } else if (!ran.ok && ran.message.includes("no such table: api_keys")) {
+  if (!ran.ok && ran.message.includes("no such table: api_keys")) {
     ran = await d1Execute(database, ["--file", path.join(root, "schema.sql")]);
     if (ran.ok) ran = await d1Execute(database, command);
   }

@@ -3,13 +3,14 @@ import { z } from "zod";
 import { hashOf } from "../../src/catalog/key-hash.ts";
 import { type Permissions, prefixOf, writePermissions } from "../../src/domain/permissions.ts";
 import { CommandError } from "../command-error.ts";
+import { table } from "../table.ts";
 import { type Database, execute, sqlText } from "./database.ts";
 
 /** What a new key is to be. */
 type NewKey = { readonly name: string; readonly livemode: boolean; readonly permissions: Permissions };
 
 /** A key as it is stored, also by others than this tool. Times in ms. */
-export type StoredKey = {
+type StoredKey = {
   readonly id: string;
   readonly name: string;
   readonly livemode: boolean;
@@ -86,3 +87,20 @@ export async function revokeKey(
   if (row === undefined) throw new CommandError(`there is no key '${id}'; npm run keys -- list shows what there is.`);
   return { revoked: z.number().parse(row.revoked_at), before: changed.length === 0 };
 }
+
+/** Keys as a table with a head. */
+export const keyTable = (keys: readonly StoredKey[]): string =>
+  table([["id", "name", "mode", "may", "created", "revoked"], ...keys.map(cellsOf)]);
+
+const cellsOf = ({ id, name, livemode, permissions, created, revoked }: StoredKey): readonly string[] => [
+  id,
+  // Whoever wrote it into the database may not have been this tool: nothing of it drives the terminal.
+  name.replaceAll(/[\p{Cc}\p{Zl}\p{Zp}]/gu, "\u{fffd}"),
+  livemode ? "live" : "test",
+  permissions,
+  time(created),
+  revoked === undefined ? "" : time(revoked),
+];
+
+/** To the second. */
+const time = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");

@@ -39,7 +39,7 @@ export async function audit(
   const surplus = [...stored].filter(([minute, count]) => count > (accepted.get(minute) ?? 0));
 
   print(`event log   ${total("checked")} entries compared with D1: ${total("missing")} missing, sent again`);
-  print(`            ${total("altered")} altered, put right`);
+  print(`            ${total("altered")} altered, repaired`);
   print(`summaries   ${total("days")} days recomputed: ${total("summaries_repaired")} summaries differed, repaired`);
   if (total("summaries_suspect") > 0) {
     print(

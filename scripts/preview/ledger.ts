@@ -1,8 +1,7 @@
 import { z } from "zod";
 import { CommandError } from "../command-error.ts";
 import type { Cloudflare } from "../deploy/cloudflare.ts";
-import { type Database, query } from "../deploy/database.ts";
-import { objectsOf } from "../deploy/schema.ts";
+import { type Database, objectsOf, query } from "../deploy/database.ts";
 import { sqlText } from "../keys/database.ts";
 
 // A preview's database says whose it is, and what else was made for it: queues can carry no mark of

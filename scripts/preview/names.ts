@@ -1,5 +1,8 @@
+import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
+import { promisify } from "node:util";
 import { CommandError } from "../command-error.ts";
+import { root } from "../wrangler.ts";
 
 /** What a branch's preview is called on the account. */
 export type PreviewNames = {
@@ -63,4 +66,12 @@ const digest = (text: string): Buffer => createHash("sha256").update(text).diges
 function fitting(name: string): string {
   if (name.length > LONGEST_NAME) throw new CommandError(`'${name}' is longer than ${LONGEST_NAME} characters.`);
   return name;
+}
+
+/** The branch that is checked out. Throws a CommandError when there is none. */
+export async function currentBranch(): Promise<string> {
+  const git = promisify(execFile)("git", ["branch", "--show-current"], { cwd: root });
+  const branch = await git.then(({ stdout }) => stdout.replace(/\n$/, "")).catch(() => "");
+  if (branch === "") throw new CommandError("no branch is checked out here; name one with --branch.");
+  return branch;
 }

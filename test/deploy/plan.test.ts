@@ -1,7 +1,10 @@
 // Why a Worker is uploaded, what is refused first, and what is left as it is: on accounts as they are described.
+import path from "node:path";
 import { expect, test } from "vitest";
+import { fingerprintOf } from "../../scripts/deploy/fingerprint.ts";
 import { planOf, type State } from "../../scripts/deploy/plan.ts";
 import type { Target } from "../../scripts/deploy/target.ts";
+import { root } from "../../scripts/wrangler.ts";
 
 const TARGET: Target = {
   ...{ file: "wrangler.toml", env: "", account: undefined, worker: "edgemeter", database: "edgemeter" },
@@ -105,4 +108,18 @@ test.each<[string, State, Partial<Target>]>([
   ['cannot be changed to ""', stateOf({ database: { ...DATABASE, jurisdiction: "eu" } as State["database"] }), {}],
 ])("is refused before anything is changed: %s", async (message, state, target) => {
   await expect(planOf({ ...TARGET, ...target }, state, false)).rejects.toThrow(message);
+});
+
+test("the same code and settings have one fingerprint, wherever their configuration lies", async () => {
+  const settings = { main: path.join(root, "src/index.ts"), vars: { A: "1" } };
+  const one = await fingerprintOf({ ...settings, configPath: "/here", userConfigPath: "/here" });
+  expect(await fingerprintOf({ ...settings, configPath: "/there" })).toBe(one);
+});
+
+test("another setting has another fingerprint", async () => {
+  expect(await fingerprintOf({ vars: { A: "1" } })).not.toBe(await fingerprintOf({ vars: { A: "2" } }));
+});
+
+test("a fingerprint fits in the tag of a version, which has 25 characters", async () => {
+  expect(await fingerprintOf({})).toMatch(/^[0-9a-f]{24}$/);
 });

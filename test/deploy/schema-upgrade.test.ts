@@ -1,5 +1,5 @@
 // A new version's deployment, and its `npm start`, on the database of the version before.
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -7,8 +7,15 @@ import { selfTest } from "../../scripts/deploy/self-test.ts";
 import { execute } from "../../scripts/keys/database.ts";
 import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
 import { npmRun } from "../support/node/npm-run.ts";
-import { BEFORE } from "../support/node/schema-before.ts";
 import { freePort, newStateDir, removeStateDir, startServer } from "../support/node/server.ts";
+
+const schema = await readFile(path.join(import.meta.dirname, "../../schema.sql"), "utf8");
+
+/** A schema that today's is reached from by adding: two tables and a column. */
+const BEFORE = schema
+  .replace(/CREATE INDEX IF NOT EXISTS dead_letters_by_mode [^;]*;/, "")
+  .replaceAll(/CREATE TABLE IF NOT EXISTS (dead_letters|audits) [\s\S]*?WITHOUT ROWID;/g, "")
+  .replace(/,( --[^\n]*)\n {2}permissions TEXT[^\n]*/, "$1");
 
 const A_KEY = "INSERT INTO api_keys (hash, id, name, livemode, created) VALUES ('h', 'key_1', 'before', 1, 5);";
 

@@ -16,7 +16,14 @@ async function* feed(
   }
 }
 
-const laneOf = ({ lane }: Item): string => lane;
+/** Works on items; two at a time of ten held unless told otherwise. */
+function run(
+  source: AsyncIterable<Item>,
+  work: (item: Item) => Promise<void>,
+  { concurrency = 2, window = 10, stop = new AbortController() } = {},
+): Promise<void> {
+  return workInLanes(source, { laneOf: ({ lane }) => lane, work, concurrency, window, stop });
+}
 
 test("every item is worked on once, those of a lane in sequence, and no more are held than allowed", async () => {
   const lane = fc.oneof({ weight: 5, arbitrary: fc.constant("hot") }, fc.constantFrom("a", "b", "c", "d"));
@@ -41,8 +48,7 @@ test("every item is worked on once, those of a lane in sequence, and no more are
         };
         // One item is in the hand while it waits for room.
         const source = feed(list, () => expect(++taken - done.length).toBeLessThanOrEqual(window + 1));
-        const stop = new AbortController();
-        await scheduler.waitFor(workInLanes(source, { laneOf, work, concurrency, window, stop }));
+        await scheduler.waitFor(run(source, work, { concurrency, window }));
 
         for (const name of new Set(lanes)) {
           const ofLane = (all: readonly Item[]) => all.filter((item) => item.lane === name).map(({ number }) => number);
@@ -62,8 +68,7 @@ test("other lanes go on while one is held up", async () => {
     done.push(lane);
     if (lane === "last") gate.resolve();
   };
-  const list = items(["slow", "slow", "a", "b", "last"]);
-  await workInLanes(feed(list), { laneOf, work, concurrency: 2, window: 10, stop: new AbortController() });
+  await run(feed(items(["slow", "slow", "a", "b", "last"])), work);
   expect(done).toEqual(["a", "b", "last", "slow", "slow"]);
 });
 
@@ -79,14 +84,7 @@ test("the first error ends the work, after what is under way has ended", async (
     await failed.promise;
     done.push(number);
   };
-  const run = workInLanes(feed(items(["good", "bad", "good", "other"])), {
-    laneOf,
-    work,
-    concurrency: 2,
-    window: 10,
-    stop,
-  });
-  await expect(run).rejects.toThrow("lost");
+  await expect(run(feed(items(["good", "bad", "good", "other"])), work, { stop })).rejects.toThrow("lost");
   expect(done).toEqual([0]);
   expect(stop.signal.aborted).toBe(true);
 });
@@ -101,9 +99,7 @@ test("an error of the items is thrown after what is under way has ended", async 
     await Promise.resolve();
     done.push(number);
   };
-  const stop = new AbortController();
-  const run = workInLanes(broken(), { laneOf, work, concurrency: 2, window: 10, stop });
-  await expect(run).rejects.toThrow("unreadable");
+  await expect(run(broken(), work)).rejects.toThrow("unreadable");
   expect(done).toEqual([0]);
 });
 
@@ -115,6 +111,6 @@ test("a stop starts nothing more and is no error, also when it finds the window 
     await Promise.resolve();
     done.push(number);
   };
-  await workInLanes(feed(items(["a", "a", "a", "b"])), { laneOf, work, concurrency: 1, window: 2, stop });
+  await run(feed(items(["a", "a", "a", "b"])), work, { concurrency: 1, window: 2, stop });
   expect(done).toEqual([0]);
 });

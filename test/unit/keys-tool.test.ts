@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { keyTable } from "../../scripts/keys/table.ts";
+import { keyTable } from "../../scripts/keys/keys.ts";
 import { hashOf } from "../../src/catalog/key-hash.ts";
 import { startCloudflare } from "../support/node/cloudflare/server.ts";
 import { type KeysRun, runKeys } from "../support/node/keys-tool.ts";

@@ -7,10 +7,10 @@ import { changesOf, secretsOf } from "./inspect.ts";
 import { type FakeCloudflare, startCloudflare } from "./server.ts";
 
 /** What a command came to, and what it changed on the account. */
-export type CommandRun = NpmRun & { readonly all: string; readonly changes: readonly string[] };
+type CommandRun = NpmRun & { readonly all: string; readonly changes: readonly string[] };
 
 /** A Cloudflare for the tests of one file, with a folder for temporary files. */
-export type Fixture = {
+type Fixture = {
   readonly cloudflare: FakeCloudflare;
   readonly folder: string;
   /** Runs a command of package.json, and shows that it prints no secret. The calls are then those of this run alone. */
