@@ -4,13 +4,28 @@ import { CommandError } from "../command-error.ts";
 import { root } from "../wrangler.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 
+const Consumer = z
+  .object({
+    queue: z.string(),
+    max_batch_size: z.number().optional(),
+    max_batch_timeout: z.number().optional(),
+    max_retries: z.number().optional(),
+    max_concurrency: z.number().nullish(),
+    dead_letter_queue: z.string().optional(),
+  })
+  .transform(({ queue, dead_letter_queue, ...read }) => ({
+    queues: dead_letter_queue === undefined ? [queue] : [queue, dead_letter_queue],
+    settings: {
+      batch_size: read.max_batch_size,
+      max_retries: read.max_retries,
+      max_wait_time_ms: read.max_batch_timeout === undefined ? undefined : read.max_batch_timeout * 1_000,
+      max_concurrency: read.max_concurrency ?? undefined,
+    },
+    queue,
+  }));
+
 /** How a Worker takes a queue's messages. */
-export type Consumer = {
-  readonly queue: string;
-  readonly settings: Readonly<
-    Record<"batch_size" | "max_retries" | "max_wait_time_ms" | "max_concurrency", number | undefined>
-  >;
-};
+type Consumer = Readonly<Pick<z.output<typeof Consumer>, "queue" | "settings">>;
 
 /** Where data may be kept; "" for anywhere. */
 export type Jurisdiction = "" | "eu" | "fedramp";
@@ -52,18 +67,7 @@ const Config = z.object({
   d1_databases: z.tuple([z.object({ binding: z.literal("DB"), database_name: z.string() })]),
   queues: z.object({
     producers: z.array(z.object({ queue: z.string() })).default([]),
-    consumers: z
-      .array(
-        z.object({
-          queue: z.string(),
-          max_batch_size: z.number().optional(),
-          max_batch_timeout: z.number().optional(),
-          max_retries: z.number().optional(),
-          max_concurrency: z.number().nullish(),
-          dead_letter_queue: z.string().optional(),
-        }),
-      )
-      .default([]),
+    consumers: z.array(Consumer).default([]),
   }),
   triggers: z.object({ crons: z.array(z.string()).default([]) }),
   vars: z.object({ LOCATION_HINT: z.string(), JURISDICTION: z.enum(["", "eu", "fedramp"]) }),
@@ -129,21 +133,8 @@ async function read(file: string, env: string): Promise<Target> {
     database: d1_databases[0].database_name,
     locationHint: vars.LOCATION_HINT,
     jurisdiction: vars.JURISDICTION,
-    queues: [
-      ...new Set([
-        ...producers.map(({ queue }) => queue),
-        ...consumers.flatMap(({ queue, dead_letter_queue: dead }) => (dead === undefined ? [queue] : [queue, dead])),
-      ]),
-    ],
-    consumers: consumers.map(({ queue, max_batch_size, max_batch_timeout, max_retries, max_concurrency }) => ({
-      queue,
-      settings: {
-        batch_size: max_batch_size,
-        max_retries,
-        max_wait_time_ms: max_batch_timeout === undefined ? undefined : max_batch_timeout * 1_000,
-        max_concurrency: max_concurrency ?? undefined,
-      },
-    })),
+    queues: [...new Set([...producers.map(({ queue }) => queue), ...consumers.flatMap(({ queues }) => queues)])],
+    consumers,
     crons: triggers.crons,
     // As wrangler takes it.
     isPublic: workers_dev ?? routes.length === 0,
