@@ -99,17 +99,19 @@ describe("C2 events", () => {
 
   it("C2.6 repeat the first answer for the same Idempotency-Key", async () => {
     const meter = await createMeter();
-    const idempotencyKey = randomUUID();
-    const params = { event_name: meter.event_name, payload };
-    const first = await stripe.v2.billing.meterEvents.create(params, { idempotencyKey });
-    const again = await stripe.v2.billing.meterEvents.create(params, { idempotencyKey });
-    expect({ ...again, lastResponse: 0 }).toEqual({ ...first, lastResponse: 0 });
-    expect(again.lastResponse.idempotencyKey).toBe(idempotencyKey);
-    const error = await refusal(
-      stripe.v2.billing.meterEvents.create({ ...params, payload: { ...payload, value: "26" } }, { idempotencyKey }),
-    );
-    expect(error).toBeInstanceOf(Stripe.errors.StripeIdempotencyError);
-    await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe("25");
+    for (const named of [{}, { identifier: unique("idmp") }]) {
+      const idempotencyKey = randomUUID();
+      const params = { event_name: meter.event_name, payload, ...named };
+      const first = await stripe.v2.billing.meterEvents.create(params, { idempotencyKey });
+      const again = await stripe.v2.billing.meterEvents.create(params, { idempotencyKey });
+      expect({ ...again, lastResponse: 0 }).toEqual({ ...first, lastResponse: 0 });
+      expect(again.lastResponse.idempotencyKey).toBe(idempotencyKey);
+      const other = { ...params, payload: { ...payload, value: "26" } };
+      const error = await refusal(stripe.v2.billing.meterEvents.create(other, { idempotencyKey }));
+      expect(error).toBeInstanceOf(Stripe.errors.StripeIdempotencyError);
+      expect(error.statusCode).toBe(409);
+    }
+    await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe("50");
   });
 
   it("C2.17 keep their Idempotency-Key to themselves: no other identifier and no other endpoint can use it", async () => {

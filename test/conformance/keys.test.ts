@@ -100,7 +100,7 @@ describe("C5 keys made while the server runs", () => {
         expect(await refusal(call())).toBeInstanceOf(Stripe.errors.StripeAuthenticationError);
       }
     };
-    // That it takes ten seconds at most is shown on a clock of its own (domain/positive-cache.test.ts).
+    // That it takes ten seconds at most is shown on a clock of its own (unit/positive-cache.test.ts).
     await vi.waitFor(stopped, { timeout: 60_000, interval: 250 });
     await stripeClient(full.secret).v2.billing.meterEvents.create(anEvent(meter));
   });

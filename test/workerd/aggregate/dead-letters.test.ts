@@ -4,7 +4,7 @@ import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { consume } from "../../../src/aggregate/consumer.ts";
 import { encodeMessage, type Group, type LoggedEvent } from "../../../src/log/groups.ts";
 import { aLoggedEvent, unique } from "../../support/builders.ts";
-import { aBatch, aNewEvent, answerOf, aShard, createdMeter, eventually, storedEvents } from "../support.ts";
+import { aBatch, aNewEvent, answerOf, aShard, eventually, storedEvents } from "../support.ts";
 
 beforeEach(() => {
   vi.spyOn(console, "error").mockImplementation(() => {});
@@ -16,8 +16,9 @@ afterEach(() => {
 
 let groupId = Date.UTC(2026, 10, 1) * 1_000;
 
-const aGroup = (shard: number, entries: readonly unknown[], kind: Group["kind"] = "events"): Group => ({
-  shard,
+/** A group of a log of its own, which hears of its confirmation. */
+const aGroup = (entries: readonly unknown[], kind: Group["kind"] = "events"): Group => ({
+  shard: aShard().shard,
   id: ++groupId,
   kind,
   entries: entries.map((entry) => (typeof entry === "string" ? entry : JSON.stringify(entry))).join(","),
@@ -36,19 +37,12 @@ async function lettersOf(meter: string, key: string = LOCAL_KEYS.test): Promise<
   return (body.data as Letter[]).filter(({ entry }) => entry.includes(meter));
 }
 
-/** Gives the groups that are confirmed to a shard's log. */
-function confirmations(shard: number): Promise<readonly number[]> {
-  const { log } = { log: env.EVENT_LOG.getByName(`shard-${shard}`) };
-  return log.confirmedAfter(0, Number.MAX_SAFE_INTEGER / 1_000).then((groups) => groups.map(({ id }) => id));
-}
-
 describe("a group that D1 refuses", () => {
   it("is cut down to the offending events, which are parked with their reason; the others count", async () => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_poison");
     const good = Array.from({ length: 40 }, () => aLoggedEvent({ meter }));
     const [first, second] = [aPoisonEvent({ meter }), aPoisonEvent({ meter })];
-    await deliver(aGroup(shard, [...good.slice(0, 7), first, ...good.slice(7, 30), second, ...good.slice(30)]));
+    await deliver(aGroup([...good.slice(0, 7), first, ...good.slice(7, 30), second, ...good.slice(30)]));
     expect(await storedEvents(meter)).toBe(40);
     const letters = await lettersOf(meter);
     expect(letters.map(({ entry }) => JSON.parse(entry).id).sort()).toEqual([first.id, second.id].sort());
@@ -60,28 +54,27 @@ describe("a group that D1 refuses", () => {
     const meter = unique("mtr_test_poison");
     const event = aNewEvent({ shard, meter });
     await log.append([{ ...event, identifier: null as never }]);
-    await vi.waitFor(async () => expect(await confirmations(shard)).toHaveLength(1), { timeout: 30_000 });
+    const confirmed = () => log.confirmedAfter(0, Number.MAX_SAFE_INTEGER / 1_000);
+    await eventually(async () => expect(await confirmed()).toHaveLength(1));
     expect((await log.status()).entries).toBe(0);
     expect(await lettersOf(meter)).toHaveLength(1);
     expect(await storedEvents(meter)).toBe(0);
   });
 
   it("holds up no other group of its batch", async () => {
-    const { shard } = aShard();
     const [poisoned, sound] = [unique("mtr_test_poison"), unique("mtr_test_sound")];
     await deliver(
-      aGroup(shard, [aLoggedEvent({ meter: sound })]),
-      aGroup(shard, [aPoisonEvent({ meter: poisoned })]),
-      aGroup(shard, [aLoggedEvent({ meter: sound })]),
+      aGroup([aLoggedEvent({ meter: sound })]),
+      aGroup([aPoisonEvent({ meter: poisoned })]),
+      aGroup([aLoggedEvent({ meter: sound })]),
     );
     expect(await storedEvents(sound)).toBe(2);
     expect(await lettersOf(poisoned)).toHaveLength(1);
   });
 
   it("parks an event once, however often it comes", async () => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_poison");
-    const group = aGroup(shard, [aLoggedEvent({ meter }), aPoisonEvent({ meter })]);
+    const group = aGroup([aLoggedEvent({ meter }), aPoisonEvent({ meter })]);
     for (const _ of [1, 2, 3]) await deliver(group);
     await Promise.all([deliver(group), deliver(group)]);
     expect(await storedEvents(meter)).toBe(1);
@@ -89,9 +82,8 @@ describe("a group that D1 refuses", () => {
   });
 
   it("is parked whole when it cannot be taken apart", async () => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_poison");
-    await deliver(aGroup(shard, [aLoggedEvent({ meter }), `{"meter":"${meter}",`]));
+    await deliver(aGroup([aLoggedEvent({ meter }), `{"meter":"${meter}",`]));
     expect(await storedEvents(meter)).toBe(0);
     // Whose it is cannot be told, so only a live key sees it.
     expect(await lettersOf(meter)).toEqual([]);
@@ -99,20 +91,18 @@ describe("a group that D1 refuses", () => {
   });
 
   it.each(["cancellations", "rejections"] as const)("of %s is parked likewise", async (kind) => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_poison");
     const rejection = { livemode: false, code: "no_meter", message: "no", received: 1 };
-    await deliver(aGroup(shard, [{ ...aPoisonEvent({ meter }), cancelled: 1, ...rejection }], kind));
+    await deliver(aGroup([{ ...aPoisonEvent({ meter }), cancelled: 1, ...rejection }], kind));
     expect(await lettersOf(meter)).toMatchObject([{ kind, livemode: false }]);
   });
 });
 
 describe("many groups or entries that D1 refuses", () => {
   it("a bad group among hundreds costs some twenty transactions, not one for each", async () => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_poison");
-    const groups = Array.from({ length: 300 }, () => aGroup(shard, [aLoggedEvent({ meter })]));
-    groups.splice(123, 0, aGroup(shard, [aPoisonEvent({ meter })]));
+    const groups = Array.from({ length: 300 }, () => aGroup([aLoggedEvent({ meter })]));
+    groups.splice(123, 0, aGroup([aPoisonEvent({ meter })]));
     const batch = vi.spyOn(env.DB, "batch");
     await deliver(...groups);
     expect(batch.mock.calls.length).toBeLessThan(30);
@@ -121,12 +111,11 @@ describe("many groups or entries that D1 refuses", () => {
   });
 
   it("what was parked is not tried again, so that any number of attempts add up", async () => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_poison");
     const entries = Array.from({ length: 301 }, (_, i) =>
       i === 0 ? aLoggedEvent({ meter }) : aPoisonEvent({ meter, identifier: undefined as never }),
     );
-    const group = aGroup(shard, entries);
+    const group = aGroup(entries);
     const batch = env.DB.batch.bind(env.DB);
     let attempts = 0;
     for (let parked = 0; parked < 300; attempts++) {
@@ -148,12 +137,8 @@ describe("many groups or entries that D1 refuses", () => {
   });
 
   it("when D1 takes none of many, its schema is wrong: nothing is parked, and all count once it is right", async () => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_schema");
-    const group = aGroup(
-      shard,
-      Array.from({ length: 20 }, () => aLoggedEvent({ meter })),
-    );
+    const group = aGroup(Array.from({ length: 20 }, () => aLoggedEvent({ meter })));
     const batch = vi
       .spyOn(env.DB, "batch")
       .mockRejectedValue(new Error("D1_ERROR: NOT NULL constraint failed: events.new_column: SQLITE_CONSTRAINT"));
@@ -174,10 +159,9 @@ describe("a failure that is not about the data", () => {
     "D1_ERROR: D1 DB storage operation exceeded timeout which caused object to be reset.",
     "Maximum call stack size exceeded: stack overflow",
   ])("parks nothing: %s", async (message) => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_transient");
     const batch = vi.spyOn(env.DB, "batch").mockRejectedValue(new Error(message));
-    const group = aGroup(shard, [aLoggedEvent({ meter })]);
+    const group = aGroup([aLoggedEvent({ meter })]);
     await deliver(group);
     batch.mockRestore();
     expect([...(await lettersOf(meter)), ...(await lettersOf(meter, LOCAL_KEYS.live))]).toEqual([]);
@@ -186,9 +170,8 @@ describe("a failure that is not about the data", () => {
   });
 
   it("parks nothing in the middle of taking a group apart, and the next attempt ends it", async () => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_poison");
-    const group = aGroup(shard, [aLoggedEvent({ meter }), aPoisonEvent({ meter }), aLoggedEvent({ meter })]);
+    const group = aGroup([aLoggedEvent({ meter }), aPoisonEvent({ meter }), aLoggedEvent({ meter })]);
     const batch = env.DB.batch.bind(env.DB);
     let calls = 0;
     const spy = vi.spyOn(env.DB, "batch").mockImplementation((statements) => {
@@ -214,7 +197,7 @@ describe("dead letters", () => {
 
   /** A letter that D1 refuses no more. */
   async function aMendedLetter(meter: string): Promise<string> {
-    await deliver(aGroup(aShard().shard, [aPoisonEvent({ meter })]));
+    await deliver(aGroup([aPoisonEvent({ meter })]));
     const [letter] = await lettersOf(meter);
     await mend(letter);
     return letter?.id ?? "";
@@ -226,9 +209,8 @@ describe("dead letters", () => {
   }
 
   it("are listed newest first, by page", async () => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_poison");
-    for (const _ of [1, 2, 3]) await deliver(aGroup(shard, [aPoisonEvent({ meter })]));
+    for (const _ of [1, 2, 3]) await deliver(aGroup([aPoisonEvent({ meter })]));
     const page = (query: string) => answerOf(`/v1/edgemeter/dead_letters?limit=2${query}`);
     const first = (await page("")).body as { data: Letter[]; has_more: boolean };
     expect(first.has_more).toBe(true);
@@ -240,9 +222,8 @@ describe("dead letters", () => {
   });
 
   it("count once they are redriven, and are gone, when what was wrong is mended", async () => {
-    const { shard } = aShard();
     const meter = unique("mtr_test_poison");
-    await deliver(aGroup(shard, [aPoisonEvent({ meter })]));
+    await deliver(aGroup([aPoisonEvent({ meter })]));
     const [letter] = await lettersOf(meter);
     const id = letter?.id ?? "";
     expect(await redrive(id)).toMatchObject({ status: 400, body: { error: { code: "still_refused" } } });
@@ -253,29 +234,6 @@ describe("dead letters", () => {
     expect(await storedEvents(meter)).toBe(1);
     expect(await lettersOf(meter)).toEqual([]);
     expect(await redrive(id)).toMatchObject({ status: 404, body: { error: { code: "resource_missing" } } });
-  });
-
-  it("are told of an event that is retrieved, with the reason, until they are redriven and it counts", async () => {
-    const meter = await createdMeter();
-    const identifier = unique("refused");
-    await env.DB.prepare(
-      `CREATE TRIGGER refuse BEFORE INSERT ON events WHEN NEW.identifier = '${identifier}'
-       BEGIN SELECT RAISE(ABORT, 'CHECK constraint failed: not this one'); END`,
-    ).run();
-    const event = { event_name: meter.event_name, identifier, payload: { stripe_customer_id: "cus_1", value: "1" } };
-    expect((await answerOf("/v2/billing/meter_events", { body: event })).status).toBe(200);
-    const retrieved = async () => (await answerOf(`/v1/billing/meter_events/${identifier}`)).body;
-    const parked = await eventually(async () => {
-      const { parked } = await retrieved();
-      expect(parked).not.toBeNull();
-      return parked as { dead_letter: string; reason: string };
-    });
-    expect(parked.reason).toContain("not this one");
-    expect(await retrieved()).toMatchObject({ aggregated: false, parked });
-    await env.DB.prepare("DROP TRIGGER refuse").run();
-    expect((await redrive(parked.dead_letter)).status).toBe(200);
-    expect(await retrieved()).toMatchObject({ aggregated: true, parked: null });
-    expect(await storedEvents(meter.id)).toBe(1);
   });
 
   it("answer a repeated redrive with the first answer, under the same Idempotency-Key only", async () => {
@@ -296,7 +254,7 @@ describe("dead letters", () => {
   it("may be redriven with the same Idempotency-Key after D1 refused them", async () => {
     const meter = unique("mtr_test_poison");
     const key = unique("key");
-    await deliver(aGroup(aShard().shard, [aPoisonEvent({ meter })]));
+    await deliver(aGroup([aPoisonEvent({ meter })]));
     const [letter] = await lettersOf(meter);
     const refused = await redrive(letter?.id ?? "", LOCAL_KEYS.test, key);
     expect(refused).toMatchObject({ status: 400, body: { error: { code: "still_refused" } } });
@@ -333,9 +291,8 @@ describe("dead letters", () => {
   });
 
   it("are of one mode: a key of the other neither sees nor redrives them", async () => {
-    const { shard } = aShard();
     const [test, live] = [unique("mtr_test_poison"), unique("mtr_poison")];
-    await deliver(aGroup(shard, [aPoisonEvent({ meter: test }), aPoisonEvent({ meter: live })]));
+    await deliver(aGroup([aPoisonEvent({ meter: test }), aPoisonEvent({ meter: live })]));
     expect(await lettersOf(live)).toEqual([]);
     expect(await lettersOf(test, LOCAL_KEYS.live)).toEqual([]);
     const [letter] = await lettersOf(live, LOCAL_KEYS.live);

@@ -9,7 +9,7 @@ import worker from "../../../src/index.ts";
 import type { Group, LoggedRejection } from "../../../src/log/groups.ts";
 import { deleteExpiredReports } from "../../../src/query/error-reports.ts";
 import { aLoggedEvent, unique } from "../../support/builders.ts";
-import { aNewEvent, answerOf, aShard, createdMeter, eventually } from "../support.ts";
+import { answerOf, createdMeter } from "../support.ts";
 
 afterEach(() => vi.useRealTimers());
 
@@ -394,24 +394,6 @@ describe("what the database does", () => {
   it("counts by the index of reports alone", async () => {
     const plan = await planOf(READ_REPORTS, "[]", 10);
     expect(plan).toContain("SEARCH rejections USING COVERING INDEX rejections_by_report (report=?)");
-  });
-});
-
-describe("a rejection's whole way", () => {
-  it("leads from the log through queue and aggregator to a report", async () => {
-    const meter = aMeterId();
-    const { shard, log } = aShard();
-    const { event: _, ...entry } = aNewEvent({ shard });
-    const { livemode, code, message } = aRejection();
-    await log.append([{ ...entry, kind: "rejection", rejection: { livemode, meter, code, message } }]);
-    const stored = env.DB.prepare("SELECT identifier, received, report FROM rejections WHERE meter = ?").bind(meter);
-    const row = await eventually(async () => {
-      const found = await stored.first<{ identifier: string; received: number; report: string }>();
-      expect(found?.identifier).toBe(entry.identifier);
-      return found;
-    });
-    const page = await listAt((row?.received ?? 0) + DAY_MS, `object_id=${meter}`);
-    expect(page.data.map(({ id }) => id)).toEqual([row?.report]);
   });
 });
 

@@ -1,7 +1,6 @@
 import { createExecutionContext, createMessageBatch, getQueueResult, waitOnExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { hashOf } from "../../../src/catalog/key-hash.ts";
 import worker from "../../../src/index.ts";
 import { encodeMessage } from "../../../src/log/groups.ts";
 import { allShards, eventLog } from "../../../src/log/shards.ts";
@@ -32,27 +31,6 @@ async function total(meter: string, customer = "cus_1"): Promise<string | undefi
 }
 
 describe("an event's whole way", () => {
-  it("leads from the POST through log, queue and aggregator to the summary", async () => {
-    const meter = await createdMeter();
-    for (const value of ["1", "20", "300"]) {
-      const { status } = await answerOf(EVENTS, {
-        body: anEvent(meter, { payload: { stripe_customer_id: "cus_1", value } }),
-      });
-      expect(status).toBe(200);
-    }
-    await eventually(async () => expect(await total(meter.id)).toBe("321"));
-  });
-
-  it("ends in an exact sum on the wire, past what a JavaScript number holds", async () => {
-    const meter = await createdMeter();
-    for (let i = 0; i < 12; i++) {
-      await call(EVENTS, {
-        body: anEvent(meter, { payload: { stripe_customer_id: "cus_1", value: "999999999999999" } }),
-      });
-    }
-    await eventually(async () => expect(await total(meter.id)).toBe("11999999999999988"));
-  });
-
   it("survives that the queue loses every message once", async () => {
     const meter = await createdMeter();
     const send = vi.spyOn(env.EVENT_QUEUE, "sendBatch").mockResolvedValueOnce({} as QueueSendBatchResponse);
@@ -110,18 +88,6 @@ describe("the queue consumer", () => {
 });
 
 describe("concurrent writes", () => {
-  it("to one customer and meter get one 200 and 409s, and only the accepted one counts", async () => {
-    const meter = await createdMeter();
-    const answers = await Promise.all(Array.from({ length: 10 }, () => answerOf(EVENTS, { body: anEvent(meter) })));
-    const accepted = answers.filter(({ status }) => status === 200).length;
-    const refused = answers.filter(({ status }) => status === 409);
-    expect(accepted).toBeGreaterThanOrEqual(1);
-    expect(refused.length).toBeGreaterThanOrEqual(1);
-    expect(accepted + refused.length).toBe(10);
-    expect(refused[0]?.body).toMatchObject({ error: { code: "too_many_concurrent_requests" } });
-    await eventually(async () => expect(await total(meter.id)).toBe(String(25 * accepted)));
-  });
-
   it("to different customers do not meet", async () => {
     const meter = await createdMeter();
     const answers = await Promise.all(
@@ -153,27 +119,6 @@ describe("concurrent writes", () => {
 });
 
 describe("retries of an event", () => {
-  it("answer the first response again under the same Idempotency-Key, with or without an identifier", async () => {
-    const meter = await createdMeter();
-    for (const identifier of [unique("retried"), undefined]) {
-      const request = { body: anEvent(meter, { identifier }), headers: { "idempotency-key": unique("key") } };
-      const first = await answerOf(EVENTS, request);
-      expect(first.status).toBe(200);
-      const again = await answerOf(EVENTS, request);
-      expect({ status: again.status, body: again.body }).toEqual({ status: 200, body: first.body });
-    }
-    await eventually(async () => expect(await total(meter.id)).toBe("50"));
-  });
-
-  it("under the same Idempotency-Key with another body are refused", async () => {
-    const meter = await createdMeter();
-    const headers = { "idempotency-key": unique("key") };
-    await call(EVENTS, { body: anEvent(meter, { identifier: undefined }), headers });
-    const other = anEvent(meter, { identifier: undefined, payload: { stripe_customer_id: "cus_1", value: "26" } });
-    const { status, body } = await answerOf(EVENTS, { body: other, headers });
-    expect({ status, body }).toMatchObject({ status: 409, body: { error: { type: "idempotency_error" } } });
-  });
-
   it("are answered as before although the meter was archived or the timestamp grew too old meanwhile", async () => {
     const meter = await createdMeter();
     const old = new Date(Date.now() - 35 * 86_400_000 + 60_000).toISOString();
@@ -213,19 +158,6 @@ describe("retries after the event name went to another meter", () => {
   });
 });
 
-describe("an event that D1 refuses", () => {
-  it("does not hold up the others of its batch", async () => {
-    const good = aLoggedEvent({ meter: unique("poison") });
-    const bad = { ...aLoggedEvent({ meter: good.meter }), identifier: undefined };
-    const body = [good, bad].map((event, id) =>
-      encodeMessage([{ shard: 0, id, kind: "events", entries: JSON.stringify(event) }]),
-    );
-    const messages = body.map((text, i) => ({ id: String(i), timestamp: new Date(), attempts: 1, body: text }));
-    await worker.queue(createMessageBatch("meter-events", messages), env);
-    expect(await storedEvents(good.meter)).toBe(1);
-  });
-});
-
 describe("a customer whose name looks like a prototype", () => {
   it("can be billed and read", async () => {
     const meter = await createdMeter();
@@ -249,27 +181,6 @@ describe("when D1 fails", () => {
     expect(unknown.body).toMatchObject({ error: { code: "service_unavailable" } });
     const stranger = await answerOf(EVENTS, { body: anEvent(meter), key: "sk_test_never_seen_before" });
     expect(stranger.status).toBe(503);
-  });
-});
-
-describe("keys", () => {
-  it("work until they are revoked, and at most the ten seconds of the cache longer", async () => {
-    const key = `sk_test_${unique("revoked")}_0123456789`;
-    await env.DB.prepare("INSERT INTO api_keys (hash, id, name, livemode, created) VALUES (?, ?, 'test', 0, 0)")
-      .bind(hashOf(key), unique("key"))
-      .run();
-    expect((await call("/v1/billing/meters", { key })).status).toBe(200);
-    await env.DB.prepare("UPDATE api_keys SET revoked_at = 1 WHERE hash = ?").bind(hashOf(key)).run();
-    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 10_001 });
-    expect((await call("/v1/billing/meters", { key })).status).toBe(401);
-  });
-
-  it("whose prefix does not fit their row's mode are no keys", async () => {
-    const key = `sk_live_${unique("forged")}_0123456789`;
-    await env.DB.prepare("INSERT INTO api_keys (hash, id, name, livemode, created) VALUES (?, ?, 'test', 0, 0)")
-      .bind(hashOf(key), unique("key"))
-      .run();
-    expect((await call("/v1/billing/meters", { key })).status).toBe(401);
   });
 });
 
