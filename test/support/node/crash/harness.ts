@@ -1,13 +1,14 @@
 // The crash harness: a server under load, started as a user starts it, dies again and again; in the end
 // it must have all that it acknowledged, and none of it twice.
+import { watch } from "node:fs";
+import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { newStateDir, removeStateDir, startServer } from "../server.ts";
-import { createMeters, type Meters } from "./api.ts";
-import { audit, type Findings } from "./audit.ts";
-import { drawMoments } from "./drawn.ts";
+import { audit, type Findings, type Meters } from "./audit.ts";
+import { read } from "./client.ts";
+import { drawMoments, FORMULAS, type Moment } from "./drawn.ts";
 import { Ledger } from "./ledger.ts";
 import { Load } from "./load.ts";
-import { until } from "./moments.ts";
 import type { CrashReport } from "./report.ts";
 
 /** How soon after its last start the server must be right (ms): before the minute's nudge could help it. */
@@ -15,6 +16,12 @@ const CONVERGENCE_MS = 45_000;
 
 /** From one audit to the next (ms). */
 const AUDIT_PAUSE_MS = 500;
+
+/** The longest that something is waited for, which the load may not bring (ms). */
+const PATIENCE_MS = 4_000;
+
+/** Where the databases of D1 and of the logs lie in the state folder. */
+const FOLDERS = { d1: "v3/d1/miniflare-D1DatabaseObject", log: "v3/do/edgemeter-EventLog" } as const;
 
 /**
  * Kills the server so many times under a load drawn from the seed, then compares what it has with what
@@ -35,7 +42,7 @@ export async function crash({ kills, seed }: { kills: number; seed: number }): P
     for (let left = kills; left > 0; left--) {
       await until(moments.next().value, stateDir, load);
       if (left === 1) load.stop();
-      // First, since whoever goes on takes time from the end.
+      // First, since every request that still ends takes time from the kill.
       const killed = server.kill();
       load.resume();
       await killed;
@@ -67,6 +74,44 @@ export async function crash({ kills, seed }: { kills: number; seed: number }): P
     await server.kill();
     await removeStateDir(stateDir);
   }
+}
+
+/** Creates a meter of each formula. Throws when one was not. */
+async function createMeters(url: string): Promise<Meters> {
+  const ids = FORMULAS.map(async (formula) => {
+    const body = { display_name: formula, event_name: formula, default_aggregation: { formula } };
+    return [formula, (await read<{ id: string }>(url, { path: "/v1/billing/meters", body })).id] as const;
+  });
+  return Object.fromEntries(await Promise.all(ids)) as Meters;
+}
+
+/** Settles at the moment; the load may pause from then on. */
+async function until(moment: Moment, stateDir: string, load: Load): Promise<unknown> {
+  if (moment.at === "answer") return Promise.race([load.answers(moment.count), sleep(PATIENCE_MS)]);
+  await sleep(moment.ms);
+  if (moment.at === "time") return;
+  // A busy log appends, and D1 writes with nearly every request: without requests it is the aggregator that writes,
+  // and its confirmation is what the log writes.
+  if (moment.by !== "append") await load.pause();
+  await nextWrite(path.join(stateDir, moment.by === "aggregator" ? FOLDERS.d1 : FOLDERS.log));
+}
+
+/**
+ * Settles as soon as a database in this folder is written. What waits for that write (the caller for
+ * its 200, the log for D1's confirmation) hears of it a few milliseconds later, or never.
+ */
+async function nextWrite(folder: string): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const end = (): void => {
+      watcher.close();
+      clearTimeout(timer);
+      resolve();
+    };
+    const watcher = watch(folder, (_, file) => {
+      if (file?.endsWith(".sqlite-wal") && !file.startsWith("metadata")) end();
+    });
+    const timer = setTimeout(end, PATIENCE_MS);
+  });
 }
 
 /** Audits until nothing is wrong, for some time; gives the last findings, and after how many seconds. */

@@ -20,26 +20,26 @@ export type Claim = {
   /** Nothing while only the service knows it. */
   identifier: string | undefined;
   readonly reports: Report[];
-  /** An answer said that one of the reports is stored. */
+  /** A response said that one of the reports is stored. */
   acknowledged: boolean;
   /** Which one, when that is known. */
-  holder: Report | undefined;
+  holder?: Report;
   /** Who tried to cancel it. */
   readonly cancellers: Set<object>;
-  /** An answer said that it is cancelled. */
+  /** A response said that it is cancelled. */
   cancelled: boolean;
   /** Whose cancellation was the one that did it, when that is known. */
-  canceller: object | undefined;
+  canceller?: object;
 };
 
-/** What the client knows by the answers that it got, and nothing that it only hopes. */
+/** What the client knows by the responses that it got, and nothing that it only hopes. */
 export class Ledger {
   readonly #claims = new Map<string, Claim>();
   /** Claims whose event can be cancelled: stored for sure, the identifier known. */
   readonly cancellable: Claim[] = [];
-  /** Answers that should not have been given. */
+  /** Responses that should not have been given. */
   readonly problems: string[] = [];
-  /** Answers that said twice what may be said once. */
+  /** Responses that said twice what may be said once. */
   doubled = 0;
 
   get claims(): readonly Claim[] {
@@ -50,15 +50,13 @@ export class Ledger {
   claim(name: string, identifier: string | undefined): Claim {
     const known = this.#claims.get(name);
     if (known !== undefined) return known;
-    const claim: Claim = {
+    const claim = {
       name,
       identifier,
       reports: [],
       acknowledged: false,
-      holder: undefined,
-      cancellers: new Set(),
+      cancellers: new Set<object>(),
       cancelled: false,
-      canceller: undefined,
     };
     this.#claims.set(name, claim);
     return claim;
@@ -66,17 +64,14 @@ export class Ledger {
 
   /** A 200 for this very report. */
   accepted(claim: Claim, report: Report, identifier: string): void {
-    if (claim.holder !== undefined && claim.holder !== report) {
-      this.double(`${claim.name} was accepted as ${claim.holder.ref} and as ${report.ref}`);
-    }
-    if (claim.identifier !== undefined && claim.identifier !== identifier) {
-      this.problem(`${claim.name} was answered as ${identifier}`);
-    }
+    const { name, holder = report } = claim;
+    if (holder !== report) this.double(`${name} was accepted as ${holder.ref} and as ${report.ref}`);
+    if ((claim.identifier ?? identifier) !== identifier) this.problem(`${name} was answered as ${identifier}`);
     claim.identifier = identifier;
     this.#hold(claim, report);
   }
 
-  /** An answer that says that one of the reports is stored. */
+  /** A response that says that one of the reports is stored. */
   taken(claim: Claim): void {
     const [only, ...others] = claim.reports;
     if (only !== undefined && others.length === 0) this.#hold(claim, only);
@@ -85,8 +80,7 @@ export class Ledger {
 
   /** A 200 to the cancellation of `canceller`. */
   cancelled(claim: Claim, canceller: object): void {
-    if (claim.canceller !== undefined && claim.canceller !== canceller)
-      this.double(`${claim.name} was cancelled twice`);
+    if ((claim.canceller ?? canceller) !== canceller) this.double(`${claim.name} was cancelled twice`);
     claim.canceller = canceller;
     claim.cancelled = true;
   }

@@ -1,26 +1,15 @@
 import { randomUUID } from "node:crypto";
 import pRetry from "p-retry";
-import { LOCAL_KEYS } from "../../../../scripts/local-keys.ts";
+import { attempt, read, verdictOf } from "./client.ts";
 import { type Action, type ActionOf, type DrawnEvent, type DrawnRequest, drawRequests } from "./drawn.ts";
-import { type Answer, attempt, verdictOf } from "./http.ts";
 import type { Claim, Ledger } from "./ledger.ts";
-import {
-  cancelOperation,
-  eventOperation,
-  newKey,
-  type Operation,
-  reusedKeyOperation,
-  type Sending,
-  streamOperation,
-  toHttp,
-} from "./operations.ts";
+import * as operations from "./operations.ts";
 
 /** Requests at a time: more than there are customers on a meter, so that some meet and get a 409. */
 const LANES = 16;
 
-/** The first wait before a retry, and the longest (ms); each is up to twice as long at random. */
-const FIRST_WAIT_MS = 25;
-const LONGEST_WAIT_MS = 200;
+/** From the first wait before a retry to the longest (ms); each is up to twice as long at random. */
+const WAITS = { minTimeout: 25, maxTimeout: 200, randomize: true };
 
 /** Events happen within so many seconds before the load began; `STRIDE` shares no factor with it. */
 const PAST_SECONDS = 72_000;
@@ -33,7 +22,7 @@ class Unsettled extends Error {}
 
 /**
  * The client: sends what was drawn, all the time, whether the server is there or not, and writes down
- * what it is answered.
+ * how it is answered.
  */
 export class Load {
   readonly #url: string;
@@ -41,12 +30,12 @@ export class Load {
   readonly #requests: Generator<DrawnRequest, never>;
   readonly #begin = Math.floor(Date.now() / 1_000);
   /** Every request so far. */
-  readonly #operations: Operation[] = [];
+  readonly #operations: operations.Operation[] = [];
   /** Those of events whose identifier the service made from their key, and their claims. */
-  readonly #keyed: { readonly operation: Operation; readonly claim: Claim }[] = [];
+  readonly #keyed: { readonly operation: operations.Operation; readonly claim: Claim }[] = [];
   /** Claims in the order of their first report. */
   readonly #named: Claim[] = [];
-  #token = "";
+  #token: string | undefined;
   #stopped = false;
   #made = 0;
   #lanes: Promise<unknown> = Promise.resolve();
@@ -81,7 +70,7 @@ export class Load {
     return this.#lanes;
   }
 
-  /** Settles in the very turn in which the next answers so many have come. */
+  /** Settles in the very turn in which the next responses, so many, have come. */
   answers(count: number): Promise<void> {
     return new Promise((resolve) => {
       let left = count;
@@ -94,8 +83,7 @@ export class Load {
   /** Begins nothing new, and settles when every request has ended. */
   pause(): Promise<void> {
     const quiet = Promise.withResolvers<void>();
-    const over = Promise.withResolvers<void>();
-    this.#pause = { quiet: quiet.resolve, over };
+    this.#pause = { quiet: quiet.resolve, over: Promise.withResolvers() };
     return quiet.promise;
   }
 
@@ -103,13 +91,6 @@ export class Load {
   resume(): void {
     this.#pause?.over.resolve();
     this.#pause = undefined;
-  }
-
-  /** A lane waits for the end of the pause. */
-  async #rest({ quiet, over }: Pause): Promise<void> {
-    if (++this.#resting === LANES) quiet();
-    await over.promise;
-    this.#resting--;
   }
 
   async #lane(): Promise<void> {
@@ -122,20 +103,23 @@ export class Load {
     }
   }
 
-  /** Sends until there is an answer that stays, or until the client gives up. */
-  async #perform(operation: Operation, givesUp: boolean): Promise<void> {
+  /** A lane waits for the end of the pause. */
+  async #rest({ quiet, over }: Pause): Promise<void> {
+    if (++this.#resting === LANES) quiet();
+    await over.promise;
+    this.#resting--;
+  }
+
+  /** Sends until there is a final response, or until the client gives up. */
+  async #perform(operation: operations.Operation, givesUp: boolean): Promise<void> {
     operation.runs++;
     try {
       await pRetry(() => this.#attempt(operation), {
+        ...WAITS,
         retries: Number.POSITIVE_INFINITY,
-        minTimeout: FIRST_WAIT_MS,
-        maxTimeout: LONGEST_WAIT_MS,
-        randomize: true,
         shouldRetry: ({ error }) =>
           error instanceof Unsettled && !this.#stopped && !(givesUp && operation.unanswered > 0),
-        onFailedAttempt: () => {
-          this.#failedAttempts++;
-        },
+        onFailedAttempt: () => void this.#failedAttempts++,
       });
     } catch (error) {
       if (!(error instanceof Unsettled)) throw error;
@@ -143,12 +127,13 @@ export class Load {
     }
   }
 
-  async #attempt(operation: Operation): Promise<void> {
-    if (operation.auth === "session" && this.#token === "") this.#token = await this.#newToken();
-    const answer = await attempt(this.#url, toHttp(operation, this.#token));
+  async #attempt(operation: operations.Operation): Promise<void> {
+    const isStream = operation.path === operations.STREAM;
+    if (isStream) this.#token ??= await this.#newToken();
+    const answer = await attempt(this.#url, { ...operation, token: isStream ? this.#token : undefined });
     const verdict = verdictOf(answer);
-    if (verdict === "session_expired") this.#token = "";
-    if (answer === undefined || verdict === "unanswered") operation.unanswered++;
+    if (verdict === "session_expired") this.#token = undefined;
+    if (verdict === "unanswered") operation.unanswered++;
     if (answer === undefined || verdict === "unanswered" || verdict === "later" || verdict === "session_expired") {
       throw new Unsettled(verdict);
     }
@@ -158,18 +143,23 @@ export class Load {
   }
 
   async #newToken(): Promise<string> {
-    const headers = { authorization: `Bearer ${LOCAL_KEYS.test}`, "content-type": "application/json" };
-    const answer: Answer | undefined = await attempt(this.#url, {
-      path: "/v2/billing/meter_event_session",
-      headers,
-      body: "{}",
-    });
-    if (answer?.status !== 200) throw new Unsettled("no session");
-    return JSON.parse(answer.text).authentication_token;
+    const session = { path: "/v2/billing/meter_event_session", body: {} };
+    const opened = read<{ authentication_token: string }>(this.#url, session);
+    return opened.then(
+      ({ authentication_token }) => authentication_token,
+      () => Promise.reject(new Unsettled("no session")),
+    );
   }
 
   /** The request that was drawn; nothing when it looks back and there is nothing yet. */
-  #plan(action: Action): Operation | undefined {
+  #plan(action: Action): operations.Operation | undefined {
+    const operation = this.#planned(action);
+    if (operation !== undefined && action.is !== "again" && action.is !== "reused_key")
+      this.#operations.push(operation);
+    return operation;
+  }
+
+  #planned(action: Action): operations.Operation | undefined {
     switch (action.is) {
       case "event":
         return this.#event(action);
@@ -177,66 +167,68 @@ export class Load {
         return this.#stream(action);
       case "again":
         return at(this.#operations, action.back);
-      case "rival":
-        return this.#rival(action);
+      case "rival": {
+        const [sending] = this.#rivals([action]);
+        const { version, hasKey } = action;
+        return sending && operations.eventOperation(this.#ledger, version, sending, operations.newKey(hasKey));
+      }
       case "reused_key":
         return this.#reusedKey(action);
       case "cancel": {
         const claim = at(this.#ledger.cancellable, action.back);
-        return claim && this.#remember(cancelOperation(this.#ledger, action.door, claim, newKey(action.hasKey)));
+        const { version, hasKey } = action;
+        return claim && operations.cancelOperation(this.#ledger, version, claim, operations.newKey(hasKey));
       }
     }
   }
 
-  #event({ door, naming, ...drawn }: ActionOf<"event">): Operation {
-    const key = newKey(naming !== "identifier");
+  #event({ version, naming, ...drawn }: ActionOf<"event">): operations.Operation {
+    const key = operations.newKey(naming !== "identifier");
     const sending = naming === "key" ? this.#underKey(drawn, `${key}`) : this.#underIdentifier(drawn);
-    const operation = this.#remember(eventOperation(this.#ledger, door, sending, key));
+    const operation = operations.eventOperation(this.#ledger, version, sending, key);
     if (naming === "key") this.#keyed.push({ operation, claim: sending.claim });
     return operation;
   }
 
-  #stream({ hasKey, events, rivals }: ActionOf<"stream">): Operation {
-    const key = newKey(hasKey);
+  #stream({ hasKey, events, rivals }: ActionOf<"stream">): operations.Operation {
+    const key = operations.newKey(hasKey);
     const sendings = events.map((drawn, place) =>
       hasKey && !drawn.hasIdentifier ? this.#underKey(drawn, `${key}#${place}`) : this.#underIdentifier(drawn),
     );
     // At the end, since the place of an event is part of the identifier that its key gives it.
-    for (const drawn of rivals) {
-      const claim = at(this.#named, drawn.back);
-      if (claim !== undefined) sendings.push(this.#sending(drawn, claim, claim.identifier));
-    }
-    return this.#remember(streamOperation(this.#ledger, sendings, key));
+    return operations.streamOperation(this.#ledger, [...sendings, ...this.#rivals(rivals)], key);
   }
 
-  #rival({ door, hasKey, back, ...drawn }: ActionOf<"rival">): Operation | undefined {
-    const claim = at(this.#named, back);
-    if (claim === undefined) return undefined;
-    const sending = this.#sending(drawn, claim, claim.identifier);
-    return this.#remember(eventOperation(this.#ledger, door, sending, newKey(hasKey)));
-  }
-
-  #reusedKey({ back, event }: ActionOf<"reused_key">): Operation | undefined {
+  #reusedKey({ back, event }: ActionOf<"reused_key">): operations.Operation | undefined {
     const answered = this.#keyed.filter(({ claim }) => claim.holder !== undefined);
     const earlier = at(answered, back);
     if (earlier === undefined) return undefined;
     const { operation, claim } = earlier;
-    const door = operation.path.startsWith("/v1/") ? "v1" : "v2";
-    return reusedKeyOperation(this.#ledger, door, this.#sending(event, claim, undefined), operation.key ?? "");
+    const version = operation.path.startsWith("/v1/") ? "v1" : "v2";
+    const sending = this.#sending(event, claim, undefined);
+    return operations.reusedKeyOperation(this.#ledger, version, sending, operation.key ?? "");
   }
 
-  #underIdentifier(drawn: DrawnEvent): Sending {
+  /** Other events under identifiers that were sent before. */
+  #rivals(drawn: readonly (DrawnEvent & { back: number })[]): operations.Sending[] {
+    return drawn.flatMap((event) => {
+      const claim = at(this.#named, event.back);
+      return claim === undefined ? [] : [this.#sending(event, claim, claim.identifier)];
+    });
+  }
+
+  #underIdentifier(drawn: DrawnEvent): operations.Sending {
     const identifier = `id_${randomUUID()}`;
     const claim = this.#ledger.claim(identifier, identifier);
     this.#named.push(claim);
     return this.#sending(drawn, claim, identifier);
   }
 
-  #underKey(drawn: DrawnEvent, name: string): Sending {
+  #underKey(drawn: DrawnEvent, name: string): operations.Sending {
     return this.#sending(drawn, this.#ledger.claim(name, undefined), undefined);
   }
 
-  #sending(drawn: DrawnEvent, claim: Claim, identifier: string | undefined): Sending {
+  #sending(drawn: DrawnEvent, claim: Claim, identifier: string | undefined): operations.Sending {
     const { formula, customer, value, hasTimestamp } = drawn;
     const number = this.#made++;
     // `last` goes by timestamps, so no two may be the same.
@@ -245,11 +237,6 @@ export class Load {
     const report = { ref: `ref_${number}`, formula, customer, value: formula === "count" ? 1 : value, timestamp };
     claim.reports.push(report);
     return { claim, report, identifier };
-  }
-
-  #remember(operation: Operation): Operation {
-    this.#operations.push(operation);
-    return operation;
   }
 }
 
