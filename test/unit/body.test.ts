@@ -59,43 +59,40 @@ function* chunksFor(bytes: number, size = 64_000): Generator<Uint8Array> {
 const form = (text: string) => read("v1", text);
 const json = (text: string) => read("v2", text);
 
+const malformed = (message: string) => ({ reason: "malformed_body", message });
+
 /** A body of valid JSON, or form, of exactly so many bytes. */
 const ofLength = (apiVersion: ApiVersion, bytes: number): string =>
   apiVersion === "v1" ? `a=${"x".repeat(bytes - 2)}` : `{"a":"${"x".repeat(bytes - 8)}"}`;
 
 describe.each(["v1", "v2"] satisfies ApiVersion[])("a body of %s", (apiVersion) => {
+  const headers = { "content-type": TYPES[apiVersion] };
+
   test("may have 256,000 bytes and not one more, with its length told or not", async () => {
     const most = ofLength(apiVersion, LIMITS.bodyBytes);
     expect(Buffer.byteLength(most)).toBe(256_000);
-    const headers = { "content-type": TYPES[apiVersion] };
-    const streamed = (text: string) => aRequest(aStream([bytesOf(text)]).stream, headers);
+    const streamed = (text: string) => readBody(aRequest(aStream([bytesOf(text)]).stream, headers), apiVersion);
     expect((await read(apiVersion, most)).ok).toBe(true);
-    expect((await readBody(streamed(most), apiVersion)).ok).toBe(true);
-    const over = ofLength(apiVersion, LIMITS.bodyBytes + 1);
-    const error = { reason: "body_too_large", limit: LIMITS.bodyBytes };
-    expect(errorOf(await read(apiVersion, over))).toEqual(error);
-    expect(errorOf(await readBody(streamed(over), apiVersion))).toEqual(error);
-  });
-
-  test("is counted in bytes, not in characters", async () => {
+    expect((await streamed(most)).ok).toBe(true);
+    // Bytes are counted, not characters.
     const wide = apiVersion === "v1" ? `a=${"€".repeat(100_000)}` : `{"a":"${"€".repeat(100_000)}"}`;
-    expect(errorOf(await read(apiVersion, wide)).reason).toBe("body_too_large");
-    const { stream } = aStream([bytesOf(wide)]);
-    expect(errorOf(await readBody(aRequest(stream, { "content-type": TYPES[apiVersion] }), apiVersion)).reason).toBe(
-      "body_too_large",
-    );
+    for (const over of [ofLength(apiVersion, LIMITS.bodyBytes + 1), wide]) {
+      const error = { reason: "body_too_large", limit: LIMITS.bodyBytes };
+      expect(errorOf(await read(apiVersion, over))).toEqual(error);
+      expect(errorOf(await streamed(over))).toEqual(error);
+    }
   });
 
   test("whose told length is past the limit is refused without being read", async () => {
     const { stream, seen } = aStream(chunksFor(10));
-    const request = aRequest(stream, { "content-type": TYPES[apiVersion], "content-length": "256001" });
+    const request = aRequest(stream, { ...headers, "content-length": "256001" });
     expect(errorOf(await readBody(request, apiVersion)).reason).toBe("body_too_large");
     expect(seen.taken).toBe(0);
   });
 
   test("without a length is not read for ever, and refused", async () => {
     const { stream, seen } = aStream(chunksFor(1_000_000_000));
-    const request = aRequest(stream, { "content-type": TYPES[apiVersion] });
+    const request = aRequest(stream, headers);
     expect(errorOf(await readBody(request, apiVersion)).reason).toBe("body_too_large");
     expect(seen.taken).toBeLessThanOrEqual(200);
     expect(seen.cancelled).toBe(true);
@@ -108,7 +105,7 @@ describe.each(["v1", "v2"] satisfies ApiVersion[])("a body of %s", (apiVersion) 
       const pieces = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) =>
         bytes.slice(i * size, (i + 1) * size),
       );
-      const request = aRequest(aStream(pieces).stream, { "content-type": TYPES[apiVersion] });
+      const request = aRequest(aStream(pieces).stream, headers);
       expect(resultOf(await readBody(request, apiVersion))).toEqual({ a: "客户🙂" });
     }
   });
@@ -130,10 +127,7 @@ describe.each(["v1", "v2"] satisfies ApiVersion[])("a body of %s", (apiVersion) 
   ])("with broken UTF-8 is refused: %s", async (_, broken) => {
     const [before, after] = apiVersion === "v1" ? ["a=", ""] : ['{"a":"', '"}'];
     const bytes = new Uint8Array([...bytesOf(before), ...broken, ...bytesOf(after)]);
-    expect(errorOf(await read(apiVersion, bytes))).toEqual({
-      reason: "malformed_body",
-      message: "The request body is not valid UTF-8.",
-    });
+    expect(errorOf(await read(apiVersion, bytes))).toEqual(malformed("The request body is not valid UTF-8."));
   });
 
   test("must have the content type of its API version, with or without parameters and in any case", async () => {
@@ -181,21 +175,19 @@ describe("a body with a Content-Encoding", () => {
   });
 
   test("that would inflate to far more is inflated no further than the limit", async () => {
-    const bomb = new Uint8Array(gzipSync(Buffer.alloc(100_000_000, " ")));
+    // Its end is broken, which is noticed only by inflating all of it.
+    const bomb = new Uint8Array(gzipSync(Buffer.alloc(100_000_000, " "))).fill(0, -8);
     expect(bomb.length).toBeLessThan(LIMITS.bodyBytes);
-    const before = process.memoryUsage();
-    const { reason } = errorOf(await readBody(encoded(bomb, "gzip"), "v2"));
-    const after = process.memoryUsage();
-    expect(reason).toBe("body_too_large");
-    expect(after.arrayBuffers - before.arrayBuffers).toBeLessThan(20_000_000);
+    expect(errorOf(await readBody(encoded(bomb, "gzip"), "v2")).reason).toBe("body_too_large");
+    const whole = new Uint8Array(gzipSync(ofLength("v2", 1_000))).fill(0, -8);
+    expect(errorOf(await readBody(encoded(whole, "gzip"), "v2")).reason).toBe("malformed_body");
   });
 
   test("that is not gzip, or breaks off, is malformed", async () => {
     for (const body of [bytesOf('{"a":"b"}'), gzipped(ofLength("v2", 1_000)).slice(0, -9)]) {
-      expect(errorOf(await readBody(encoded(body, "gzip"), "v2"))).toEqual({
-        reason: "malformed_body",
-        message: "The request body is not valid gzip.",
-      });
+      expect(errorOf(await readBody(encoded(body, "gzip"), "v2"))).toEqual(
+        malformed("The request body is not valid gzip."),
+      );
     }
   });
 
@@ -218,19 +210,13 @@ describe("a JSON body", () => {
   });
 
   test.each(["[]", '[{"event_name":"tokens"}]', "null", "5", '"text"', "true"])("cannot be %s", async (text) => {
-    expect(errorOf(await json(text))).toEqual({
-      reason: "malformed_body",
-      message: "The request body must be a JSON object.",
-    });
+    expect(errorOf(await json(text))).toEqual(malformed("The request body must be a JSON object."));
   });
 
   test.each(["{", "{'a':1}", "a=1", '{"a":1}}', '{"a":NaN}', " ", "undefined", '{"a":1,}', "\0"])(
     "must be JSON, which %j is not",
     async (text) => {
-      expect(errorOf(await json(text))).toEqual({
-        reason: "malformed_body",
-        message: "The request body is not valid JSON.",
-      });
+      expect(errorOf(await json(text))).toEqual(malformed("The request body is not valid JSON."));
     },
   );
 
@@ -294,10 +280,7 @@ describe("a form", () => {
   test.each(["payload[%FF]=1", "a=%FF", "a=%E2%82", "%C0%80=1", "a=%", "a=%zz", "a=%ED%A0%80", "a=1&b=%"])(
     "with a broken percent encoding is refused: %s",
     async (text) => {
-      expect(errorOf(await form(text))).toMatchObject({
-        reason: "malformed_body",
-        message: expect.stringContaining("percent encoding"),
-      });
+      expect(errorOf(await form(text))).toEqual(malformed(expect.stringContaining("percent encoding")));
     },
   );
 
@@ -308,10 +291,7 @@ describe("a form", () => {
     "payload[__proto__][a]=1",
     "payload[%5F_proto__]=1",
   ])("with the key __proto__ is refused, since it would vanish silently: %s", async (text) => {
-    expect(errorOf(await form(text))).toMatchObject({
-      reason: "malformed_body",
-      message: expect.stringContaining("__proto__"),
-    });
+    expect(errorOf(await form(text))).toEqual(malformed(expect.stringContaining("__proto__")));
     expect(({} as Record<string, unknown>).a).toBeUndefined();
   });
 

@@ -125,15 +125,6 @@ describe("a group that is not confirmed", () => {
     }
   });
 
-  test("is due at once when its time has come, and no longer once it is sent", () => {
-    const delivery = aDelivery();
-    delivery.send(1, 1, 0);
-    const due = delivery.nextDue() ?? 0;
-    expect(delivery.due(due)).toEqual([1]);
-    delivery.send(1, 1, due);
-    expect(delivery.due(due)).toEqual([]);
-  });
-
   test("waits twice as long after each attempt, up to 10 minutes, for ever", () => {
     vi.mocked(Math.random).mockReturnValue(0);
     const delivery = aDelivery();
@@ -188,6 +179,14 @@ describe("while the database is down", () => {
     return sends;
   }
 
+  /** A full window, of which nothing was confirmed for an hour. */
+  function anHourLater(): Delivery {
+    const delivery = aDelivery();
+    fill(delivery, 0);
+    sendWhatIsDue(delivery, 0, HOUR);
+    return delivery;
+  }
+
   test("for an hour, each group is sent 8 to 11 times and not once a second: no storm", () => {
     const delivery = aDelivery();
     const sends = fill(delivery, 0) + sendWhatIsDue(delivery, 0, HOUR);
@@ -202,25 +201,19 @@ describe("while the database is down", () => {
   });
 
   test("every group stays on its way: each is due again within 10 minutes and the spread", () => {
-    const delivery = aDelivery();
-    fill(delivery, 0);
-    sendWhatIsDue(delivery, 0, HOUR);
+    const delivery = anHourLater();
     expect(delivery.due(HOUR + LONGEST)).toHaveLength(WINDOW);
   });
 
   test("its return is heard from the first group that is confirmed: the others are due soon, not in minutes", () => {
-    const delivery = aDelivery();
-    fill(delivery, 0);
-    sendWhatIsDue(delivery, 0, HOUR);
+    const delivery = anHourLater();
     expect(delivery.due(HOUR + 1.25 * RESEND_AFTER).length).toBeLessThan(WINDOW / 10);
     delivery.confirm(500, HOUR);
     expect(delivery.due(HOUR + 1.25 * RESEND_AFTER)).toHaveLength(WINDOW - 1);
   });
 
   test("its return does not make a group later than it was", () => {
-    const delivery = aDelivery();
-    fill(delivery, 0);
-    sendWhatIsDue(delivery, 0, HOUR);
+    const delivery = anHourLater();
     const next = delivery.nextDue() ?? 0;
     const [first] = delivery.due(next);
     delivery.confirm(first === 1 ? 2 : 1, HOUR);
@@ -229,9 +222,7 @@ describe("while the database is down", () => {
 
   test("delays that grew meanwhile are forgotten once it is back", () => {
     vi.mocked(Math.random).mockReturnValue(0);
-    const delivery = aDelivery();
-    fill(delivery, 0);
-    sendWhatIsDue(delivery, 0, HOUR);
+    const delivery = anHourLater();
     delivery.confirm(500, HOUR);
     const again = HOUR + 1.25 * RESEND_AFTER;
     for (const id of delivery.due(again)) delivery.send(id, 100, again);
@@ -239,9 +230,7 @@ describe("while the database is down", () => {
   });
 
   test("and back, what is sent for the first time has short delays again", () => {
-    const delivery = aDelivery();
-    fill(delivery, 0);
-    sendWhatIsDue(delivery, 0, HOUR);
+    const delivery = anHourLater();
     const sentBefore = delivery.lastSent;
     for (let id = 1; id <= sentBefore; id++) delivery.confirm(id, HOUR + 10 * id);
     delivery.send(sentBefore + 1, 100, HOUR + 20 * SECOND);
@@ -249,9 +238,7 @@ describe("while the database is down", () => {
   });
 
   test("all groups of an hour are delivered within a minute of the first that arrives", () => {
-    const delivery = aDelivery();
-    fill(delivery, 0);
-    sendWhatIsDue(delivery, 0, HOUR);
+    const delivery = anHourLater();
     let firstConfirmed: number | undefined;
     let now = HOUR;
     for (; delivery.inFlight > 0; now += 2 * SECOND) {
