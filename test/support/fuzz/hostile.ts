@@ -1,4 +1,5 @@
 import fc from "fast-check";
+import { some } from "../draw.ts";
 import type { Node } from "./nodes.ts";
 
 /** Words that mean something to JavaScript, SQL, forms, paths or templates. */
@@ -46,12 +47,12 @@ const TIMES = `
 
 /** Text as nobody should send it. */
 export const text: fc.Arbitrary<string> = fc.oneof(
-  { weight: 4, arbitrary: fc.constantFrom(...WORDS) },
-  { weight: 2, arbitrary: fc.constantFrom(...NUMBERS) },
-  { weight: 1, arbitrary: fc.constantFrom(...TIMES) },
-  { weight: 3, arbitrary: fc.string({ unit: "binary", maxLength: 20 }) },
-  { weight: 1, arbitrary: fc.string({ unit: "grapheme", maxLength: 120 }) },
-  { weight: 1, arbitrary: fc.string({ maxLength: 20 }) },
+  some(4, fc.constantFrom(...WORDS)),
+  some(2, fc.constantFrom(...NUMBERS)),
+  some(1, fc.constantFrom(...TIMES)),
+  some(3, fc.string({ unit: "binary", maxLength: 20 })),
+  some(1, fc.string({ unit: "grapheme", maxLength: 120 })),
+  some(1, fc.string({ maxLength: 20 })),
 );
 
 /** What not every store keeps as it is. */
@@ -59,8 +60,8 @@ export const unstorable: fc.Arbitrary<string> = fc.constantFrom("\0", "\0end", "
 
 /** A field's name as nobody should send it. */
 export const name: fc.Arbitrary<string> = fc.oneof(
-  { weight: 3, arbitrary: text },
-  { weight: 1, arbitrary: fc.constantFrom("event_name", "payload", "identifier", "livemode", "id", "expand", "limit") },
+  some(3, text),
+  some(1, fc.constantFrom("event_name", "payload", "identifier", "livemode", "id", "expand", "limit")),
 );
 
 /** Lengths just under and over each limit. */
@@ -68,34 +69,34 @@ const LENGTHS = [99, 100, 101, 200, 201, 250, 251, 255, 500, 501, 8_001];
 
 /** Any value in the place of any other. */
 export const node: fc.Arbitrary<Node> = fc.oneof(
-  { weight: 4, arbitrary: text },
-  { weight: 3, arbitrary: fc.constantFrom<Node>(null, true, false, 0, 1, -1, 1.5, 25, [], { fields: [] }, "") },
-  { weight: 2, arbitrary: fc.constantFrom(...NUMBERS.filter(isJson)).map((json) => ({ json })) },
-  { weight: 1, arbitrary: fc.double().map((number) => ({ json: String(number) })) },
-  {
-    weight: 1,
-    arbitrary: fc.constantFrom("\\ud800", "\\u0000", "\\u0041", "\\x").map((escaped) => ({ json: `"${escaped}"` })),
-  },
-  {
-    weight: 2,
-    arbitrary: fc.record({ repeat: fc.constantFrom("x", "é", "漢", "😀", "\0"), times: fc.constantFrom(...LENGTHS) }),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.record({ deep: fc.constantFrom(2, 5, 100, 10_000), of: fc.constantFrom("lists", "maps") }),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.constantFrom<Node>({ ago: 0, align: 1 }, { ago: 4_000_000, align: 1 }, { ago: -9_999, align: 60 }),
-  },
-  {
-    weight: 2,
-    arbitrary: fc
+  some(4, text),
+  some(3, fc.constantFrom<Node>(null, true, false, 0, 1, -1, 1.5, 25, [], { fields: [] }, "")),
+  some(
+    2,
+    fc.constantFrom(...NUMBERS.filter(isJson)).map((json) => ({ json })),
+  ),
+  some(
+    1,
+    fc.double().map((number) => ({ json: String(number) })),
+  ),
+  some(
+    1,
+    fc.constantFrom("\\ud800", "\\u0000", "\\u0041", "\\x").map((escaped) => ({ json: `"${escaped}"` })),
+  ),
+  some(2, fc.record({ repeat: fc.constantFrom("x", "é", "漢", "😀", "\0"), times: fc.constantFrom(...LENGTHS) })),
+  some(1, fc.record({ deep: fc.constantFrom(2, 5, 100, 10_000), of: fc.constantFrom("lists", "maps") })),
+  some(1, fc.constantFrom<Node>({ ago: 0, align: 1 }, { ago: 4_000_000, align: 1 }, { ago: -9_999, align: 60 })),
+  some(
+    2,
+    fc
       .constantFrom("meter", "event", "customer", "identifier", "report", "place")
       .chain((what) => fc.constantFrom("own", "other").map((whose): Node => ({ ref: `${whose}.${what}` as const }))),
-  },
-  { weight: 1, arbitrary: fc.array(text, { maxLength: 3 }) },
-  { weight: 1, arbitrary: fc.tuple(name, text).map((field): Node => ({ fields: [field] })) },
+  ),
+  some(1, fc.array(text, { maxLength: 3 })),
+  some(
+    1,
+    fc.tuple(name, text).map((field): Node => ({ fields: [field] })),
+  ),
 );
 
 function isJson(text: string): boolean {

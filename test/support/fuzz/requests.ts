@@ -1,5 +1,6 @@
 import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
 import fc from "fast-check";
+import { some, word } from "../draw.ts";
 import * as hostile from "./hostile.ts";
 import { type Mutation, mutate, mutation } from "./mutations.ts";
 import type { Fields, FormStyle, Node } from "./nodes.ts";
@@ -68,45 +69,29 @@ export type FuzzedRequest = {
   readonly headers: Readonly<Record<string, string>>;
 };
 
-const some = <T>(weight: number, arbitrary: fc.Arbitrary<T>) => ({ weight, arbitrary });
-
 /** Values that a header may have: printable, and not so unlike what others send. */
 const headerValue = fc.oneof(
   fc.constantFrom("0", "-1", "1", "x", "null", "application/json", "bytes=0-1", "' OR 1=1 --", "__proto__", "*/*"),
   fc.string({ unit: "grapheme-ascii", maxLength: 300 }).map((text) => text.trim()),
 );
 
-const idempotencyKey = fc.oneof(
-  some(
-    3,
-    fc.nat({ max: 200 }).map((n) => `key_${n}`),
-  ),
-  some(
-    2,
-    fc.bigInt({ min: 0n, max: 2n ** 60n }).map((n) => `key_${n.toString(36)}`),
-  ),
-  some(
-    1,
-    fc.constantFrom(255, 256, 10_000).map((n) => "k".repeat(n)),
-  ),
-  some(1, headerValue),
-);
+const fewKeys = fc.nat({ max: 200 }).map((n) => `key_${n}`);
+const manyKeys = fc.bigInt({ min: 0n, max: 2n ** 60n }).map((n) => `key_${n.toString(36)}`);
+const longKeys = fc.constantFrom(255, 256, 10_000).map((n) => "k".repeat(n));
+const idempotencyKey = fc.oneof(some(3, fewKeys), some(2, manyKeys), some(1, longKeys), some(1, headerValue));
+
+const CONTENT_TYPES = `
+application/json|application/json; charset=utf-16|APPLICATION/JSON|application/x-www-form-urlencoded
+application/x-www-form-urlencoded;a=b;;|multipart/form-data; boundary=x|text/plain|*/*|;
+`
+  .trim()
+  .split(/[|\n]/);
 
 const headers = fc
   .record(
     {
       "stripe-version": fc.oneof(fc.constant("2026-10-28.endive"), headerValue),
-      "content-type": fc.constantFrom(
-        "application/json",
-        "application/json; charset=utf-16",
-        "APPLICATION/JSON",
-        "application/x-www-form-urlencoded",
-        "application/x-www-form-urlencoded;a=b;;",
-        "multipart/form-data; boundary=x",
-        "text/plain",
-        "*/*",
-        ";",
-      ),
+      "content-type": word(...CONTENT_TYPES),
       "content-length": fc.constantFrom("0", "1", "5", "99999999", "-1", "1e3", "x"),
       "content-encoding": fc.constantFrom("gzip", "br", "identity", "x"),
       "transfer-encoding": fc.constant("chunked"),
@@ -126,77 +111,45 @@ const headers = fc
 
 const mode = fc.constantFrom<Mode>("test", "live");
 
+const authorization = fc.oneof(
+  fc.constantFrom(null, ...",Bearer,Bearer ,Basic,Basic Og==,Basic !!!!,Digest a=b,bearer token_".split(",")),
+  headerValue.map((text) => `Bearer ${text}`),
+  fc.base64String({ maxLength: 400 }).map((text) => `Basic ${text}`),
+  fc.constantFrom(300, 10_000).map((n) => `Bearer sk_test_${"x".repeat(n)}`),
+);
+
 const caller: fc.Arbitrary<Caller> = fc.oneof(
-  some(14, fc.record({ mode, as: fc.constant("bearer" as const) })),
-  some(2, fc.record({ mode, as: fc.constant("basic" as const) })),
-  some(2, fc.record({ mode, as: fc.constant("bearer" as const), may: fc.constantFrom("ingest", "read") })),
-  some(1, fc.record({ mode, as: fc.constant("the other kind" as const) })),
-  some(
-    1,
-    fc.constantFrom(...BAD_CREDENTIALS).map((bad) => ({ bad })),
-  ),
-  some(
-    1,
-    fc
-      .oneof(
-        fc.constantFrom(
-          null,
-          "",
-          "Bearer",
-          "Bearer ",
-          "Basic",
-          "Basic Og==",
-          "Basic !!!!",
-          "Digest a=b",
-          "bearer token_",
-        ),
-        headerValue.map((text) => `Bearer ${text}`),
-        fc.base64String({ maxLength: 400 }).map((text) => `Basic ${text}`),
-        fc.constantFrom(300, 10_000).map((n) => `Bearer sk_test_${"x".repeat(n)}`),
-      )
-      .map((header) => ({ header })),
-  ),
+  some(14, fc.record({ mode, as: word("bearer") })),
+  some(2, fc.record({ mode, as: word("basic") })),
+  some(2, fc.record({ mode, as: word("bearer"), may: word("ingest", "read") })),
+  some(1, fc.record({ mode, as: word("the other kind") })),
+  some(1, fc.record({ bad: word(...BAD_CREDENTIALS) })),
+  some(1, fc.record({ header: authorization })),
 );
 
 const formStyle = fc.constantFrom<FormStyle>("node", "python", "raw");
 
 /** A body in the encoding of its API version, mostly. */
 const contentOf = (apiVersion: "v1" | "v2"): fc.Arbitrary<Content> => {
-  const style = apiVersion === "v2" ? fc.constant("json" as const) : formStyle;
+  const style = apiVersion === "v2" ? word("json") : formStyle;
+  const padTo = fc.constantFrom(255_999, 256_000, 256_001, 999_999, 1_000_001, 1_200_000);
   return fc.oneof(
-    some(
-      20,
-      style.map((style) => ({ style })),
-    ),
+    some(20, fc.record({ style })),
     some(2, fc.record({ style, cut: fc.double({ min: 0, max: 1, noNaN: true }) })),
-    some(
-      1,
-      (apiVersion === "v2" ? formStyle : fc.constant("json" as const)).map((style) => ({ style })),
-    ),
-    some(
-      1,
-      fc.oneof(hostile.text, fc.json()).map((text) => ({ text })),
-    ),
-    some(
-      1,
-      fc.array(fc.nat({ max: 255 }), { maxLength: 40 }).map((bytes) => ({ bytes })),
-    ),
-    some(
-      1,
-      fc.constantFrom(255_999, 256_000, 256_001, 999_999, 1_000_001, 1_200_000).map((padTo) => ({ padTo })),
-    ),
+    some(1, fc.record({ style: apiVersion === "v2" ? formStyle : word("json") })),
+    some(1, fc.record({ text: fc.oneof(hostile.text, fc.json()) })),
+    some(1, fc.record({ bytes: fc.array(fc.nat({ max: 255 }), { maxLength: 40 }) })),
+    some(1, fc.record({ padTo })),
   );
 };
 
 const METHODS = "GET POST PUT PATCH DELETE HEAD OPTIONS TRACE PURGE QUERY get PROPFIND".split(" ");
 
+const longSuffix = fc.constantFrom(300, 9_000).map((n) => "/a".repeat(n));
 const suffix = fc.oneof(
-  some(25, fc.constant("")),
-  some(1, fc.constantFrom(..."/ // /.. /%2e%2e /%2F %00 % %ff ;a=b /../../v2/core/events #x ? ?a ?a=1&a=2".split(" "))),
-  some(
-    1,
-    fc.constantFrom(300, 9_000).map((n) => "/a".repeat(n)),
-  ),
+  some(25, word("")),
+  some(1, word(..."/ // /.. /%2e%2e /%2F %00 % %ff ;a=b /../../v2/core/events #x ? ?a ?a=1&a=2".split(" "))),
+  some(1, longSuffix),
 );
 
 /** A request to a route: valid but for a few changes, and sometimes for none. */
