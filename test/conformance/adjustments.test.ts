@@ -1,8 +1,17 @@
 import type Stripe from "stripe";
 import { describe, expect, it } from "vitest";
-import { createMeter, liveStripe, minute, plain, raw, refusal, stripe, stripeClient, unique } from "./client.ts";
-
-const payload = { stripe_customer_id: "cus_1", value: "25" };
+import {
+  createMeter,
+  liveStripe,
+  minute,
+  payload,
+  plain,
+  raw,
+  refusal,
+  stripe,
+  stripeClient,
+  unique,
+} from "./client.ts";
 
 const report = async (meter: Stripe.Billing.Meter, value = "25", timestamp?: string): Promise<string> => {
   const event = { event_name: meter.event_name, payload: { ...payload, value }, identifier: unique("idmp") };

@@ -26,6 +26,23 @@ export const createMeter = (
     ...changes,
   });
 
+/** What an event holds when nothing else matters. */
+export const payload = { stripe_customer_id: "cus_1", value: "25" };
+
+/** Reports a v2 event on a meter. */
+export const report = (
+  { event_name }: Pick<Stripe.Billing.Meter, "event_name">,
+  changes: Partial<Stripe.V2.Billing.MeterEventCreateParams> = {},
+  options: Stripe.RequestOptions = {},
+) => stripe.v2.billing.meterEvents.create({ event_name, payload, ...changes }, options);
+
+/** The total of a customer around now, as the response's own text; nothing when there is no summary. */
+export async function total(meter: string, customer = "cus_1", key: string = LOCAL_KEYS.test) {
+  const range = `customer=${encodeURIComponent(customer)}&start_time=${minute(-600)}&end_time=${minute(10)}`;
+  const { text } = await raw(`/v1/billing/meters/${meter}/event_summaries?${range}`, { key });
+  return /"aggregated_value":([^,]+),/.exec(text)?.[1];
+}
+
 type Call = {
   method?: string;
   key?: string | null;

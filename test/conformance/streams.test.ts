@@ -2,24 +2,42 @@ import Stripe from "stripe";
 import { describe, expect, inject, it } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { issueSession } from "../../src/http/session-token.ts";
-import { createMeter, liveStripe, minute, plain, raw, refusal, stripe, stripeClient, unique } from "./client.ts";
+import {
+  createMeter,
+  liveStripe,
+  payload,
+  plain,
+  raw,
+  refusal,
+  stripe,
+  stripeClient,
+  total,
+  unique,
+} from "./client.ts";
 
 const STREAM = "/v2/billing/meter_event_stream";
-const payload = { stripe_customer_id: "cus_1", value: "25" };
-
-/** The total of a customer around now, as the answer's own text; nothing when there is no summary. */
-async function total(meter: string, key: string = LOCAL_KEYS.test): Promise<string | undefined> {
-  const { text } = await raw(
-    `/v1/billing/meters/${meter}/event_summaries?customer=cus_1&start_time=${minute(-600)}&end_time=${minute(10)}`,
-    { key },
-  );
-  return /"aggregated_value":([^,]+),/.exec(text)?.[1];
-}
 
 /** A client that streams with the token of a new session. */
 async function streaming(client = stripe): Promise<Stripe> {
   const session = await client.v2.billing.meterEventSession.create();
   return stripeClient(session.authentication_token);
+}
+
+/** A client that takes a new session, and sends again, when it is refused with one of these errors. */
+function renewing(client: Stripe, ...renewed: (abstract new (...args: never[]) => Error)[]) {
+  let streams = client;
+  let renewals = 0;
+  const send = async (events: Stripe.V2.Billing.MeterEventCreateParams[]): Promise<void> => {
+    try {
+      await streams.v2.billing.meterEventStream.create({ events });
+    } catch (error) {
+      if (!renewed.some((type) => error instanceof type)) throw error;
+      renewals++;
+      streams = await streaming();
+      await send(events);
+    }
+  };
+  return { send, renewals: () => renewals };
 }
 
 /** A token as the service makes them, but changed on its way. */
@@ -56,7 +74,7 @@ describe("C8 streams", () => {
       const events = Array.from({ length: 100 }, () => ({ event_name: meter.event_name, payload }));
       const answer = await streams.v2.billing.meterEventStream.create({ events });
       expect(answer).toEqual({});
-      await expect.poll(() => total(meter.id, key), { timeout: 60_000 }).toBe("2500");
+      await expect.poll(() => total(meter.id, "cus_1", key), { timeout: 60_000 }).toBe("2500");
     }
   });
 
@@ -91,23 +109,11 @@ describe("C8 streams", () => {
 
   it("C8.6 go on when a client takes a new session for one that is refused", async () => {
     const meter = await createMeter();
-    let client = stripeClient(await tampered());
-    let renewals = 0;
-    const send = async (events: Stripe.V2.Billing.MeterEventCreateParams[]): Promise<void> => {
-      try {
-        await client.v2.billing.meterEventStream.create({ events });
-      } catch (error) {
-        // An expired token cannot be made from outside; the Worker's own tests look at what it is answered.
-        const { TemporarySessionExpiredError, StripeAuthenticationError } = Stripe.errors;
-        const isOver = error instanceof TemporarySessionExpiredError || error instanceof StripeAuthenticationError;
-        if (!isOver) throw error;
-        renewals++;
-        client = await streaming();
-        await send(events);
-      }
-    };
-    for (const _ of [1, 2]) await send([{ event_name: meter.event_name, payload }]);
-    expect(renewals).toBe(1);
+    // An expired token cannot be made from outside; the Worker's own tests look at how it is answered.
+    const { TemporarySessionExpiredError, StripeAuthenticationError } = Stripe.errors;
+    const client = renewing(stripeClient(await tampered()), TemporarySessionExpiredError, StripeAuthenticationError);
+    for (const _ of [1, 2]) await client.send([{ event_name: meter.event_name, payload }]);
+    expect(client.renewals()).toBe(1);
     await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe("50");
   });
 
@@ -203,22 +209,9 @@ describe("C8 streams", () => {
       Date.now() - 16 * 60_000,
     );
     if (!opened.ok) throw new Error(opened.error.reason);
-    let streams = stripeClient(opened.value.token);
-    let renewals = 0;
-    const send = async (
-      events: Parameters<typeof streams.v2.billing.meterEventStream.create>[0]["events"],
-    ): Promise<void> => {
-      try {
-        await streams.v2.billing.meterEventStream.create({ events });
-      } catch (error) {
-        if (!(error instanceof Stripe.errors.TemporarySessionExpiredError)) throw error;
-        renewals++;
-        streams = await streaming();
-        await send(events);
-      }
-    };
-    for (let i = 0; i < 3; i++) await send([{ event_name: meter.event_name, payload }]);
-    expect(renewals).toBe(1);
+    const client = renewing(stripeClient(opened.value.token), Stripe.errors.TemporarySessionExpiredError);
+    for (const _ of [1, 2, 3]) await client.send([{ event_name: meter.event_name, payload }]);
+    expect(client.renewals()).toBe(1);
     await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe("75");
   });
 
