@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
 -- For deleting what has expired.
 CREATE INDEX IF NOT EXISTS idempotency_keys_by_age ON idempotency_keys (created);
 
--- Accepted events. Written by the aggregator and by redriven dead letters, put right by the auditor,
+-- Accepted events. Written by the aggregator and by redriven dead letters, repaired by the auditor,
 -- always in one transaction with the summaries; read by summaries where a range cuts through an hour, by
 -- lists and by the auditor. The mode is the meter's.
 -- The key clusters what is read together, so no secondary index is paid for.
@@ -137,7 +137,7 @@ CREATE INDEX IF NOT EXISTS dead_letters_by_mode ON dead_letters (livemode, id);
 -- scheduled handler, read by it and by /v1/edgemeter/pipeline.
 CREATE TABLE IF NOT EXISTS audits (
   name TEXT PRIMARY KEY, -- 'log-0', 'log-1', …, 'summaries'
-  position TEXT NOT NULL, -- where it goes on, as JSON
+  position TEXT NOT NULL, -- where the next run begins, as JSON
   checked INTEGER NOT NULL, -- events or summaries, ever
   repaired INTEGER NOT NULL, -- of these
   updated INTEGER NOT NULL -- ms

@@ -7,7 +7,7 @@ const count = (min: number, max: number) => z.coerce.number().int().min(min).max
 
 const LOCATION_HINTS = ["", "wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"] as const;
 
-/** Where Durable Objects can be created; "" for near whoever calls one first. */
+/** Where Durable Objects can be created; "" for near its first caller. */
 export type LocationHint = (typeof LOCATION_HINTS)[number];
 
 export const isLocationHint = (text: string): text is LocationHint => LOCATION_HINTS.some((hint) => hint === text);

@@ -11,7 +11,7 @@ export function logError(message: string, error: unknown, fields: Fields = {}): 
   console.error(JSON.stringify({ level: "error", message, error: text, ...fields }));
 }
 
-/** Says that something was not as it should be, and was put right. As careful as `logError`. */
+/** Says that something was not as it should be, and was repaired. As careful as `logError`. */
 export function logWarning(message: string, fields: Fields = {}): void {
   console.warn(JSON.stringify({ level: "warning", message, ...fields }));
 }

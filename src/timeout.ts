@@ -1,4 +1,4 @@
-/** Rejects when the promise has not settled within `ms`. What it stands for goes on; only the waiting ends. */
+/** Rejects when the promise has not settled within `ms`. The work behind it continues; only the waiting ends. */
 export async function withTimeout<T>(promise: Promise<T>, ms: number): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const timeout = new Promise<never>((_, reject) => {

@@ -15,7 +15,7 @@ const Token = z.union([
   z.object({ type: z.literal("api_key"), key: z.string(), email: z.string() }),
 ]);
 
-/** CLOUDFLARE_API_TOKEN, or whom wrangler is logged in as. Throws a CommandError when that is nobody. */
+/** CLOUDFLARE_API_TOKEN, or the account that wrangler is logged in to. Throws a CommandError without either. */
 async function credentials(): Promise<Credentials> {
   const token = process.env.CLOUDFLARE_API_TOKEN;
   if (token !== undefined && token !== "") return { authorization: `Bearer ${token}` };

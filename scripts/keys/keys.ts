@@ -94,7 +94,7 @@ export const keyTable = (keys: readonly StoredKey[]): string =>
 
 const cellsOf = ({ id, name, livemode, permissions, created, revoked }: StoredKey): readonly string[] => [
   id,
-  // Whoever wrote it into the database may not have been this tool: nothing of it drives the terminal.
+  // Another tool may have written the name, so control characters in it must not reach the terminal.
   name.replaceAll(/[\p{Cc}\p{Zl}\p{Zp}]/gu, "\u{fffd}"),
   livemode ? "live" : "test",
   permissions,

@@ -8,7 +8,7 @@ import { newKey } from "../keys/keys.ts";
 export const KEY_CHOICES = ["first", "always", "never"] as const;
 export type KeyChoice = (typeof KEY_CHOICES)[number];
 
-/** A new test key of a preview, or `undefined` when none is to be made. It is known to nobody else. */
+/** A new test key of a preview, or `undefined` when none is to be made. Only the caller gets it. */
 export async function previewKey(
   cloudflare: Cloudflare,
   database: Database,

@@ -26,7 +26,7 @@ const RESERVED = ["main", "master", "production"];
 
 /**
  * The part of the names that is the branch's: what of it is readable in a host name, and a hash of all
- * of it, so that branches which read alike stay apart. The same for the same branch for ever, since
+ * of it, so that branches which read alike stay apart. A branch keeps its name, since
  * a preview is found again by it.
  */
 export function slugOf(branch: string): string {

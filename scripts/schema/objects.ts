@@ -6,7 +6,7 @@ const StoredObject = z.object({ type: z.string(), name: z.string(), table: z.str
 export type StoredObject = Readonly<z.output<typeof StoredObject>>;
 
 /**
- * What a database is made of, in the order it was made. SQLite's and D1's own tables are nobody's.
+ * What a database is made of, in the order it was made. It leaves SQLite's and D1's own tables out.
  * It asks for nothing that D1 withholds: no pragma, no `_cf_` table.
  */
 export const READ_OBJECTS =

@@ -2,7 +2,7 @@ import { digest } from "../domain/identifiers.ts";
 import { DAY_MS, floorTo, SECOND_MS, type TimeRange } from "../domain/window.ts";
 import type { LoggedRejection } from "../log/groups.ts";
 
-/** Refused events are reported per this much of the time they were received in (ms); wire contract, section 4. */
+/** Refused events are reported per this much of the time they were received in (ms); docs/wire-contract.md, section 4. */
 export const REPORT_WINDOW_MS = 10 * SECOND_MS;
 
 /** How long after its window a report still takes what is on its way through log and queue (ms). */

@@ -20,7 +20,7 @@ const TOO_MANY = 10;
  */
 export async function applyOrPark(db: D1Database, group: Group, now: number): Promise<DeadLetter[]> {
   const entries = entriesOf(group);
-  // Without them nobody can tell where an entry ends.
+  // A group that is no JSON cannot be cut into entries.
   if (entries === undefined) {
     const letter = letterOf(group, { place: 0, entry: group.entries }, "malformed JSON", now);
     await parkAll(db, [letter]);

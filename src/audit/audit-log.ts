@@ -15,7 +15,7 @@ type LogAudit = {
   readonly checked: number;
   /** Of these, those that D1 had not; their groups are sent again. */
   readonly missing: number;
-  /** Events that D1 had otherwise than they were logged; they and their summaries were put right. */
+  /** Events that D1 had with other values than were logged; they and their summaries were repaired. */
   readonly altered: number;
   /** How many entries are events, by the minute in which they were received. */
   readonly accepted: CountsByMinute;

@@ -26,7 +26,7 @@ const SAMPLE_ROWS = 5_000;
 export async function auditSome(env: Env, now: number): Promise<void> {
   await auditSample(env, now).catch((error: unknown) => logError("summaries were not audited", error));
   // One after the other: each holds some megabytes of events. Another one first each minute, so that a run
-  // that does not come to its end leaves out none for ever.
+  // that does not come to its end leaves out none each time.
   const shards = allShards(env);
   const first = Math.floor(now / MINUTE_MS) % shards.length;
   for (const shard of [...shards.slice(first), ...shards.slice(0, first)]) {

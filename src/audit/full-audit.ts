@@ -118,7 +118,7 @@ async function stepLog(
 const afterShard = (env: Env, shard: number): Cursor["at"] =>
   shard + 1 < settingsOf(env).EVENT_LOG_SHARDS ? { shard: shard + 1, after: 0 } : BEGINNING;
 
-/** A cursor as text, for whoever asks for the next step. */
+/** A cursor as text, for the caller of the next step. */
 export const writeCursor = (cursor: Cursor): string => Buffer.from(JSON.stringify(cursor)).toString("base64url");
 
 /** The cursor that a text is; nothing when it is none of this deployment. */

@@ -1,7 +1,7 @@
 /** How far one part of the audit has come, and what it has found. */
 type Progress<P> = {
   readonly name: string;
-  /** Where it goes on. */
+  /** Where the next run begins. */
   readonly position: P;
   /** Since the last time this was saved. */
   readonly checked: number;

@@ -73,7 +73,7 @@ export class PositiveCache<V> {
     return entry?.value !== undefined && Date.now() - entry.checkedAt < STALE_MS;
   }
 
-  /** The value of a key, or nothing when the database says that there is none. Throws when nobody can know. */
+  /** The value of a key, or nothing when the database says that there is none. Throws when the database does not answer and nothing is cached. */
   async get(key: string, load: Load<V>, execution: Execution): Promise<V | undefined> {
     return (await this.getAll([key], load, execution)).get(key);
   }

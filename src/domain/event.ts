@@ -101,7 +101,7 @@ function valueFault(value: unknown): string | undefined {
 }
 
 /**
- * Applies the rules of an event in the order of the wire contract: the meter exists, is active,
+ * Applies the rules of an event in the order of docs/wire-contract.md, section 6: the meter exists, is active,
  * customer present and a name, value present, value valid, dimensions exact, timestamp in reach. `now` in ms.
  */
 export function admit(report: EventReport, meter: Meter | undefined, now: number): Result<AdmittedEvent, Refusal> {

@@ -1,7 +1,7 @@
 import { DAY_MS, MINUTE_MS } from "./window.ts";
 
 /**
- * Every limit that the wire contract leaves open, in one place. README.md lists them for users;
+ * Every limit that Stripe leaves open, in one place. README.md lists them for users;
  * the error for an input past one of them names the limit.
  */
 export const LIMITS = {

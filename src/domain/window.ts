@@ -22,7 +22,7 @@ export const floorTo = (time: number, length: number): number => time - (((time 
 export const ceilTo = (time: number, length: number): number => -floorTo(-time, length);
 
 /**
- * The range of a summary request (wire contract, section 5): any seconds, or aligned with its
+ * The range of a summary request (docs/wire-contract.md, section 5): any seconds, or aligned with its
  * grouping, and not empty. Takes unix seconds, gives ms.
  */
 export function summaryRange(

@@ -15,7 +15,7 @@ export class FifoLock {
     return this.#waiting.length;
   }
 
-  /** A turn, when one was had within `waitMs`; whoever has one releases it. */
+  /** A turn, when one was had within `waitMs`; its holder releases it. */
   acquire(waitMs: number): number | undefined | Promise<number | undefined> {
     if (this.#waiting.length === 0 && Date.now() >= this.#heldUntil) return this.#take();
     if (waitMs === 0) return undefined;

@@ -75,7 +75,7 @@ const countsOf = ({ data }: Page): number[] => data.map((report) => report.data.
 const readable = (start: number): number => start + 15 * SECOND_MS;
 
 describe("a report", () => {
-  it("says what was refused in ten seconds, by code, as the wire contract has it", async () => {
+  it("says what was refused in ten seconds, by code, in the shape of docs/wire-contract.md, section 4", async () => {
     const start = aDay();
     const meter = aMeterId();
     await apply(

@@ -46,7 +46,7 @@ function mayCall({ request: { caller }, sent, mode }: Exchange): boolean {
   return caller.may === (sent.method !== "POST" ? "read" : INGEST.has(pathname) ? "ingest" : "manage");
 }
 
-/** Every error is Stripe's `error` object, in the form of the API's version (wire contract, section 2). */
+/** Every error is Stripe's `error` object, in the form of the API's version (docs/wire-contract.md, section 2). */
 export function envelopeFaults({ status, headers, answer, sent }: Exchange): string[] {
   if (!headers.get("content-type")?.startsWith("application/json"))
     return ["its error is not JSON by its content type"];

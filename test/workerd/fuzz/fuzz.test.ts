@@ -1,7 +1,7 @@
 // Every endpoint gets thousands of requests that nobody should send: valid ones with a few changes, and
 // some that are hostile through and through. Whatever they are, they get a clear error or do what they
 // say; nothing that was not acknowledged has changed anything, no mode sees the other's data, and no log
-// line tells a secret (design, promises 7 and 8). FUZZ_REQUESTS sets how many.
+// line tells a secret (RELIABILITY.md). FUZZ_REQUESTS sets how many.
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
 import { afterEach, beforeAll, expect, inject, it, vi } from "vitest";
