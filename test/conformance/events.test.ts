@@ -145,6 +145,19 @@ describe("C2 events", () => {
     }
   });
 
+  it("C2.20 count on the meter that they were admitted to, also when another one takes its name at once", async () => {
+    const first = await createMeter();
+    await report(first);
+    await stripe.billing.meters.deactivate(first.id);
+    const second = await stripe.billing.meters.create({
+      display_name: "Tokens",
+      event_name: first.event_name,
+      default_aggregation: { formula: "sum" },
+    });
+    await report(second);
+    for (const { id } of [first, second]) await expect.poll(() => total(id), { timeout: 60_000 }).toBe("25");
+  });
+
   it("C2.19 that are replayed say so, and from which request", async () => {
     const { event_name } = await createMeter();
     const options = { idempotencyKey: randomUUID() };
