@@ -19,12 +19,7 @@ const isInstalled = () =>
   writtenAt("node_modules/.package-lock.json") >= writtenAt("package-lock.json") &&
   spawnSync(node, ["--version"]).status === 0;
 
-/** Whether the system's C library is another than glibc: there is neither such a Node nor a workerd. */
-const isMusl = () =>
-  process.platform === "linux" && process.report.getReport().header.glibcVersionRuntime === undefined;
-
 if (!isInstalled()) {
-  if (isMusl()) fail("Linux needs glibc; this system has musl (Alpine). A Debian or Ubuntu container works.");
   // Whatever the user's npm leaves out by its settings: all of it is needed.
   const options = ["--include=dev", "--include=optional", "--ignore-scripts=false", "--loglevel=error"];
   const { status, error } = spawnSync("npm", ["ci", "--no-audit", "--no-fund", ...options], {

@@ -13,3 +13,13 @@ if (process.platform === "win32") fail("Windows is supported inside WSL only: ht
 if (!["linux", "darwin"].includes(process.platform) || !["x64", "arm64"].includes(process.arch)) {
   fail(`Linux and macOS on x64 and arm64 are supported; this is ${process.platform} on ${process.arch}.`);
 }
+if (process.platform === "linux") {
+  // The C library that workerd is built against. Without the network, the report asks no name server.
+  process.report.excludeNetwork = true;
+  const { glibcVersionRuntime: glibc } = process.report.getReport().header;
+  if (glibc === undefined)
+    fail("Linux needs glibc; this system has musl (Alpine). A Debian or Ubuntu container works.");
+  const [glibcMajor, glibcMinor] = glibc.split(".").map(Number);
+  if (glibcMajor < 2 || (glibcMajor === 2 && glibcMinor < 35))
+    fail(`glibc 2.35 or newer is needed (Ubuntu 22.04, Debian 12); this system has ${glibc}.`);
+}

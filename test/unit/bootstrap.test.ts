@@ -88,6 +88,11 @@ describe("a script of a clone", () => {
       'process.report.getReport=()=>({header:{}});Object.defineProperty(process,"platform",{value:"linux"})',
       /musl/,
     ],
+    [
+      "an old glibc",
+      'process.report.getReport=()=>({header:{glibcVersionRuntime:"2.31"}});Object.defineProperty(process,"platform",{value:"linux"})',
+      /glibc 2\.35 .* 2\.31/,
+    ],
     ["an old Node", 'Object.defineProperty(process.versions,"node",{value:"20.10.0"})', /Node 20\.11 .* 20\.10\.0/],
   ])("says in one line that %s is not supported", async (_, pretence, why) => {
     const { stderr, ...run } = await (await aClone(INSTALLS)).run(pretence);
