@@ -14,6 +14,9 @@ const NEAREST: Readonly<Record<string, Region>> = {
   me: "eeur",
 };
 
+/** Where Durable Objects can be asked to be made. */
+export const HINTS: readonly string[] = Object.keys(NEAREST);
+
 /** Where the database belongs, for a LOCATION_HINT: beside the locks and the logs. */
 export const regionOf = (locationHint: string): Region | undefined => NEAREST[locationHint];
 

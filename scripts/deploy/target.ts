@@ -3,6 +3,7 @@ import { z } from "zod";
 import { CommandError } from "../command-error.ts";
 import { root } from "../wrangler.ts";
 import { fingerprintOf } from "./fingerprint.ts";
+import { HINTS } from "./region.ts";
 
 const Consumer = z
   .object({
@@ -70,7 +71,12 @@ const Config = z.object({
     consumers: z.array(Consumer).default([]),
   }),
   triggers: z.object({ crons: z.array(z.string()).default([]) }),
-  vars: z.object({ LOCATION_HINT: z.string(), JURISDICTION: z.enum(["", "eu", "fedramp"]) }),
+  // As src/env.ts takes them, which reads them only once the Worker runs.
+  vars: z.object({
+    EVENT_LOG_SHARDS: z.coerce.number().int().min(1).max(1_000),
+    LOCATION_HINT: z.enum(["", ...HINTS]),
+    JURISDICTION: z.enum(["", "eu", "fedramp"]),
+  }),
 });
 
 /**
@@ -102,7 +108,7 @@ export async function configuredNames(): Promise<{
 }
 
 async function configured(file: string) {
-  const { name, definedEnvironments, routes } = Config.parse(await settingsOf(file, ""));
+  const { name, definedEnvironments, routes } = parsed(file, await settingsOf(file, ""));
   return { worker: name, environments: definedEnvironments, domains: customDomains(routes) };
 }
 
@@ -118,12 +124,19 @@ async function settingsOf(file: string, env: string): Promise<object> {
   }
 }
 
+/** Throws a CommandError of one line that names every setting with a wrong value. */
+function parsed(file: string, settings: object): z.output<typeof Config> {
+  const { success, data, error } = Config.safeParse(settings);
+  if (success) return data;
+  const faults = error.issues.map((issue) => `${z.core.toDotPath(issue.path)}: ${issue.message}`);
+  throw new CommandError(`${path.basename(file)}: ${faults.join("; ")}`);
+}
+
 async function read(file: string, env: string): Promise<Target> {
   const settings = await settingsOf(file, env);
-  const parsed = Config.safeParse(settings);
-  if (!parsed.success) throw new CommandError(`${path.basename(file)}: ${z.prettifyError(parsed.error)}`);
-  const { producers, consumers } = parsed.data.queues;
-  const { name, account_id, d1_databases, vars, triggers, routes, workers_dev } = parsed.data;
+  const config = parsed(file, settings);
+  const { producers, consumers } = config.queues;
+  const { name, account_id, d1_databases, vars, triggers, routes, workers_dev } = config;
   refuseContradiction(vars);
   return {
     file,
