@@ -41,7 +41,7 @@ async function configWith(target: Target, found: Found): Promise<object> {
   const raw = z
     .looseObject({ main: z.string(), env: z.record(z.string(), z.unknown()).optional() })
     .parse(readRawConfig({ config: target.file }, { hideWarnings: true }).rawConfig);
-  const config = { ...raw, $schema: undefined, account_id: found.account, main: fromRoot(target, raw.main) };
+  const config = { ...raw, $schema: undefined, main: fromRoot(target, raw.main) };
   return target.env === ""
     ? { ...config, ...withFound(config, found) }
     : { ...config, env: { [target.env]: withFound(raw.env?.[target.env], found) } };
@@ -49,10 +49,12 @@ async function configWith(target: Target, found: Found): Promise<object> {
 
 const fromRoot = ({ file }: Target, main: string): string => path.resolve(path.dirname(file), main);
 
-function withFound(part: unknown, { database, vars }: Found): object {
+/** The account stands in the part itself: an environment's own would come before the top level's. */
+function withFound(part: unknown, { account, database, vars }: Found): object {
   const { d1_databases, ...parsed } = Part.parse(part);
   return {
     ...parsed,
+    account_id: account,
     vars: { ...parsed.vars, ...vars },
     d1_databases: d1_databases.map((binding) => ({ ...binding, database_id: database })),
   };

@@ -2,6 +2,7 @@
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
+import { CommandError } from "../../scripts/command-error.ts";
 import { aQueue } from "../support/node/cloudflare/account.ts";
 import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
 import { bindingsOf, changesOf } from "../support/node/cloudflare/inspect.ts";
@@ -21,10 +22,15 @@ beforeEach(() => cloudflare.reset());
 afterAll(() => rm(files, { recursive: true, force: true }));
 
 /** wrangler.toml with a change, as a user makes it: what the comments of it offer. */
-async function configuration(changes: { top?: string; vars?: Record<string, string> }): Promise<string> {
+async function configuration(changes: {
+  top?: string;
+  staging?: string;
+  vars?: Record<string, string>;
+}): Promise<string> {
   const file = path.join(files, "wrangler.toml");
   const main = `main = ${JSON.stringify(path.join(root, "src/index.ts"))}`;
   let text = CONFIG.replace('main = "src/index.ts"', `${main}\n${changes.top ?? ""}`);
+  text = text.replace("[env.staging]\n", `[env.staging]\n${changes.staging ?? ""}\n`);
   for (const [name, value] of Object.entries(changes.vars ?? {})) {
     text = text.replace(new RegExp(`^${name} = ".*"`, "m"), `${name} = "${value}"`);
   }
@@ -63,6 +69,20 @@ describe("database, queue and Worker are on one account:", () => {
     expect(cloudflare.account.workers.size).toBe(1);
   });
 
+  test("CLOUDFLARE_ACCOUNT_ID's, though an environment has an account of its own", async () => {
+    const other = ACCOUNT_ID.replace("1", "2");
+    const { targetOf } = await import("../../scripts/deploy/target.ts");
+    const { withConfig } = await import("../../scripts/deploy/config.ts");
+    const target = await targetOf("staging", await configuration({ staging: `account_id = "${other}"` }));
+    expect(target.account).toBe(other);
+    const found = { account: ACCOUNT_ID, database: "d1", vars: {} };
+    await withConfig(target, found, async (config) => {
+      const { unstable_readConfig: readConfig } = await import("wrangler");
+      const { account_id } = readConfig({ config, env: "staging" }, { hideWarnings: true });
+      expect(account_id).toBe(ACCOUNT_ID);
+    });
+  });
+
   test("the only one of the credentials, which wrangler is told", async () => {
     const { code, stdout } = await command("deploy", at("edgemeter"), { CLOUDFLARE_ACCOUNT_ID: "" });
     expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining(`on account ${ACCOUNT_ID}`) });
@@ -81,6 +101,17 @@ test("JURISDICTION keeps the database and the objects within it, and cannot be c
   const outside = operations.deployFile(await configuration({ vars: { JURISDICTION: "eu", LOCATION_HINT: "wnam" } }));
   await expect(outside).rejects.toThrow('LOCATION_HINT = "wnam" is outside of JURISDICTION = "eu"');
   expect(changesOf(cloudflare)).toEqual([]);
+});
+
+test.each([
+  ["JURISDICTION", "us"],
+  ["LOCATION_HINT", "mars"],
+  ["EVENT_LOG_SHARDS", "0"],
+])("a wrong value of %s is refused in one line, before anything is asked", async (name, value) => {
+  const problem = operations.deployFile(await configuration({ vars: { [name]: value } }));
+  await expect(problem).rejects.toThrow(CommandError);
+  await expect(problem).rejects.toThrow(new RegExp(`^wrangler\\.toml: vars\\.${name}: .+$`));
+  expect(cloudflare.calls).toEqual([]);
 });
 
 test("a D1 without jsonb_each is deployed to, which is said once", async () => {
