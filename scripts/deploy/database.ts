@@ -76,6 +76,19 @@ export async function objectsOf(cloudflare: Cloudflare, database: Database): Pro
   return toObjects(rows);
 }
 
+const Records = z.array(z.object({ name: z.string(), value: z.string() }));
+
+/** What a database's `deployment` table records, by name: nothing where it has no such table yet. */
+export async function recordedIn(
+  cloudflare: Cloudflare,
+  database: Database,
+  objects: readonly StoredObject[],
+): Promise<ReadonlyMap<string, string>> {
+  if (!objects.some(({ type, name }) => type === "table" && name === "deployment")) return new Map();
+  const [rows = []] = await query(cloudflare, database, "SELECT name, value FROM deployment");
+  return new Map(Records.parse(rows).map(({ name, value }) => [name, value]));
+}
+
 /** Brings a database forward, in one transaction. */
 export async function applySteps(cloudflare: Cloudflare, database: Database, steps: readonly Step[]): Promise<void> {
   await query(cloudflare, database, steps.map(({ sql }) => `${sql};\n`).join(""));

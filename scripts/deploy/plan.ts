@@ -3,10 +3,9 @@ import { desiredObjects } from "../schema/desired.ts";
 import type { StoredObject } from "../schema/objects.ts";
 import { type Step, stepsTo } from "../schema/steps.ts";
 import type { Cloudflare } from "./cloudflare.ts";
-import { type Database, findDatabase, isReplicated, objectsOf } from "./database.ts";
+import { type Database, findDatabase, isReplicated, objectsOf, recordedIn } from "./database.ts";
 import { consumerOf, findQueue, type Queue, refuseOthersQueue } from "./queue.ts";
 import { hintBeside, regionOf } from "./region.ts";
-import { passedSelfTest } from "./self-test.ts";
 import type { Target } from "./target.ts";
 import { findWorker, type Worker, workerBehind } from "./worker.ts";
 
@@ -22,8 +21,11 @@ export type State = {
   readonly worker: Worker | undefined;
   /** The Worker behind each of the target's domains. */
   readonly domains: ReadonlyMap<string, string | undefined>;
-  /** The fingerprint of the last deployment that passed its self-test. */
-  readonly passed: string | undefined;
+  /**
+   * What its database records: the settings that the data was started with, and under `self_test` the fingerprint
+   * of the last deployment that passed its self-test.
+   */
+  readonly recorded: ReadonlyMap<string, string>;
 };
 
 /** What is to be done, in this order. */
@@ -48,20 +50,22 @@ export async function stateOf(cloudflare: Cloudflare, target: Target): Promise<S
     ...target.queues.map((name) => findQueue(cloudflare, name)),
   ]);
   const objects = database === undefined ? [] : await objectsOf(cloudflare, database);
-  const passed = database && (await passedSelfTest(cloudflare, database, objects));
+  const recorded = database === undefined ? new Map() : await recordedIn(cloudflare, database, objects);
   return {
-    ...{ database, objects, worker, passed },
+    ...{ database, objects, worker, recorded },
     domains: new Map(domains),
     queues: queues.filter((queue) => queue !== undefined),
   };
 }
 
 /**
- * Throws a CommandError when the database cannot be brought to schema.sql by adding to it, and when what
- * the target names is another Worker's. `hasAddress`: it is reached at an address that is not in the target.
+ * Throws a CommandError when the database cannot be brought to schema.sql by adding to it, when its data was
+ * started with other settings, and when what the target names is another Worker's. `hasAddress`: it is reached at
+ * an address that is not in the target.
  */
 export async function planOf(target: Target, state: State, hasAddress: boolean): Promise<Plan> {
   refuseForeign(target, state);
+  refuseChanged(target, state);
   const queues = new Set(state.queues.map(({ queue_name }) => queue_name));
   const upload = whyUpload(target, state, hasAddress);
   return {
@@ -71,7 +75,7 @@ export async function planOf(target: Target, state: State, hasAddress: boolean):
     createQueues: target.queues.filter((name) => !queues.has(name)),
     setSecret: !state.worker?.secrets.includes(SECRET),
     upload,
-    selfTest: upload !== undefined || state.passed !== target.fingerprint,
+    selfTest: upload !== undefined || state.recorded.get("self_test") !== target.fingerprint,
   };
 }
 
@@ -86,6 +90,18 @@ function refuseForeign({ worker, jurisdiction }: Target, { database, queues, dom
     throw new CommandError(
       `the database ${database.name} was made with JURISDICTION = "${database.jurisdiction ?? ""}", which cannot be changed to "${jurisdiction}".`,
     );
+  }
+}
+
+/** The deployed Worker itself would accept no more events: see src/catalog/deployment.ts, which records the settings. */
+function refuseChanged({ jurisdiction, shards }: Target, { recorded }: State): void {
+  const settings = [
+    ["EVENT_LOG_SHARDS", recorded.get("event_log_shards"), String(shards)],
+    ["JURISDICTION", recorded.get("jurisdiction"), jurisdiction],
+  ] as const;
+  for (const [setting, was, is] of settings) {
+    if (was === undefined || was === is) continue;
+    throw new CommandError(`the data was started with ${setting} = "${was}", which cannot be changed to "${is}".`);
   }
 }
 

@@ -5,9 +5,6 @@ import { hashOf } from "../../src/catalog/key-hash.ts";
 import { CommandError } from "../command-error.ts";
 import { Client } from "../http.ts";
 import { sqlText } from "../keys/database.ts";
-import type { StoredObject } from "../schema/objects.ts";
-import type { Cloudflare } from "./cloudflare.ts";
-import { type Database, query } from "./database.ts";
 
 /** Its meter, of test mode: made by the first deployment and used again by the next ones. */
 const SELF_TEST_METER = "edgemeter_self_test";
@@ -18,17 +15,6 @@ const VALUE = "25";
 
 /** Runs statements on the Worker's database, and gives the rows of each. */
 export type RunSql = (sql: string) => Promise<readonly (readonly Readonly<Record<string, unknown>>[])[]>;
-
-/** The fingerprint of the deployment that passed its self-test last on a database. */
-export async function passedSelfTest(
-  cloudflare: Cloudflare,
-  database: Database,
-  objects: readonly StoredObject[],
-): Promise<string | undefined> {
-  if (!objects.some(({ type, name }) => type === "table" && name === "deployment")) return undefined;
-  const [rows = []] = await query(cloudflare, database, "SELECT value FROM deployment WHERE name = 'self_test'");
-  return z.array(z.object({ value: z.string() })).parse(rows)[0]?.value;
-}
 
 /**
  * Has the Worker at an address count one event, from its report to its sum: through keys, meters, lock,

@@ -43,6 +43,8 @@ export type Target = {
   /** LOCATION_HINT, "" for none. */
   readonly locationHint: string;
   readonly jurisdiction: Jurisdiction;
+  /** EVENT_LOG_SHARDS. */
+  readonly shards: number;
   readonly queues: readonly string[];
   readonly consumers: readonly Consumer[];
   readonly crons: readonly string[];
@@ -146,6 +148,7 @@ async function read(file: string, env: string): Promise<Target> {
     database: d1_databases[0].database_name,
     locationHint: vars.LOCATION_HINT,
     jurisdiction: vars.JURISDICTION,
+    shards: vars.EVENT_LOG_SHARDS,
     queues: [...new Set([...producers.map(({ queue }) => queue), ...consumers.flatMap(({ queues }) => queues)])],
     consumers,
     crons: triggers.crons,

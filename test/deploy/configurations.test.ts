@@ -103,6 +103,18 @@ test("JURISDICTION keeps the database and the objects within it, and cannot be c
   expect(changesOf(cloudflare)).toEqual([]);
 });
 
+test("another EVENT_LOG_SHARDS than the data was started with is refused before anything is changed", async () => {
+  await operations.deployFile(await configuration({}));
+  // As the Worker does with its first event.
+  const { sql } = cloudflare.account.databases.get("edgemeter") ?? {};
+  sql?.exec("INSERT INTO deployment (name, value) VALUES ('event_log_shards', '4'), ('jurisdiction', '')");
+  cloudflare.begin(undefined);
+  await operations.deployFile(await configuration({}));
+  const changed = operations.deployFile(await configuration({ vars: { EVENT_LOG_SHARDS: "8" } }));
+  await expect(changed).rejects.toThrow('started with EVENT_LOG_SHARDS = "4", which cannot be changed to "8"');
+  expect(changesOf(cloudflare)).toEqual([]);
+});
+
 test.each([
   ["JURISDICTION", "us"],
   ["LOCATION_HINT", "mars"],

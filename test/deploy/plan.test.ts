@@ -8,7 +8,15 @@ import { root } from "../../scripts/wrangler.ts";
 
 const TARGET: Target = {
   ...{ file: "wrangler.toml", env: "", account: undefined, worker: "edgemeter", database: "edgemeter" },
-  ...{ locationHint: "", jurisdiction: "", isPublic: true, domains: [], crons: ["* * * * *"], fingerprint: "f" },
+  ...{
+    locationHint: "",
+    jurisdiction: "",
+    shards: 4,
+    isPublic: true,
+    domains: [],
+    crons: ["* * * * *"],
+    fingerprint: "f",
+  },
   queues: ["edgemeter-events"],
   consumers: [
     {
@@ -35,9 +43,14 @@ const queueOf = (...consumers: Partial<Queue["consumers"][number]>[]): Queue => 
 
 const DATABASE = { uuid: "d1", name: "edgemeter", running_in_region: "WEUR", read_replication: { mode: "auto" } };
 
+/** What its database records, with a change. */
+const recorded = (change: Record<string, string>): State["recorded"] =>
+  new Map(Object.entries({ event_log_shards: "4", jurisdiction: "", self_test: "f", ...change }));
+
 /** An account that is as it should be, with a change. */
 const stateOf = (change: Partial<State> = {}): State => ({
-  ...{ database: DATABASE, objects: [], worker: WORKER, passed: "f", domains: new Map() },
+  ...{ database: DATABASE, objects: [], worker: WORKER, domains: new Map() },
+  recorded: recorded({}),
   queues: [queueOf({ script: "edgemeter" })],
   ...change,
 });
@@ -92,10 +105,11 @@ test.each<[string, State, Partial<Target>]>([
   expect({ upload: plan.upload, selfTest: plan.selfTest }).toEqual({ upload: reason, selfTest: true });
 });
 
-test.each([undefined, "of the version before"])(
+test.each([new Map(), recorded({ self_test: "of the version before" })])(
   "a version that never passed its self-test is tested (%s)",
-  async (passed) => {
-    expect(await planOf(TARGET, stateOf({ passed }), false)).toMatchObject({ upload: undefined, selfTest: true });
+  async (records) => {
+    const state = stateOf({ recorded: records });
+    expect(await planOf(TARGET, state, false)).toMatchObject({ upload: undefined, selfTest: true });
   },
 );
 
@@ -104,6 +118,12 @@ test.each<[string, State, Partial<Target>]>([
   ["(the Worker other)", stateOf({ queues: [queueOf({ script_name: "other" })] }), {}],
   ["(http_pull)", stateOf({ queues: [queueOf({ type: "http_pull" })] }), {}],
   ["leads to the Worker other", stateOf({ domains: new Map([["m.example.com", "other"]]) }), OFF],
+  ['EVENT_LOG_SHARDS = "4", which cannot be changed to "8"', stateOf(), { shards: 8 }],
+  [
+    'JURISDICTION = "fedramp", which cannot be changed to ""',
+    stateOf({ recorded: recorded({ jurisdiction: "fedramp" }) }),
+    {},
+  ],
   ['cannot be changed to "eu"', stateOf(), { jurisdiction: "eu" }],
   ['cannot be changed to ""', stateOf({ database: { ...DATABASE, jurisdiction: "eu" } as State["database"] }), {}],
 ])("is refused before anything is changed: %s", async (message, state, target) => {
