@@ -48,6 +48,8 @@ export type Env = Readonly<
     EVENT_LOG: DurableObjectNamespace;
     /** Signs the tokens of streams; without it there are no streams. */
     SESSION_SECRET?: string;
+    /** The fingerprint of code and settings, given by `npm run deploy`; without it the version has no name. */
+    DEPLOYED_VERSION?: string;
   } & Partial<Record<RateLimitName, RateLimit>> &
     Record<keyof Settings, string>
 >;

@@ -41,7 +41,7 @@ export async function deploy(cloudflare: Cloudflare, target: Target, options: De
     const found = { account: cloudflare.account, database: database.uuid, vars: derivedVars(target, database) };
     await upload(target, found, plan.setSecret);
   }
-  await awaitHealth(address, options.patienceMs);
+  await awaitHealth(address, target.fingerprint, options.patienceMs);
   if (plan.selfTest) {
     await selfTest((sql) => query(cloudflare, database, sql), address, target.fingerprint, options.patienceMs);
     options.log("self-test passed: an event was counted");

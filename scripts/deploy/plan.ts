@@ -105,11 +105,13 @@ function refuseChanged({ jurisdiction, shards }: Target, { recorded }: State): v
   }
 }
 
-/** The variables of a Worker that are derived from where its database is. */
+/** The variables of a Worker that are derived from where its database is, and from what is deployed. */
 export const derivedVars = (
-  { locationHint }: Target,
+  { locationHint, fingerprint }: Target,
   database: Database | undefined,
-): { readonly LOCATION_HINT: string } => ({
+): { readonly LOCATION_HINT: string; readonly DEPLOYED_VERSION: string } => ({
+  // GET /health returns it.
+  DEPLOYED_VERSION: fingerprint,
   LOCATION_HINT: locationHint === "" ? hintBeside(database?.running_in_region) : locationHint,
 });
 

@@ -30,7 +30,7 @@ export function createApp(): Hono<App> {
   const page = once(() => docsPage(description()));
   app.get("/openapi.json", (c) => c.json(description(), 200, PUBLIC_PAGE));
   app.get("/docs", (c) => c.html(page(), 200, docsHeaders()));
-  app.get(healthRoute.path, (c) => c.json({ status: "ok" }));
+  app.get(healthRoute.path, (c) => c.json({ status: "ok", version: c.env.DEPLOYED_VERSION }));
   app.notFound((c) => errorResponse(versionOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
   app.onError((error, c) => {
     logError("a request could not be finished", error, { path: c.req.path, request: requestId(c.get("token")) });

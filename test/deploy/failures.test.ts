@@ -83,6 +83,40 @@ test("a deployment whose events are not counted fails each time, until they are;
   expect(changesOf(cloudflare)).toEqual([]);
 });
 
+describe("while the version before still responds, a deployment", () => {
+  /** A Worker of another version, and the record of the self-test that it passed. */
+  async function deployedBefore() {
+    await begin({ prepare: nothing, run: nothing });
+    await operations.deploy();
+    const worker = cloudflare.account.workers.get("edgemeter");
+    const sql = cloudflare.account.databases.get("edgemeter")?.sql;
+    if (worker === undefined || sql === undefined) throw new Error("nothing was deployed");
+    const [running] = worker.versions;
+    const bindings = running?.bindings.map((binding) =>
+      binding.name === "DEPLOYED_VERSION" ? { ...binding, text: "before" } : binding,
+    );
+    if (running !== undefined) worker.versions.unshift({ ...running, annotations: {}, bindings: bindings ?? [] });
+    sql.exec("UPDATE deployment SET value = 'before' WHERE name = 'self_test'");
+    const passed = () => sql.prepare("SELECT value FROM deployment WHERE name = 'self_test'").get()?.value;
+    return { worker, passed };
+  }
+
+  test("waits for its own before the self-test", async () => {
+    const { worker, passed } = await deployedBefore();
+    worker.staleResponses = 2;
+    await operations.deploy();
+    expect(worker.staleResponses).toBe(0);
+    expect(passed()).toBe(worker.versions[0]?.annotations["workers/tag"]);
+  });
+
+  test("fails when its own does not come, and does not record that it passed", async () => {
+    const { worker, passed } = await deployedBefore();
+    worker.staleResponses = Number.POSITIVE_INFINITY;
+    await expect(operations.deploy()).rejects.toThrow(/the version that responds is before, not [0-9a-f]{24}$/);
+    expect(passed()).toBe("before");
+  });
+});
+
 const nothing = (): Promise<void> => Promise.resolve();
 
 describe("whatever call it fails at, the next run finishes", () => {

@@ -29,9 +29,12 @@ const TARGET: Target = {
 type Worker = NonNullable<State["worker"]>;
 type Queue = State["queues"][number];
 
+const varsWith = (change: Record<string, string>): Worker["vars"] =>
+  new Map(Object.entries({ LOCATION_HINT: "weur", DEPLOYED_VERSION: "f", ...change }));
+
 const WORKER: Worker = {
   ...{ fingerprint: "f", database: "d1", secrets: ["SESSION_SECRET"], crons: ["* * * * *"], isPublic: true },
-  vars: new Map([["LOCATION_HINT", "weur"]]),
+  vars: varsWith({}),
 };
 
 const SETTINGS = { batch_size: 100, max_wait_time_ms: 1_000, max_concurrency: 4 };
@@ -87,7 +90,8 @@ test.each<[string, State, Partial<Target>]>([
   ["it is bound to another database", workerWith({ database: "dead" }), {}],
   ["it is bound to another database", workerWith({ database: undefined }), {}],
   ["its code or settings are others", workerWith({ fingerprint: undefined }), {}],
-  ["its settings are others", workerWith({ vars: new Map([["LOCATION_HINT", ""]]) }), {}],
+  ["its settings are others", workerWith({ vars: varsWith({ LOCATION_HINT: "" }) }), {}],
+  ["its settings are others", workerWith({ vars: varsWith({ DEPLOYED_VERSION: "of another" }) }), {}],
   ["its settings are others", stateOf({ database: { ...DATABASE, running_in_region: "OC" } }), {}],
   ["it has no SESSION_SECRET", workerWith({ secrets: [] }), {}],
   ["it has no address", workerWith({ isPublic: false }), {}],

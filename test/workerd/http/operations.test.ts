@@ -2,6 +2,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { parkStatement } from "../../../src/aggregate/dead-letters.ts";
 import { MINUTE_MS } from "../../../src/domain/window.ts";
+import { createApp } from "../../../src/http/app.ts";
 import { eventLog } from "../../../src/log/shards.ts";
 import { aNewEvent, answerOf, call, FUTURE } from "../support.ts";
 
@@ -97,5 +98,13 @@ describe("health", () => {
     const response = await call("/health", { headers: { authorization: "" } });
     expect(response.status).toBe(200);
     expect(prepare).not.toHaveBeenCalled();
+  });
+
+  it.each([
+    ["names the version that npm run deploy gave it", "v1", { status: "ok", version: "v1" }],
+    ["names no version where it was given none", undefined, { status: "ok" }],
+  ])("%s", async (_, version, body) => {
+    const bindings = { ...env, ...(version === undefined ? {} : { DEPLOYED_VERSION: version }) };
+    expect(await (await createApp().request("/health", {}, bindings)).json()).toEqual(body);
   });
 });

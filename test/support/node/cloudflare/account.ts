@@ -22,6 +22,8 @@ export type Worker = {
   isPublic: boolean;
   /** What it was sent and has counted: the sum of each customer. */
   readonly sums: Map<string, number>;
+  /** How many more times the version before responds to GET /health. */
+  staleResponses?: number;
 };
 
 export type Database = {

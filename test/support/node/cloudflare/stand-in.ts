@@ -16,7 +16,7 @@ export function answerAsWorker(account: Account, countsEvents: boolean, request:
   const worker = account.workers.get(name);
   if (worker === undefined) return failure(404, "there is nothing here yet");
   const route = `${request.method} /${rest.join("/")}`;
-  if (route === "GET /health") return Response.json({ status: "ok" });
+  if (route === "GET /health") return Response.json({ status: "ok", version: versionOf(worker) });
   const database = boundDatabase(account, worker);
   if (database === undefined) return failure(503, "D1 does not answer");
   if (!isKey(database, request.headers.get("authorization") ?? "")) return failure(401, "Invalid API Key");
@@ -34,6 +34,14 @@ export function answerAsWorker(account: Account, countsEvents: boolean, request:
 
 const bindingOf = ({ versions }: Worker, type: string) =>
   versions[0]?.bindings.find((binding) => binding.type === type);
+
+/** The version that a response of /health names: the one before for as long as that responds. */
+function versionOf(worker: Worker): unknown {
+  const { versions, staleResponses = 0 } = worker;
+  const isStale = staleResponses > 0;
+  if (isStale) worker.staleResponses = staleResponses - 1;
+  return versions[isStale ? 1 : 0]?.bindings.find(({ name }) => name === "DEPLOYED_VERSION")?.text;
+}
 
 const boundDatabase = ({ databases }: Account, worker: Worker): Database | undefined =>
   [...databases.values()].find(({ uuid }) => uuid === bindingOf(worker, "d1")?.id);
