@@ -62,7 +62,8 @@ export async function findMeterForEvent(
   eventName: string,
   execution: Execution,
 ): Promise<Meter | undefined> {
-  return (await findMetersForEvents(db, livemode, [eventName], execution)).get(eventName);
+  const recent = cache.recent(cacheKey(livemode, eventName));
+  return recent ?? (await findMetersForEvents(db, livemode, [eventName], execution)).get(eventName);
 }
 
 /**

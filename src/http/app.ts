@@ -12,11 +12,11 @@ import { docsHeaders, docsPage, PUBLIC_PAGE } from "./docs.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { ENDPOINTS } from "./endpoints.ts";
 import { type ApiError, type ApiVersion, errorResponse } from "./errors.ts";
-import { headerFault, setCommonHeaders } from "./headers.ts";
+import { commonHeaders, headerFault, setCommonHeaders } from "./headers.ts";
 import { describeApi } from "./openapi.ts";
 import { requestId, successResponse } from "./response.ts";
 
-type App = { Bindings: Env; Variables: { token: string } };
+type App = { Bindings: Env; Variables: { token: string; common: Record<string, string> } };
 
 /** The HTTP side: every endpoint, the description of the API, and Stripe's `error` object for everything else. */
 export function createApp(): Hono<App> {
@@ -54,7 +54,7 @@ async function serve({ apiVersion, limit, auth, needs, call }: Endpoint, c: Cont
   const token = c.get("token");
   const context = { key: key.value, env, execution, now, token, idempotencyKey: idempotencyKey.value };
   const handled = await call(c.req.raw, c.req.param(), context);
-  return handled.ok ? successResponse(handled, token) : errorResponse(apiVersion, handled.error);
+  return handled.ok ? successResponse(handled, token, c.get("common")) : errorResponse(apiVersion, handled.error);
 }
 
 const PRINTABLE_ASCII = /^[\x20-\x7e]*$/;
@@ -74,10 +74,13 @@ function readIdempotencyKey(header: string | undefined): Result<string | undefin
 async function handleHeaders(c: Context<App>, next: Next): Promise<void> {
   const token = newToken();
   c.set("token", token);
+  const common = commonHeaders(requestId(token), c.req.header("idempotency-key"));
+  c.set("common", common);
   const fault = headerFault(c.req.raw.headers);
   if (fault === undefined) await next();
   else c.res = errorResponse(versionOf(c.req.path), fault);
-  setCommonHeaders(c.res.headers, c.req.raw.headers, requestId(token));
+  // A success is made with them, since each header that is set later costs a call into the runtime.
+  if (!c.res.headers.has("request-id")) setCommonHeaders(c.res.headers, common);
 }
 
 /** The API version whose errors a path responds with. */

@@ -27,12 +27,16 @@ export function headerFault(headers: Headers): ApiError | undefined {
   return { reason: "invalid_field", message };
 }
 
-/** Sets the headers that every response has, errors included. A response that may be kept has said so itself. */
-export function setCommonHeaders(headers: Headers, request: Headers, requestId: string): void {
-  headers.set("request-id", requestId);
-  headers.set("stripe-version", STRIPE_VERSION);
-  headers.set("x-content-type-options", "nosniff");
-  if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
-  const idempotencyKey = request.get("idempotency-key");
-  if (idempotencyKey) headers.set("idempotency-key", idempotencyKey);
+/** The headers that every response has, errors included. */
+export const commonHeaders = (requestId: string, idempotencyKey: string | undefined): Record<string, string> => ({
+  "request-id": requestId,
+  "stripe-version": STRIPE_VERSION,
+  "x-content-type-options": "nosniff",
+  "cache-control": "no-store",
+  ...(idempotencyKey ? { "idempotency-key": idempotencyKey } : {}),
+});
+
+/** Sets the headers that every response has and this one lacks. A response that may be kept has said so itself. */
+export function setCommonHeaders(headers: Headers, common: Record<string, string>): void {
+  for (const [name, value] of Object.entries(common)) if (!headers.has(name)) headers.set(name, value);
 }

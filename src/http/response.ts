@@ -30,11 +30,15 @@ export const toJson = (response: object): string =>
     return typeof value === "bigint" ? JSON.rawJSON(String(value)) : value;
   });
 
-/** The 200 of a call whose request has `token`, with what marks a replay. */
-export function successResponse(handled: Extract<Handled<object>, { ok: true }>, token: string): Response {
+/** The 200 of a call whose request has `token`, with the headers of all responses and with what marks a replay. */
+export function successResponse(
+  handled: Extract<Handled<object>, { ok: true }>,
+  token: string,
+  common: Record<string, string> = {},
+): Response {
   const { value, firstGivenTo = token } = handled;
   const replayed = { "idempotent-replayed": "true", "original-request": requestId(firstGivenTo) };
   return new Response(typeof value === "string" ? value : toJson(value), {
-    headers: { "content-type": "application/json", ...(firstGivenTo === token ? {} : replayed) },
+    headers: { ...common, "content-type": "application/json", ...(firstGivenTo === token ? {} : replayed) },
   });
 }
