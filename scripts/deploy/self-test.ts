@@ -67,7 +67,7 @@ async function meterOf(run: RunSql, client: Client): Promise<string> {
 const Sums = z.object({ data: z.array(z.object({ aggregated_value: z.number() })) });
 
 async function countOneEvent(client: Client, meter: string, patienceMs: number): Promise<void> {
-  // Nobody else's events are added to its sum.
+  // A customer of its own, so that the sum is that of one event.
   const customer = `self_test_${randomBytes(8).toString("hex")}`;
   const json = { event_name: SELF_TEST_METER, payload: { stripe_customer_id: customer, value: VALUE } };
   const report = { path: "/v2/billing/meter_events", idempotencyKey: customer, json };

@@ -34,7 +34,7 @@ const BACKGROUND_PATIENCE_MS = 4_000;
 /**
  * A failure of the database is believed for this long (ms): requests take stale values without waiting.
  * So a value that is too old is used at most this long after the database is back, and a second
- * more when the last query was never answered. README.md names it.
+ * more when the last query was never answered. OPERATIONS.md names it.
  */
 const FAILURE_MS = 2_000;
 

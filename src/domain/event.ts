@@ -8,7 +8,7 @@ import { parseValue } from "./value.ts";
 
 export type Payload = Readonly<Record<string, string>>;
 
-/** What a product reports, as either door (v1 or v2) hands it over. */
+/** What a product reports, the same for both API versions. */
 export type EventReport = {
   readonly eventName: string;
   readonly payload: Payload;

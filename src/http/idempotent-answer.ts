@@ -19,7 +19,7 @@ export type Change<T extends object> = {
 type KeyedRequest = {
   readonly livemode: 0 | 1;
   readonly key: string;
-  /** Digest of method, path and body. */
+  /** Digest of the endpoint and its parameters. */
   readonly digest: string;
 };
 

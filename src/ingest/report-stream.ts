@@ -28,7 +28,7 @@ type Examined = {
 };
 
 /** An examined report on its way into the log. */
-type Candidates = Examined & { readonly candidate: Candidate };
+type ExaminedCandidate = Examined & { readonly candidate: Candidate };
 
 /** Why a report of a stream counts nowhere. */
 export type StreamRefusal = Refusal | Extract<MeteringError, { reason: "duplicate_meter_event" }>;
@@ -101,7 +101,7 @@ function identifierAt(position: number, claimed: Claimed | undefined, { key, ide
 }
 
 async function store(
-  candidates: readonly Candidates[],
+  candidates: readonly ExaminedCandidate[],
   caller: Caller,
   describe: Describe,
 ): Promise<Result<void, MeteringError>> {
@@ -131,7 +131,7 @@ async function store(
  * A name without any meter never had one.
  */
 async function acceptedEarlier(
-  candidates: readonly Candidates[],
+  candidates: readonly ExaminedCandidate[],
   { env, idempotencyKey }: Caller,
 ): Promise<ReadonlySet<Candidate>> {
   const inQuestion = candidates.filter(
@@ -156,7 +156,7 @@ const isTakenByAnother = (outcome: AppendOutcome | undefined): boolean =>
  * refusal for another reason is reported too.
  */
 function toRejection(
-  { candidate, meter }: Candidates,
+  { candidate, meter }: ExaminedCandidate,
   { code, message }: ReturnType<Describe>,
   { env, key, now }: Caller,
 ): NewRejection {

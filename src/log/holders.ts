@@ -1,4 +1,4 @@
-// Who holds an identifier: the rows of the log's `identifiers_S` tables. See LogStore for the slices.
+// Who holds an identifier: the rows of the log's `identifiers_S` tables. LogStore (partitions.ts) cuts the tables by time.
 
 /** What the log remembers of an accepted entry. Times in ms. */
 export type Accepted = {

@@ -51,7 +51,7 @@ describe("the keys of a local server", () => {
     expect(await isOnDisk(stateDir, made.secret.slice("sk_test_".length))).toBe(false);
   });
 
-  test("are listed, and revoked once and for ever; what does not exist cannot be, whatever it is called", async () => {
+  test("are listed, and stay revoked; what does not exist cannot be revoked", async () => {
     const revoked = await runKeys(stateDir, ["revoke", made.id]);
     expect(revoked).toMatchObject({ code: 0, stdout: expect.stringContaining("is revoked") });
     const [again, unknown] = await Promise.all([

@@ -243,7 +243,7 @@ describe("identifiers that the service makes", () => {
     expect(await summaryOf(meter, 1)).toBe(25n);
   });
 
-  it("can be cancelled by whoever was given one", async () => {
+  it("can be cancelled by the caller that was given one", async () => {
     const meter = await createdMeter();
     const { body } = await post(EVENTS, unique("key"), anEvent(meter));
     expect(await post(ADJUSTMENTS, unique("key"), cancellation(meter, String(body.identifier)))).toMatchObject({
