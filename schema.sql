@@ -110,7 +110,7 @@ CREATE TABLE IF NOT EXISTS rejections (
   message TEXT NOT NULL,
   identifier TEXT NOT NULL,
   received INTEGER NOT NULL, -- ms; all of one report are of the same 10 seconds
-  report TEXT NOT NULL -- id; sorts by mode and creation. See src/aggregate/error-report-id.ts
+  report TEXT NOT NULL -- id; sorts by mode and creation. See src/aggregate/error-report.ts
 ) WITHOUT ROWID;
 
 -- Reports are listed, counted and deleted by the first index alone, those of one meter or of none listed by

@@ -1,6 +1,6 @@
 // `npm run keys`: makes, lists and revokes API keys. See --help.
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { FRESH_MS } from "../src/catalog/cache.ts";
+import { FRESH_MS } from "../src/catalog/positive-cache.ts";
 import { GRANTS, UNRESTRICTED, writePermissions } from "../src/domain/permissions.ts";
 import { isStorable } from "../src/domain/text.ts";
 import { commandLine, run } from "./command.ts";

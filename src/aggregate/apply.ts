@@ -1,6 +1,6 @@
 import { KEEPS_SURVIVORS } from "../domain/meter.ts";
 import { GROUP_KINDS, type Group, type GroupKind, packByBytes } from "../log/groups.ts";
-import { withReports } from "./error-report-id.ts";
+import { withReports } from "./error-report.ts";
 import { forDatabase, withJsonEach } from "./json-each.ts";
 import { INSERT_REJECTIONS } from "./sql/error-reports.ts";
 import {

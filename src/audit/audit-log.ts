@@ -2,7 +2,7 @@ import { deadLetterPrefix } from "../aggregate/dead-letters.ts";
 import { eventsDatabase } from "../catalog/placement.ts";
 import { DAY_MS, floorTo, MINUTE_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
-import { GROUP_KINDS, type GroupKind, type LoggedEvent } from "../log/groups.ts";
+import { GROUP_KINDS, type GroupKind, type LogEntry } from "../log/groups.ts";
 import type { StoredGroup } from "../log/partitions.ts";
 import { eventLog } from "../log/shards.ts";
 import { logWarning } from "../logger.ts";
@@ -65,7 +65,7 @@ async function check(env: Env, shard: number, kind: GroupKind, groups: readonly 
 }
 
 /** Puts events back to what was logged, and recomputes the summaries of their days in the same transaction. */
-async function restore(db: D1Database, events: readonly LoggedEvent[]): Promise<void> {
+async function restore(db: D1Database, events: readonly LogEntry[]): Promise<void> {
   const days = new Map(
     events.map(({ meter, customer, timestamp, aggregation }): [string, Span] => {
       const start = floorTo(timestamp, DAY_MS);
@@ -100,4 +100,4 @@ function readGroup({ id, kind, entries }: StoredGroup): ReadGroup {
   }
 }
 
-const isEvent = (entry: unknown): entry is LoggedEvent => typeof entry === "object" && entry !== null;
+const isEvent = (entry: unknown): entry is LogEntry => typeof entry === "object" && entry !== null;

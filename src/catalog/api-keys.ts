@@ -1,8 +1,8 @@
 import { type Permissions, prefixOf, readPermissions } from "../domain/permissions.ts";
 import type { Execution } from "../env.ts";
-import { PositiveCache } from "./cache.ts";
 import { hashOf } from "./key-hash.ts";
 import { loaderOf, type Queryable } from "./placement.ts";
+import { PositiveCache } from "./positive-cache.ts";
 
 /** Who calls: an API key, known by its id. Its secret is kept in memory alone, as what it is looked up by. */
 export type ApiKey = { readonly id: string; readonly livemode: boolean; readonly permissions: Permissions };

@@ -1,8 +1,8 @@
 import { type Aggregation, aggregationOf, type EventTimeWindow, type Formula, type Meter } from "../domain/meter.ts";
 import { type Cursor, isBackwards, type Page, pageOf } from "../domain/page.ts";
 import type { Execution } from "../env.ts";
-import { type Load, PositiveCache } from "./cache.ts";
 import type { Queryable } from "./placement.ts";
+import { type Load, PositiveCache } from "./positive-cache.ts";
 
 type MeterRow = {
   id: string;

@@ -1,5 +1,5 @@
 import type { Env } from "../env.ts";
-import type { Load } from "./cache.ts";
+import type { Load } from "./positive-cache.ts";
 
 /**
  * The database that holds events and summaries: the one place that decides it. When one database

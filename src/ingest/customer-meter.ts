@@ -1,7 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { orderAt, placedAt, tokenOf } from "../domain/identifiers.ts";
 import { type Env, settingsOf } from "../env.ts";
-import type { AppendOutcome, NewClaim, NewEntry, NewEvent } from "../log/entries.ts";
+import type { Append, AppendOutcome, ClaimAppend, EventAppend } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
 import { FifoLock } from "./fifo-lock.ts";
 import { RefusedKeys } from "./refused-keys.ts";
@@ -21,7 +21,7 @@ export class CustomerMeter extends DurableObject<Env> {
   readonly #lock = new FifoLock();
   readonly #refused = new RefusedKeys();
   /** The turn that is had, and by which event. */
-  #serving: { readonly turn: number; readonly event: NewEvent } | undefined;
+  #serving: { readonly turn: number; readonly event: EventAppend } | undefined;
   /** The latest place in receipt order that an event got here. */
   #lastOrder = 0;
 
@@ -29,7 +29,7 @@ export class CustomerMeter extends DurableObject<Env> {
    * Appends an event to its log, when it is its turn. Its Idempotency-Key is claimed first, where it has
    * one of its caller's beside an identifier.
    */
-  async record(event: NewEvent, claim: NewClaim | undefined): Promise<RecordOutcome> {
+  async record(event: EventAppend, claim: ClaimAppend | undefined): Promise<RecordOutcome> {
     const turn = await this.#turnFor(event);
     if (turn === undefined) return { outcome: "busy" };
     this.#serving = { turn, event };
@@ -46,7 +46,7 @@ export class CustomerMeter extends DurableObject<Env> {
   }
 
   /** A first attempt that meets another write is refused; a retry waits in line. */
-  async #turnFor(event: NewEvent): Promise<number | undefined> {
+  async #turnFor(event: EventAppend): Promise<number | undefined> {
     const { CONFLICT_WAIT_MS, RETRY_WAIT_MS } = settingsOf(this.env);
     const patience = this.#isRetry(event) ? RETRY_WAIT_MS : CONFLICT_WAIT_MS;
     const turn = await this.#lock.acquire(this.#lock.waiting < LONGEST_LINE ? patience : 0);
@@ -55,7 +55,7 @@ export class CustomerMeter extends DurableObject<Env> {
   }
 
   /** Whether an event was refused a moment ago or has its turn now, by its Idempotency-Key; or the platform repeats a call. */
-  #isRetry({ id, keyDigest }: NewEvent): boolean {
+  #isRetry({ id, keyDigest }: EventAppend): boolean {
     const served = this.#serving?.event;
     if (served !== undefined && tokenOf(served.id) === tokenOf(id)) return true;
     return keyDigest !== undefined && (keyDigest === served?.keyDigest || this.#refused.has(keyDigest, Date.now()));
@@ -65,12 +65,12 @@ export class CustomerMeter extends DurableObject<Env> {
    * Events are in receipt order as they have their turns: this object's clock gives their places, not those of
    * the edges that they came through.
    */
-  #inOrder(event: NewEvent): NewEvent {
+  #inOrder(event: EventAppend): EventAppend {
     this.#lastOrder = Math.max(orderAt(Date.now()), this.#lastOrder + 1);
     return { ...event, id: placedAt(this.#lastOrder, event.id) };
   }
 
-  async #append(entry: NewEntry): Promise<AppendOutcome> {
+  async #append(entry: Append): Promise<AppendOutcome> {
     const [outcome] = await eventLog(this.env, entry.shard).append([entry]);
     if (outcome === undefined) throw new Error("the log gave no answer for an entry");
     return outcome;

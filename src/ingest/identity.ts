@@ -4,7 +4,7 @@ import type { MeteringError } from "../domain/errors.ts";
 import { identifierOfKey, shardOf, uniqueKey } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { settingsOf } from "../env.ts";
-import type { NewClaim, NewEvent } from "../log/entries.ts";
+import type { ClaimAppend, EventAppend } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
 import type { Caller } from "./caller.ts";
 
@@ -22,7 +22,7 @@ export async function checkDeployment({ env }: Caller): Promise<Result<void, Met
 }
 
 /** An identifier's unique key in its caller's mode, and the shard of that. */
-export function placeOf(identifier: string, { env, key }: Caller): Pick<NewEvent, "key" | "shard"> {
+export function placeOf(identifier: string, { env, key }: Caller): Pick<EventAppend, "key" | "shard"> {
   const unique = uniqueKey(key.livemode, identifier);
   return { key: unique, shard: shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS) };
 }
@@ -31,7 +31,7 @@ export function placeOf(identifier: string, { env, key }: Caller): Pick<NewEvent
  * The claim of an Idempotency-Key for a request, by the request's digest. Its unique key is that of the event
  * that a report without identifier under this key would be: whichever of the two comes first has it.
  */
-export const claimOf = (idempotencyKey: string, requestDigest: string, caller: Caller): NewClaim => ({
+export const claimOf = (idempotencyKey: string, requestDigest: string, caller: Caller): ClaimAppend => ({
   ...placeOf(identifierOfKey(caller.key.livemode, idempotencyKey), caller),
   kind: "claim",
   reportDigest: requestDigest,

@@ -4,15 +4,15 @@ import { admit, type EventReport, type Refusal, reportDigest, requestDigest } fr
 import { digest, identifierOfKey, newEventId, newIdentifier, tokenOf } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { Env } from "../env.ts";
-import type { AppendOutcome, NewClaim, NewEvent } from "../log/entries.ts";
+import type { AppendOutcome, ClaimAppend, EventAppend } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
 import type { Caller } from "./caller.ts";
 import type { RecordOutcome } from "./customer-meter.ts";
-import { customerMeter } from "./customer-meters.ts";
+import { customerMeter } from "./customer-meter-stub.ts";
 import { checkDeployment, claimOf, isCallersKey, placeOf } from "./identity.ts";
 
 /** An accepted event, as either API version answers it. Times in ms. */
-export type ReportedEvent = EventReport & {
+export type Receipt = EventReport & {
   readonly identifier: string;
   readonly timestamp: number;
   readonly received: number;
@@ -21,13 +21,13 @@ export type ReportedEvent = EventReport & {
 };
 
 /** A report on its way into the log, before it is known to be an event. */
-export type Candidate = Omit<NewEvent, "kind" | "event">;
+export type EventKeys = Omit<EventAppend, "kind" | "event">;
 
 /**
  * The way of one event at the edge: find its meter, admit it, take its customer's turn on that
  * meter, and be told by the log what it became.
  */
-export async function reportEvent(report: EventReport, caller: Caller): Promise<Result<ReportedEvent, MeteringError>> {
+export async function reportEvent(report: EventReport, caller: Caller): Promise<Result<Receipt, MeteringError>> {
   const { env, execution, key, now } = caller;
   const deployment = await checkDeployment(caller);
   if (!deployment.ok) return deployment;
@@ -40,7 +40,7 @@ export async function reportEvent(report: EventReport, caller: Caller): Promise<
     const earlier = retries ? await earlierAttempt(candidate, claim, env) : undefined;
     return earlier === undefined ? admitted : toResult(earlier, report, candidate.identifier, caller);
   }
-  const event: NewEvent = { ...candidate, kind: "event", event: admitted.value };
+  const event: EventAppend = { ...candidate, kind: "event", event: admitted.value };
   const outcome = await customerMeter(env, event.event.meter, event.event.customer).record(event, claim);
   return toResult(outcome, report, candidate.identifier, caller);
 }
@@ -49,7 +49,7 @@ export async function reportEvent(report: EventReport, caller: Caller): Promise<
  * Where a report goes in the log, and by what its retry is recognised. Without an identifier it takes the one
  * that its Idempotency-Key stands for, and so is that key's claim.
  */
-function candidateOf(report: EventReport, caller: Caller): Candidate {
+function candidateOf(report: EventReport, caller: Caller): EventKeys {
   const { endpoint, idempotencyKey, key, now, token } = caller;
   const id = newEventId(now, token);
   const keyDigest = idempotencyKey === undefined ? undefined : digest(idempotencyKey);
@@ -64,7 +64,7 @@ function candidateOf(report: EventReport, caller: Caller): Candidate {
 }
 
 /** The claim that an event with an identifier of its own needs for the Idempotency-Key that its caller chose. */
-function claimBeside(report: EventReport, caller: Caller): NewClaim | undefined {
+function claimBeside(report: EventReport, caller: Caller): ClaimAppend | undefined {
   const { endpoint, idempotencyKey } = caller;
   if (report.identifier === undefined || !isCallersKey(idempotencyKey)) return undefined;
   return claimOf(idempotencyKey, requestDigest(endpoint, report), caller);
@@ -78,8 +78,8 @@ const mayBeRetry = ({ reason }: Refusal, { identifier }: EventReport, { idempote
   reason !== "no_meter" && (identifier ?? idempotencyKey) !== undefined;
 
 async function earlierAttempt(
-  candidate: Candidate,
-  claim: NewClaim | undefined,
+  candidate: EventKeys,
+  claim: ClaimAppend | undefined,
   env: Env,
 ): Promise<AppendOutcome | undefined> {
   const [earlier, claimed] = await Promise.all([recall(env, candidate), claim && recall(env, claim)]);
@@ -87,7 +87,7 @@ async function earlierAttempt(
   return earlier?.outcome === "duplicate" && !earlier.sameReport ? undefined : earlier;
 }
 
-async function recall(env: Env, entry: Candidate | NewClaim): Promise<AppendOutcome | undefined> {
+async function recall(env: Env, entry: EventKeys | ClaimAppend): Promise<AppendOutcome | undefined> {
   const [outcome] = await eventLog(env, entry.shard).recall([entry]);
   return outcome;
 }
@@ -97,7 +97,7 @@ function toResult(
   report: EventReport,
   identifier: string,
   { idempotencyKey }: Caller,
-): Result<ReportedEvent, MeteringError> {
+): Result<Receipt, MeteringError> {
   switch (outcome.outcome) {
     case "accepted": {
       const { id, timestamp, received } = outcome;

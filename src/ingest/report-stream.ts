@@ -14,11 +14,11 @@ import {
 import type { Meter } from "../domain/meter.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { type Env, settingsOf } from "../env.ts";
-import type { AppendOutcome, NewEntry, NewRejection } from "../log/entries.ts";
+import type { Append, AppendOutcome, RejectionAppend } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
 import type { Caller } from "./caller.ts";
 import { type Claimed, checkDeployment, claimKey, isCallersKey, placeOf } from "./identity.ts";
-import type { Candidate } from "./report-event.ts";
+import type { EventKeys } from "./report-event.ts";
 
 /** A report of a stream, its meter, and what the rules said of it. */
 type Examined = {
@@ -28,13 +28,13 @@ type Examined = {
 };
 
 /** An examined report on its way into the log. */
-type ExaminedCandidate = Examined & { readonly candidate: Candidate };
+type ExaminedCandidate = Examined & { readonly candidate: EventKeys };
 
 /** Why a report of a stream counts nowhere. */
 export type StreamRefusal = Refusal | Extract<MeteringError, { reason: "duplicate_meter_event" }>;
 
 /** What an error report says of a refusal. */
-export type Describe = (refusal: StreamRefusal) => Pick<NewRejection["rejection"], "code" | "message">;
+export type Describe = (refusal: StreamRefusal) => Pick<RejectionAppend["rejection"], "code" | "message">;
 
 /**
  * The way of a stream's events at the edge: each is admitted, or becomes a rejection on its way to an
@@ -86,7 +86,7 @@ function claim(examined: readonly Examined[], caller: Caller): Promise<Result<Cl
 }
 
 /** Where a report goes in the log. Its Idempotency-Key was claimed for the whole request, so its row needs none. */
-function candidateOf(report: EventReport, position: number, claimed: Claimed | undefined, caller: Caller): Candidate {
+function candidateOf(report: EventReport, position: number, claimed: Claimed | undefined, caller: Caller): EventKeys {
   const made = newEventId(caller.now);
   const id = claimed === undefined ? made : placedAt(orderAt(claimed.at) + position, made);
   const identifier = report.identifier ?? identifierAt(position, claimed, caller);
@@ -107,7 +107,7 @@ async function store(
 ): Promise<Result<void, MeteringError>> {
   const { env, key } = caller;
   const acceptedBefore = await acceptedEarlier(candidates, caller);
-  const entries = candidates.flatMap((each): NewEntry[] => {
+  const entries = candidates.flatMap((each): Append[] => {
     const { candidate, admitted } = each;
     if (admitted.ok) return [{ ...candidate, kind: "event", event: admitted.value }];
     return acceptedBefore.has(candidate) ? [] : [toRejection(each, describe(admitted.error), caller)];
@@ -133,7 +133,7 @@ async function store(
 async function acceptedEarlier(
   candidates: readonly ExaminedCandidate[],
   { env, idempotencyKey }: Caller,
-): Promise<ReadonlySet<Candidate>> {
+): Promise<ReadonlySet<EventKeys>> {
   const inQuestion = candidates.filter(
     ({ report, admitted }) =>
       !admitted.ok && admitted.error.reason !== "no_meter" && (report.identifier ?? idempotencyKey) !== undefined,
@@ -159,7 +159,7 @@ function toRejection(
   { candidate, meter }: ExaminedCandidate,
   { code, message }: ReturnType<Describe>,
   { env, key, now }: Caller,
-): NewRejection {
+): RejectionAppend {
   const unique = `rejected:${candidate.key}:${candidate.reportDigest}:${code}`;
   return {
     ...candidate,
@@ -172,7 +172,7 @@ function toRejection(
 }
 
 /** Appends entries, one call per shard; what came of each, by its id. Throws when a log does not answer. */
-async function appendAll(entries: readonly NewEntry[], env: Env): Promise<Map<string, AppendOutcome>> {
+async function appendAll(entries: readonly Append[], env: Env): Promise<Map<string, AppendOutcome>> {
   const outcomes = await perShard(entries, (shard, ofShard) => eventLog(env, shard).append(ofShard));
   return new Map([...outcomes].flatMap(([entry, outcome]) => (entry.kind === "claim" ? [] : [[entry.id, outcome]])));
 }

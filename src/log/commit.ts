@@ -2,8 +2,8 @@
 // whether an event can be cancelled.
 import { tokenOf } from "../domain/identifiers.ts";
 import { UNIQUENESS_MS } from "../domain/limits.ts";
-import type { AppendOutcome, CancelOutcome, Inquiry, NewCancellation, NewEntry } from "./entries.ts";
-import type { LoggedCancellation, LoggedEvent, LoggedRejection } from "./groups.ts";
+import type { Append, AppendOutcome, CancelOutcome, CancelRequest, Inquiry } from "./entries.ts";
+import type { LogCancellation, LogEntry, LogRejection } from "./groups.ts";
 import type { Accepted, Holder } from "./holders.ts";
 
 /** Who held a unique key last, if it is not free again at `now` (ms). */
@@ -31,8 +31,8 @@ export type Commit = {
   readonly outcomes: AppendOutcome[];
   /** Who holds unique keys from now on. */
   readonly holders: (Accepted & { readonly key: string })[];
-  readonly events: LoggedEvent[];
-  readonly rejections: LoggedRejection[];
+  readonly events: LogEntry[];
+  readonly rejections: LogRejection[];
 };
 
 /**
@@ -41,7 +41,7 @@ export type Commit = {
  * reports need too.
  */
 export function accept(
-  entries: readonly NewEntry[],
+  entries: readonly Append[],
   known: ReadonlyMap<string, Holder>,
   { now, isFull }: { readonly now: number; readonly isFull: boolean },
 ): Commit {
@@ -64,7 +64,7 @@ export function accept(
   return commit;
 }
 
-function holderOf(entry: NewEntry, now: number): Accepted & { readonly key: string } {
+function holderOf(entry: Append, now: number): Accepted & { readonly key: string } {
   const { key, reportDigest } = entry;
   if (entry.kind === "claim") {
     return { key, eventId: undefined, received: now, timestamp: now, keyDigest: undefined, reportDigest };
@@ -74,14 +74,14 @@ function holderOf(entry: NewEntry, now: number): Accepted & { readonly key: stri
 }
 
 const loggedEvent = (
-  { event, id, identifier }: Extract<NewEntry, { kind: "event" }>,
+  { event, id, identifier }: Extract<Append, { kind: "event" }>,
   { timestamp, received }: Accepted,
-): LoggedEvent => ({ ...event, id, identifier, timestamp, received });
+): LogEntry => ({ ...event, id, identifier, timestamp, received });
 
 const loggedRejection = (
-  { rejection, id, identifier }: Extract<NewEntry, { kind: "rejection" }>,
+  { rejection, id, identifier }: Extract<Append, { kind: "rejection" }>,
   received: number,
-): LoggedRejection => ({ ...rejection, id, identifier, received });
+): LogRejection => ({ ...rejection, id, identifier, received });
 
 /** What a log knows of the event that a cancellation is about. */
 export type Cancellable = {
@@ -90,15 +90,15 @@ export type Cancellable = {
   /** Who held the event's unique key last. */
   readonly holder: Holder | undefined;
   /** What was logged of a holder's event; asked for only when nothing else decides. */
-  readonly eventOf: (holder: Holder) => LoggedEvent;
+  readonly eventOf: (holder: Holder) => LogEntry;
 };
 
 /** What a cancellation is answered, and the entry to store when it is new. `now` in ms. */
 export function cancel(
-  { id, meters, requestDigest }: NewCancellation,
+  { id, meters, requestDigest }: CancelRequest,
   { earlier, holder, eventOf }: Cancellable,
   now: number,
-): { readonly outcome: CancelOutcome; readonly entry?: LoggedCancellation } {
+): { readonly outcome: CancelOutcome; readonly entry?: LogCancellation } {
   if (earlier?.eventId !== undefined) {
     const isSame = earlier.eventId === id || earlier.reportDigest === requestDigest;
     const first = { outcome: "cancelled", id: earlier.eventId, at: earlier.received } as const;

@@ -1,6 +1,6 @@
 // What the edge hands to the log, and what the log answers.
 import type { AdmittedEvent } from "../domain/event.ts";
-import type { Group, LoggedEvent, LoggedRejection } from "./groups.ts";
+import type { Group, LogEntry, LogRejection } from "./groups.ts";
 
 /** By what the log recognises that it has met an entry before. */
 export type Inquiry = {
@@ -20,27 +20,27 @@ export type Inquiry = {
 type Placed = { readonly shard: number };
 
 /** An event on its way into the log. */
-export type NewEvent = Inquiry &
+export type EventAppend = Inquiry &
   Placed & { readonly kind: "event"; readonly id: string; readonly identifier: string; readonly event: AdmittedEvent };
 
 /** An event of a stream that was refused, on its way into the log; unique by a key of its own, so that a retry reports it once. */
-export type NewRejection = Inquiry &
+export type RejectionAppend = Inquiry &
   Placed & {
     readonly kind: "rejection";
     readonly id: string;
     readonly identifier: string;
-    readonly rejection: Pick<LoggedRejection, "livemode" | "meter" | "code" | "message">;
+    readonly rejection: Pick<LogRejection, "livemode" | "meter" | "code" | "message">;
   };
 
 /**
  * An Idempotency-Key, with a digest of the request that came under it first: nothing but a row. It is no event,
  * so it can be neither retrieved nor cancelled.
  */
-export type NewClaim = Pick<Inquiry, "key" | "reportDigest"> &
+export type ClaimAppend = Pick<Inquiry, "key" | "reportDigest"> &
   Placed & { readonly kind: "claim"; readonly claims: true };
 
 /** What the log appends. */
-export type NewEntry = NewEvent | NewRejection | NewClaim;
+export type Append = EventAppend | RejectionAppend | ClaimAppend;
 
 /**
  * - `accepted`: durable and unique, now or by an earlier attempt, whose id is `id`; none for a claim;
@@ -60,7 +60,7 @@ export type AppendOutcome =
   | { readonly outcome: "full" };
 
 /** The cancellation of an event on its way into the log. */
-export type NewCancellation = {
+export type CancelRequest = {
   /** The event's unique key. */
   readonly key: string;
   /** The adjustment's id, minted at the edge. */
@@ -78,8 +78,8 @@ export type CancelOutcome =
   | { readonly outcome: "unknown" | "too_old" | "other_meter" | "already_cancelled" | "key_reused" };
 
 /** An event as the log knows it; `cancelled` in ms. */
-export type RetrievedEvent = {
-  readonly event: LoggedEvent;
+export type Retrieval = {
+  readonly event: LogEntry;
   /** The group that it is in. */
   readonly group: Pick<Group, "shard" | "id">;
   /** Whether D1 has confirmed that group: it has the event, or has parked it as a dead letter. */

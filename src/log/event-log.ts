@@ -2,19 +2,11 @@ import { DurableObject } from "cloudflare:workers";
 import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
 import { accept, cancel, ifFresh, recognise } from "./commit.ts";
-import type {
-  AppendOutcome,
-  CancelOutcome,
-  Inquiry,
-  LogStatus,
-  NewCancellation,
-  NewEntry,
-  RetrievedEvent,
-} from "./entries.ts";
-import { cutIntoGroups, type GroupKind, type LoggedEvent } from "./groups.ts";
+import type { Append, AppendOutcome, CancelOutcome, CancelRequest, Inquiry, LogStatus, Retrieval } from "./entries.ts";
+import { cutIntoGroups, type GroupKind, type LogEntry } from "./groups.ts";
 import type { Holder } from "./holders.ts";
 import { bringForward } from "./migrations.ts";
-import { IDS_PER_MS, LogStore, type StoredGroup } from "./partitions.ts";
+import { IDS_PER_MS, Partitions, type StoredGroup } from "./partitions.ts";
 import { Sender } from "./sender.ts";
 import { shardNumber } from "./shard-name.ts";
 
@@ -26,7 +18,7 @@ const AUDITED_BYTES = 1_200_000;
 const AUDITED_GROUPS = 1_000;
 
 type Waiting = {
-  readonly entries: readonly NewEntry[];
+  readonly entries: readonly Append[];
   readonly resolve: (outcomes: AppendOutcome[]) => void;
   readonly reject: (error: unknown) => void;
 };
@@ -43,7 +35,7 @@ const RESEND = "resend";
  * delay or reorder what it carries.
  */
 export class EventLog extends DurableObject<Env> {
-  readonly #store: LogStore;
+  readonly #store: Partitions;
   readonly #sender: Sender;
   readonly #shard: number;
   #waiting: Waiting[] = [];
@@ -55,7 +47,7 @@ export class EventLog extends DurableObject<Env> {
     super(ctx, env);
     this.#shard = shardNumber(ctx.id);
     ctx.storage.transactionSync(() => bringForward(ctx.storage.sql));
-    this.#store = new LogStore(ctx.storage.sql);
+    this.#store = new Partitions(ctx.storage.sql);
     this.#resend = ctx.storage.kv.get<Resend>(RESEND);
     this.#sender = new Sender(env, this.#shard, this.#store, this.#resend?.through);
     void ctx.blockConcurrencyWhile(async () => {
@@ -67,7 +59,7 @@ export class EventLog extends DurableObject<Env> {
    * Makes events durable and unique; the answers come in their order, and only once they are on
    * disk. What arrives while a commit is being written goes into the next one together.
    */
-  append(entries: readonly NewEntry[]): Promise<AppendOutcome[]> {
+  append(entries: readonly Append[]): Promise<AppendOutcome[]> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ entries, resolve, reject });
       if (this.#committing) return;
@@ -91,14 +83,14 @@ export class EventLog extends DurableObject<Env> {
    * Cancels an event received in the last 24 hours, once. Durable when it answers; its identifier
    * stays taken.
    */
-  cancel(request: NewCancellation): CancelOutcome {
+  cancel(request: CancelRequest): CancelOutcome {
     const outcome = this.#transact(() => this.#commitCancellation(request));
     if (outcome.outcome === "cancelled") this.#sender.sendSoon();
     return outcome;
   }
 
   /** An event by its unique key, while the log remembers it. */
-  retrieve(key: string): RetrievedEvent | undefined {
+  retrieve(key: string): Retrieval | undefined {
     const holder = this.#holderOf(key, Date.now());
     const logged = holder && this.#store.eventOf(holder);
     if (!logged) return undefined;
@@ -276,7 +268,7 @@ export class EventLog extends DurableObject<Env> {
   }
 
   /** One transaction: recognise, remember, append, arm the alarm. */
-  #commit(entries: readonly NewEntry[]): AppendOutcome[] {
+  #commit(entries: readonly Append[]): AppendOutcome[] {
     const now = this.#store.receiptTime(Date.now());
     const isFull = this.#store.size > settingsOf(this.env).LOG_HIGH_WATER_MB * 1_000_000;
     const known = this.#store.findLast(entries.map(({ key }) => key));
@@ -295,7 +287,7 @@ export class EventLog extends DurableObject<Env> {
   }
 
   /** One transaction: check that the event can be cancelled, note it, and append its cancellation. */
-  #commitCancellation(request: NewCancellation): CancelOutcome {
+  #commitCancellation(request: CancelRequest): CancelOutcome {
     const { key, id, keyDigest, requestDigest } = request;
     const now = this.#store.receiptTime(Date.now());
     // By its key a retry is known even when its event's identifier has expired, or is another event's.
@@ -313,7 +305,7 @@ export class EventLog extends DurableObject<Env> {
     return outcome;
   }
 
-  #eventOf(holder: Holder): LoggedEvent {
+  #eventOf(holder: Holder): LogEntry {
     const logged = this.#store.eventOf(holder);
     if (logged === undefined) throw new Error("an identifier without its event");
     return logged.event;

@@ -1,7 +1,7 @@
 import type { AdmittedEvent } from "../domain/event.ts";
 
 /** An event as the log keeps it and the queue carries it to the aggregator. Times in ms. */
-export type LoggedEvent = Omit<AdmittedEvent, "timestamp"> & {
+export type LogEntry = Omit<AdmittedEvent, "timestamp"> & {
   readonly id: string;
   readonly identifier: string;
   readonly timestamp: number;
@@ -13,13 +13,13 @@ export type LoggedEvent = Omit<AdmittedEvent, "timestamp"> & {
  * An event that was cancelled, whole, so that it does not matter whether it or its cancellation
  * reaches D1 first.
  */
-export type LoggedCancellation = LoggedEvent & {
+export type LogCancellation = LogEntry & {
   /** When it was cancelled (ms). */
   readonly cancelled: number;
 };
 
 /** An event of a stream that was refused, on its way to an error report. */
-export type LoggedRejection = {
+export type LogRejection = {
   readonly id: string;
   readonly livemode: boolean;
   /** The meter it was for; null when there is none of that name. */

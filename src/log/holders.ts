@@ -1,4 +1,4 @@
-// Who holds an identifier: the rows of the log's `identifiers_S` tables. LogStore (partitions.ts) cuts the tables by time.
+// Who holds an identifier: the rows of the log's `identifiers_S` tables. Partitions (partitions.ts) cuts the tables by time.
 
 /** What the log remembers of an accepted entry. Times in ms. */
 export type Accepted = {
@@ -26,15 +26,19 @@ type HolderRow = {
   cancelled: string | null;
 };
 
-/** Who held unique keys last, in these slices, the newest first. */
-export function findLastIn(sql: SqlStorage, slices: readonly number[], keys: readonly string[]): Map<string, Holder> {
+/** Who held unique keys last, in these partitions, the newest first. */
+export function findLastIn(
+  sql: SqlStorage,
+  partitions: readonly number[],
+  keys: readonly string[],
+): Map<string, Holder> {
   const found = new Map<string, Holder>();
   let missing = keys;
-  for (const slice of slices) {
+  for (const partition of partitions) {
     if (missing.length === 0) break;
     const rows = sql.exec<HolderRow>(
       `SELECT key, event_id, received, timestamp, key_digest, report_digest, cancelled
-       FROM identifiers_${slice} WHERE key IN (SELECT value FROM json_each(?))`,
+       FROM identifiers_${partition} WHERE key IN (SELECT value FROM json_each(?))`,
       JSON.stringify(missing),
     );
     for (const row of rows.toArray()) found.set(row.key, toHolder(row));
@@ -46,11 +50,11 @@ export function findLastIn(sql: SqlStorage, slices: readonly number[], keys: rea
 /** Remembers who holds unique keys. One row each, one statement for all. */
 export function insertInto(
   sql: SqlStorage,
-  slice: number,
+  partition: number,
   accepted: readonly (Accepted & { readonly key: string })[],
 ): void {
   sql.exec(
-    `INSERT INTO identifiers_${slice} (key, event_id, received, timestamp, key_digest, report_digest)
+    `INSERT INTO identifiers_${partition} (key, event_id, received, timestamp, key_digest, report_digest)
      SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
      FROM json_each(?)`,
     JSON.stringify(
@@ -63,8 +67,8 @@ export function insertInto(
 }
 
 /** Notes that an event was cancelled. One row. */
-export function markCancelled(sql: SqlStorage, slice: number, key: string, cancelled: Cancelled): void {
-  sql.exec(`UPDATE identifiers_${slice} SET cancelled = ? WHERE key = ?`, JSON.stringify(cancelled), key);
+export function markCancelled(sql: SqlStorage, partition: number, key: string, cancelled: Cancelled): void {
+  sql.exec(`UPDATE identifiers_${partition} SET cancelled = ? WHERE key = ?`, JSON.stringify(cancelled), key);
 }
 
 const toHolder = (row: HolderRow): Holder => ({

@@ -34,7 +34,7 @@ type LookBack = { from: number; after: number; through: number };
  * new ones. It lives in memory only; after a restart the log begins anew at
  * what was confirmed, and D1 ignores what it gets twice. Times in ms.
  */
-export class Delivery {
+export class InFlight {
   readonly #resendAfter: number;
   readonly #sent = new Map<number, Sent>();
   #characters = 0;
@@ -108,7 +108,7 @@ export class Delivery {
     return oldest === undefined ? this.#lastSent : oldest - 1;
   }
 
-  get inFlight(): number {
+  get count(): number {
     return this.#sent.size;
   }
 

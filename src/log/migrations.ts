@@ -18,26 +18,26 @@ export function bringForward(sql: SqlStorage): void {
   sql.exec("INSERT INTO layout (version) VALUES (?)", STEPS.length);
 }
 
-/** The slices that have tables, by the hour in their names. */
-export const slicesOf = (sql: SqlStorage): number[] =>
+/** The partitions that have tables, by the hour in their names. */
+export const partitionsOf = (sql: SqlStorage): number[] =>
   sql
     .exec<{ name: string }>("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'groups_*'")
     .toArray()
     .map(({ name }) => Number(name.slice("groups_".length)))
     .sort((a, b) => a - b);
 
-/** The tables of a new slice; see LogStore. */
-export const sliceTables = (slice: number): string => `
-  CREATE TABLE identifiers_${slice} (
+/** The tables of a new partition; see Partitions. */
+export const partitionTables = (partition: number): string => `
+  CREATE TABLE identifiers_${partition} (
     key TEXT PRIMARY KEY,
     event_id TEXT, -- NULL for the claim of an Idempotency-Key
     received INTEGER NOT NULL, timestamp INTEGER NOT NULL,
     key_digest TEXT, report_digest TEXT NOT NULL,
     cancelled TEXT -- JSON of Cancelled
   ) WITHOUT ROWID;
-  CREATE TABLE groups_${slice} (
+  CREATE TABLE groups_${partition} (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, entry_count INTEGER NOT NULL DEFAULT 0,
     confirmed_through INTEGER NOT NULL, entries TEXT NOT NULL
   );
-  CREATE TABLE confirmed_${slice} (id INTEGER PRIMARY KEY, at INTEGER NOT NULL DEFAULT 0);
+  CREATE TABLE confirmed_${partition} (id INTEGER PRIMARY KEY, at INTEGER NOT NULL DEFAULT 0);
 `;

@@ -1,12 +1,12 @@
 import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { floorTo, HOUR_MS } from "../domain/window.ts";
-import type { Group, GroupKind, LoggedEvent, PackedEntries } from "./groups.ts";
+import type { Group, GroupKind, LogEntry, PackedEntries } from "./groups.ts";
 import { type Accepted, type Cancelled, findLastIn, type Holder, insertInto, markCancelled } from "./holders.ts";
-import { slicesOf, sliceTables } from "./migrations.ts";
+import { partitionsOf, partitionTables } from "./migrations.ts";
 
 /**
- * The tables of one EventLog shard. They come in slices of time that take turns: dropping a table
- * is free, deleting its rows is not. For the slice that starts at S (hours since 1970):
+ * The tables of one EventLog shard. They come in partitions of time that take turns: dropping a table
+ * is free, deleting its rows is not. For the partition that starts at S (hours since 1970):
  *
  * - `identifiers_S`: who holds an identifier, and whether it was cancelled. One small row per event.
  * - `groups_S`: the entries of a commit, once, as the queue carries them, and how many they are. One row per group.
@@ -14,9 +14,9 @@ import { slicesOf, sliceTables } from "./migrations.ts";
  *   a group's row would write its whole body again.
  *
  * A group's id is the time it was received (ms) times 1,000 and a little more: it grows, is never
- * used again, and names its slice.
+ * used again, and names its partition.
  */
-const SLICE_MS = 12 * HOUR_MS;
+const PARTITION_MS = 12 * HOUR_MS;
 
 export const IDS_PER_MS = 1_000;
 
@@ -25,10 +25,10 @@ const GROUPS_PER_READ = 5;
 
 export type StoredGroup = Omit<Group, "shard">;
 
-export class LogStore {
+export class Partitions {
   readonly #sql: SqlStorage;
-  /** Slices with tables, oldest first. */
-  #slices: number[] = [];
+  /** Partitions with tables, oldest first. */
+  #partitions: number[] = [];
   #lastGroupId = 0;
 
   constructor(sql: SqlStorage) {
@@ -38,7 +38,7 @@ export class LogStore {
 
   /** Reads from disk what is kept in memory: at the start, and after a transaction was rolled back. */
   reload(): void {
-    this.#slices = slicesOf(this.#sql);
+    this.#partitions = partitionsOf(this.#sql);
     this.#lastGroupId = this.#newest()?.id ?? 0;
   }
 
@@ -47,37 +47,37 @@ export class LogStore {
     return Math.max(now, receivedAt(this.#lastGroupId));
   }
 
-  /** Who held unique keys last, as far as the slices remember; after 24 hours they are free again. */
+  /** Who held unique keys last, as far as the partitions remember; after 24 hours they are free again. */
   findLast(keys: readonly string[]): Map<string, Holder> {
-    return findLastIn(this.#sql, this.#slices.toReversed(), keys);
+    return findLastIn(this.#sql, this.#partitions.toReversed(), keys);
   }
 
   /** Remembers who holds unique keys, all received at the same time. One row each. */
   remember(accepted: readonly (Accepted & { readonly key: string })[]): void {
     const [first] = accepted;
     if (first === undefined) return;
-    insertInto(this.#sql, this.#openSlice(first.received), accepted);
+    insertInto(this.#sql, this.#openPartition(first.received), accepted);
   }
 
   /** Notes that an event was cancelled. One row. */
   cancel(key: string, { received }: Accepted, cancelled: Cancelled): void {
-    markCancelled(this.#sql, sliceOf(received), key, cancelled);
+    markCancelled(this.#sql, partitionOf(received), key, cancelled);
   }
 
   /** An event with all that was logged of it, and the group it is in; nothing for a claim. */
-  eventOf({ eventId, received }: Accepted): { event: LoggedEvent; group: number } | undefined {
+  eventOf({ eventId, received }: Accepted): { event: LogEntry; group: number } | undefined {
     if (eventId === undefined) return undefined;
-    const slice = sliceOf(received);
+    const partition = partitionOf(received);
     // A commit's groups have ids from the time it was received on; nearly always it is the first.
     for (let id = received * IDS_PER_MS - 1; ; ) {
       const [row] = this.#sql
         .exec<StoredGroup>(
-          `SELECT id, kind, entries FROM groups_${slice} WHERE id > ? AND kind = 'events' ORDER BY id LIMIT 1`,
+          `SELECT id, kind, entries FROM groups_${partition} WHERE id > ? AND kind = 'events' ORDER BY id LIMIT 1`,
           id,
         )
         .toArray();
       if (row === undefined) return undefined;
-      const events: LoggedEvent[] = JSON.parse(`[${row.entries}]`);
+      const events: LogEntry[] = JSON.parse(`[${row.entries}]`);
       const event = events.find((candidate) => candidate.id === eventId);
       if (event !== undefined) return { event, group: row.id };
       if (events.every((candidate) => candidate.received > received)) return undefined;
@@ -87,8 +87,8 @@ export class LogStore {
 
   /** Whether D1 has a group. */
   isConfirmed(group: number): boolean {
-    const slice = sliceOf(group / IDS_PER_MS);
-    return this.#sql.exec(`SELECT 1 FROM confirmed_${slice} WHERE id = ?`, group).toArray().length > 0;
+    const partition = partitionOf(group / IDS_PER_MS);
+    return this.#sql.exec(`SELECT 1 FROM confirmed_${partition} WHERE id = ?`, group).toArray().length > 0;
   }
 
   /**
@@ -98,7 +98,7 @@ export class LogStore {
   append(kind: GroupKind, { entries, count }: PackedEntries, received: number, confirmedThrough: number): void {
     const id = Math.max(received * IDS_PER_MS, this.#lastGroupId + 1);
     this.#sql.exec(
-      `INSERT INTO groups_${this.#openSlice(id / IDS_PER_MS)} (id, kind, entry_count, confirmed_through, entries)
+      `INSERT INTO groups_${this.#openPartition(id / IDS_PER_MS)} (id, kind, entry_count, confirmed_through, entries)
        VALUES (?, ?, ?, ?, ?)`,
       id,
       kind,
@@ -109,12 +109,12 @@ export class LogStore {
     this.#lastGroupId = id;
   }
 
-  /** Marks groups as stored in D1; one row for each that was not yet. Groups of a dropped slice are ignored. */
+  /** Marks groups as stored in D1; one row for each that was not yet. Groups of a dropped partition are ignored. */
   confirm(ids: readonly number[], now: number): void {
     for (const id of ids) {
-      const slice = sliceOf(id / IDS_PER_MS);
-      if (this.#slices.includes(slice)) {
-        this.#sql.exec(`INSERT OR IGNORE INTO confirmed_${slice} (id, at) VALUES (?, ?)`, id, now);
+      const partition = partitionOf(id / IDS_PER_MS);
+      if (this.#partitions.includes(partition)) {
+        this.#sql.exec(`INSERT OR IGNORE INTO confirmed_${partition} (id, at) VALUES (?, ?)`, id, now);
       }
     }
   }
@@ -122,8 +122,8 @@ export class LogStore {
   /** Takes confirmations back: D1 turned out not to have these groups. */
   unconfirm(ids: readonly number[]): void {
     for (const id of ids) {
-      const slice = sliceOf(id / IDS_PER_MS);
-      if (this.#slices.includes(slice)) this.#sql.exec(`DELETE FROM confirmed_${slice} WHERE id = ?`, id);
+      const partition = partitionOf(id / IDS_PER_MS);
+      if (this.#partitions.includes(partition)) this.#sql.exec(`DELETE FROM confirmed_${partition} WHERE id = ?`, id);
     }
     this.#lookAgainFrom(ids.reduce((first, id) => Math.min(first, id)));
   }
@@ -132,8 +132,8 @@ export class LogStore {
   unconfirmSince(time: number): number {
     const first = time * IDS_PER_MS;
     let groups = 0;
-    for (const slice of this.#slices) {
-      const range = `FROM confirmed_${slice} WHERE id >= ?`;
+    for (const partition of this.#partitions) {
+      const range = `FROM confirmed_${partition} WHERE id >= ?`;
       groups += Number(this.#sql.exec(`SELECT COUNT(*) AS n ${range}`, first).one().n);
       this.#sql.exec(`DELETE ${range}`, first);
     }
@@ -146,7 +146,7 @@ export class LogStore {
     const newest = this.#newest();
     if (newest === undefined) return;
     this.#sql.exec(
-      `UPDATE groups_${sliceOf(newest.id / IDS_PER_MS)} SET confirmed_through = MIN(confirmed_through, ?) WHERE id = ?`,
+      `UPDATE groups_${partitionOf(newest.id / IDS_PER_MS)} SET confirmed_through = MIN(confirmed_through, ?) WHERE id = ?`,
       id - 1,
       newest.id,
     );
@@ -159,10 +159,10 @@ export class LogStore {
 
   /** The unconfirmed groups after `id`, oldest first, read only as far as the caller takes them. */
   *unconfirmedAfter(id: number): Generator<StoredGroup> {
-    for (const slice of this.#slices) {
-      if (slice < sliceOf(id / IDS_PER_MS)) continue;
+    for (const partition of this.#partitions) {
+      if (partition < partitionOf(id / IDS_PER_MS)) continue;
       for (let last = id; ; ) {
-        const groups = this.#unconfirmed(slice, last, GROUPS_PER_READ);
+        const groups = this.#unconfirmed(partition, last, GROUPS_PER_READ);
         yield* groups;
         const end = groups.at(-1);
         if (end === undefined || groups.length < GROUPS_PER_READ) break;
@@ -173,8 +173,8 @@ export class LogStore {
 
   /** Whether there is an unconfirmed group after `id`. */
   hasUnconfirmedAfter(id: number): boolean {
-    return this.#slices.some(
-      (slice) => slice >= sliceOf(id / IDS_PER_MS) && this.#unconfirmed(slice, id, 1).length > 0,
+    return this.#partitions.some(
+      (partition) => partition >= partitionOf(id / IDS_PER_MS) && this.#unconfirmed(partition, id, 1).length > 0,
     );
   }
 
@@ -182,12 +182,12 @@ export class LogStore {
   waitingAfter(id: number): { entries: number; oldest: number | undefined } {
     let entries = 0;
     let first: number | undefined;
-    for (const slice of this.#slices) {
-      if (slice < sliceOf(id / IDS_PER_MS)) continue;
+    for (const partition of this.#partitions) {
+      if (partition < partitionOf(id / IDS_PER_MS)) continue;
       const row = this.#sql
         .exec<{ entries: number | null; first: number | null }>(
-          `SELECT SUM(entry_count) AS entries, MIN(id) AS first FROM groups_${slice} AS g
-           WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = g.id)`,
+          `SELECT SUM(entry_count) AS entries, MIN(id) AS first FROM groups_${partition} AS g
+           WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${partition} AS c WHERE c.id = g.id)`,
           id,
         )
         .one();
@@ -205,9 +205,9 @@ export class LogStore {
 
   /** When D1 was last heard to have a group: the newest of those it has (ms). */
   lastConfirmed(): number | undefined {
-    for (const slice of this.#slices.toReversed()) {
+    for (const partition of this.#partitions.toReversed()) {
       const [row] = this.#sql
-        .exec<{ at: number }>(`SELECT at FROM confirmed_${slice} ORDER BY id DESC LIMIT 1`)
+        .exec<{ at: number }>(`SELECT at FROM confirmed_${partition} ORDER BY id DESC LIMIT 1`)
         .toArray();
       if (row !== undefined) return row.at || undefined;
     }
@@ -216,12 +216,12 @@ export class LogStore {
 
   /** The groups that D1 has confirmed, after `id` and received before a time (ms), oldest first, read as far as they are taken. */
   *confirmedAfter(id: number, before: number): Generator<StoredGroup> {
-    for (const slice of this.#slices) {
-      if (slice < sliceOf(id / IDS_PER_MS)) continue;
+    for (const partition of this.#partitions) {
+      if (partition < partitionOf(id / IDS_PER_MS)) continue;
       for (let last = id; ; ) {
         const groups = this.#sql
           .exec<StoredGroup>(
-            `SELECT g.id, g.kind, g.entries FROM confirmed_${slice} AS c JOIN groups_${slice} AS g USING (id)
+            `SELECT g.id, g.kind, g.entries FROM confirmed_${partition} AS c JOIN groups_${partition} AS g USING (id)
              WHERE c.id > ? AND c.id < ? ORDER BY c.id LIMIT ?`,
             last,
             before * IDS_PER_MS,
@@ -241,21 +241,23 @@ export class LogStore {
     return this.#lastGroupId;
   }
 
-  /** A group, unless its slice was dropped. */
+  /** A group, unless its partition was dropped. */
   read(id: number): StoredGroup | undefined {
-    const slice = sliceOf(id / IDS_PER_MS);
-    if (!this.#slices.includes(slice)) return undefined;
-    return this.#sql.exec<StoredGroup>(`SELECT id, kind, entries FROM groups_${slice} WHERE id = ?`, id).toArray()[0];
+    const partition = partitionOf(id / IDS_PER_MS);
+    if (!this.#partitions.includes(partition)) return undefined;
+    return this.#sql
+      .exec<StoredGroup>(`SELECT id, kind, entries FROM groups_${partition} WHERE id = ?`, id)
+      .toArray()[0];
   }
 
-  /** Drops the slices in which every identifier has expired and every group is confirmed. */
+  /** Drops the partitions in which every identifier has expired and every group is confirmed. */
   dropExpired(now: number): void {
-    for (const slice of [...this.#slices]) {
-      const end = slice * HOUR_MS + SLICE_MS;
+    for (const partition of [...this.#partitions]) {
+      const end = partition * HOUR_MS + PARTITION_MS;
       if (end > now - UNIQUENESS_MS) return;
-      if (this.#unconfirmed(slice, 0, 1).length > 0) continue;
-      for (const table of ["identifiers", "groups", "confirmed"]) this.#sql.exec(`DROP TABLE ${table}_${slice}`);
-      this.#slices = this.#slices.filter((other) => other !== slice);
+      if (this.#unconfirmed(partition, 0, 1).length > 0) continue;
+      for (const table of ["identifiers", "groups", "confirmed"]) this.#sql.exec(`DROP TABLE ${table}_${partition}`);
+      this.#partitions = this.#partitions.filter((other) => other !== partition);
     }
   }
 
@@ -264,12 +266,12 @@ export class LogStore {
     return this.#sql.databaseSize;
   }
 
-  /** The next unconfirmed groups of a slice. Read to the end at once: a table cannot be dropped under an open cursor. */
-  #unconfirmed(slice: number, afterId: number, limit: number): StoredGroup[] {
+  /** The next unconfirmed groups of a partition. Read to the end at once: a table cannot be dropped under an open cursor. */
+  #unconfirmed(partition: number, afterId: number, limit: number): StoredGroup[] {
     return this.#sql
       .exec<StoredGroup>(
-        `SELECT id, kind, entries FROM groups_${slice} AS g
-         WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${slice} AS c WHERE c.id = g.id)
+        `SELECT id, kind, entries FROM groups_${partition} AS g
+         WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${partition} AS c WHERE c.id = g.id)
          ORDER BY id LIMIT ?`,
         afterId,
         limit,
@@ -278,10 +280,10 @@ export class LogStore {
   }
 
   #newest(): { id: number; confirmed_through: number } | undefined {
-    for (const slice of this.#slices.toReversed()) {
+    for (const partition of this.#partitions.toReversed()) {
       const [row] = this.#sql
         .exec<{ id: number; confirmed_through: number }>(
-          `SELECT id, confirmed_through FROM groups_${slice} ORDER BY id DESC LIMIT 1`,
+          `SELECT id, confirmed_through FROM groups_${partition} ORDER BY id DESC LIMIT 1`,
         )
         .toArray();
       if (row !== undefined) return row;
@@ -289,19 +291,19 @@ export class LogStore {
     return undefined;
   }
 
-  /** The slice of a time (ms), with its tables made when they are not there. */
-  #openSlice(time: number): number {
-    const slice = sliceOf(time);
-    if (this.#slices.includes(slice)) return slice;
-    this.#sql.exec(sliceTables(slice));
-    this.#slices.push(slice);
-    this.#slices.sort((a, b) => a - b);
-    return slice;
+  /** The partition of a time (ms), with its tables made when they are not there. */
+  #openPartition(time: number): number {
+    const partition = partitionOf(time);
+    if (this.#partitions.includes(partition)) return partition;
+    this.#sql.exec(partitionTables(partition));
+    this.#partitions.push(partition);
+    this.#partitions.sort((a, b) => a - b);
+    return partition;
   }
 }
 
-/** The slice that holds a time (ms), named by its first hour since 1970. */
-const sliceOf = (time: number): number => floorTo(Math.floor(time), SLICE_MS) / HOUR_MS;
+/** The partition that holds a time (ms), named by its first hour since 1970. */
+const partitionOf = (time: number): number => floorTo(Math.floor(time), PARTITION_MS) / HOUR_MS;
 
 /** When a group was received (ms), by its id. */
 const receivedAt = (id: number): number => Math.floor(id / IDS_PER_MS);

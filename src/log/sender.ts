@@ -2,8 +2,8 @@ import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
 import { withTimeout } from "../timeout.ts";
 import { encodeMessage, type Group, HEADER_BYTES, MESSAGE_BYTES } from "./groups.ts";
-import { Delivery } from "./in-flight.ts";
-import type { LogStore, StoredGroup } from "./partitions.ts";
+import { InFlight } from "./in-flight.ts";
+import type { Partitions, StoredGroup } from "./partitions.ts";
 
 /** Messages that one sendBatch takes: the queue allows 256 KB. */
 const MESSAGES_PER_SEND = 2;
@@ -15,30 +15,30 @@ const SEND_TIMEOUT_MS = 30_000;
 export class Sender {
   readonly #env: Env;
   readonly #shard: number;
-  readonly #store: LogStore;
-  readonly #delivery: Delivery;
+  readonly #store: Partitions;
+  readonly #inFlight: InFlight;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #sending = false;
   #resent = 0;
 
   /** `resentThrough`: the last group of a resend that was under way when this log was last ended. */
-  constructor(env: Env, shard: number, store: LogStore, resentThrough: number | undefined) {
+  constructor(env: Env, shard: number, store: Partitions, resentThrough: number | undefined) {
     this.#env = env;
     this.#shard = shard;
     this.#store = store;
     const confirmedThrough = store.confirmedThrough();
-    this.#delivery = new Delivery(resentThrough ?? confirmedThrough, settingsOf(env).RESEND_AFTER_MS);
-    if (resentThrough !== undefined) this.#delivery.lookBack(confirmedThrough);
+    this.#inFlight = new InFlight(resentThrough ?? confirmedThrough, settingsOf(env).RESEND_AFTER_MS);
+    if (resentThrough !== undefined) this.#inFlight.lookBack(confirmedThrough);
   }
 
   /** Every group up to this id is confirmed. */
   get confirmedThrough(): number {
-    return this.#delivery.confirmedThrough;
+    return this.#inFlight.confirmedThrough;
   }
 
   /** Groups that are on their way. */
   get inFlight(): number {
-    return this.#delivery.inFlight;
+    return this.#inFlight.count;
   }
 
   /** Groups that were sent a second time or more since this log was started. */
@@ -48,28 +48,28 @@ export class Sender {
 
   /** When there is something to send next (ms; 0 is at once); nothing when all is confirmed. */
   nextDue(): number | undefined {
-    return this.#backlogWaits() ? 0 : this.#delivery.nextDue();
+    return this.#backlogWaits() ? 0 : this.#inFlight.nextDue();
   }
 
   /** The last group that was sent, or is confirmed. */
   get lastSent(): number {
-    return this.#delivery.lastSent;
+    return this.#inFlight.lastSent;
   }
 
   /** Whether a group that was looked back for may be unconfirmed still. */
   get isLookingBack(): boolean {
-    return this.#delivery.isLookingBack;
+    return this.#inFlight.isLookingBack;
   }
 
   /** Sends the unconfirmed groups after this one again, beside new ones, after the store took confirmations back. */
   lookBack(from: number): void {
-    this.#delivery.lookBack(from);
+    this.#inFlight.lookBack(from);
     this.sendSoon();
   }
 
   /** Forgets groups that D1 has; what they kept waiting follows. */
   confirm(ids: readonly number[], now: number): void {
-    for (const id of ids) this.#delivery.confirm(id, now);
+    for (const id of ids) this.#inFlight.confirm(id, now);
     if (this.#backlogWaits()) this.sendSoon();
   }
 
@@ -112,7 +112,7 @@ export class Sender {
         bytes = 0;
       }
       messages.at(-1)?.push({ shard: this.#shard, ...group });
-      this.#delivery.send(group.id, group.entries.length, now);
+      this.#inFlight.send(group.id, group.entries.length, now);
       if (again) this.#resent++;
       bytes += size;
     }
@@ -120,34 +120,34 @@ export class Sender {
   }
 
   *#nextGroups(now: number): Generator<{ group: StoredGroup; again: boolean }> {
-    for (const id of this.#delivery.due(now)) {
+    for (const id of this.#inFlight.due(now)) {
       const group = this.#store.read(id);
       if (group !== undefined) yield { group, again: true };
     }
-    for (const group of this.#store.unconfirmedAfter(this.#delivery.lastSent)) {
-      if (!this.#delivery.hasRoom()) return;
+    for (const group of this.#store.unconfirmedAfter(this.#inFlight.lastSent)) {
+      if (!this.#inFlight.hasRoom()) return;
       yield { group, again: false };
     }
     // So that confirmed groups are not looked through once more.
-    this.#delivery.caughtUp(this.#store.lastGroupId);
+    this.#inFlight.caughtUp(this.#store.lastGroupId);
     yield* this.#oldGroups();
   }
 
   *#oldGroups(): Generator<{ group: StoredGroup; again: boolean }> {
-    const { behind } = this.#delivery;
+    const { behind } = this.#inFlight;
     if (behind === undefined) return;
     const { after, through } = behind;
     for (const group of this.#store.unconfirmedAfter(after)) {
       if (group.id > through) break;
-      if (!this.#delivery.hasRoomForOld()) return;
-      if (this.#delivery.has(group.id)) this.#delivery.lookedBack(group.id);
+      if (!this.#inFlight.hasRoomForOld()) return;
+      if (this.#inFlight.has(group.id)) this.#inFlight.lookedBack(group.id);
       else yield { group, again: true };
     }
-    this.#delivery.lookedBack(through);
+    this.#inFlight.lookedBack(through);
   }
 
   #backlogWaits(): boolean {
-    if (this.#delivery.behind !== undefined && this.#delivery.hasRoomForOld()) return true;
-    return this.#delivery.hasRoom() && this.#store.hasUnconfirmedAfter(this.#delivery.lastSent);
+    if (this.#inFlight.behind !== undefined && this.#inFlight.hasRoomForOld()) return true;
+    return this.#inFlight.hasRoom() && this.#store.hasUnconfirmedAfter(this.#inFlight.lastSent);
   }
 }

@@ -4,7 +4,7 @@ import {
   REPORT_WINDOW_MS,
   readableRange,
   readReportId,
-} from "../aggregate/error-report-id.ts";
+} from "../aggregate/error-report.ts";
 import {
   DELETE_REJECTIONS,
   LIST_REPORTS,

@@ -2,7 +2,7 @@ import type { EventReport } from "../../src/domain/event.ts";
 import { newEventId, placedAt } from "../../src/domain/identifiers.ts";
 import { createMeter, type Meter, type NewMeter } from "../../src/domain/meter.ts";
 import type { Result } from "../../src/domain/result.ts";
-import type { LoggedEvent } from "../../src/log/groups.ts";
+import type { LogEntry } from "../../src/log/groups.ts";
 
 /** A fixed time of the tests: in the middle of an hour, of a day and of a minute (ms). */
 export const NOON = Date.UTC(2026, 5, 15, 12, 34, 56, 789);
@@ -37,7 +37,7 @@ export const aReport = (changes: Partial<EventReport> = {}): EventReport => ({
 });
 
 /** An event as the log hands it to the aggregator: 25 for cus_1 at NOON. */
-export function aLoggedEvent(changes: Partial<LoggedEvent> = {}): LoggedEvent {
+export function aLoggedEvent(changes: Partial<LogEntry> = {}): LogEntry {
   const id = newEventId(NOON);
   return {
     id,

@@ -1,15 +1,15 @@
 import type { Meter } from "../../src/domain/meter.ts";
 import { DAY_MS, floorTo, HOUR_MS, type TimeRange } from "../../src/domain/window.ts";
-import type { LoggedEvent } from "../../src/log/groups.ts";
+import type { LogEntry } from "../../src/log/groups.ts";
 
 /** What a summary should say, by adding events up one after the other, the way the rules read. */
 export function fold(
   meter: Meter,
-  events: readonly LoggedEvent[],
+  events: readonly LogEntry[],
   range: TimeRange,
   windowLength: number,
 ): { start: number; value: bigint }[] {
-  const windows = new Map<number, LoggedEvent[]>();
+  const windows = new Map<number, LogEntry[]>();
   for (const event of survivors(meter, events)) {
     if (event.timestamp < range.start || event.timestamp >= range.end) continue;
     const start = range.start + floorTo(event.timestamp - range.start, windowLength);
@@ -21,15 +21,15 @@ export function fold(
 }
 
 /** With an event time window, the last received event of each window stands for it. */
-function survivors(meter: Meter, events: readonly LoggedEvent[]): LoggedEvent[] {
+function survivors(meter: Meter, events: readonly LogEntry[]): LogEntry[] {
   if (meter.eventTimeWindow === null) return [...events];
   const length = meter.eventTimeWindow === "day" ? DAY_MS : HOUR_MS;
-  const kept = new Map<number, LoggedEvent>();
+  const kept = new Map<number, LogEntry>();
   for (const event of events.toSorted(byReceipt)) kept.set(floorTo(event.timestamp, length), event);
   return [...kept.values()];
 }
 
-function aggregatedValue(meter: Meter, events: readonly LoggedEvent[]): bigint {
+function aggregatedValue(meter: Meter, events: readonly LogEntry[]): bigint {
   if (meter.formula === "count") return BigInt(events.length);
   if (meter.formula === "sum") return events.reduce((sum, { value }) => sum + BigInt(value), 0n);
   const last = events.toSorted((a, b) => a.timestamp - b.timestamp || byReceipt(a, b)).at(-1);
@@ -37,4 +37,4 @@ function aggregatedValue(meter: Meter, events: readonly LoggedEvent[]): bigint {
 }
 
 /** Ids sort in receipt order. */
-const byReceipt = (a: LoggedEvent, b: LoggedEvent): number => (a.id < b.id ? -1 : 1);
+const byReceipt = (a: LogEntry, b: LogEntry): number => (a.id < b.id ? -1 : 1);

@@ -3,12 +3,12 @@ import { DAY_MS } from "../../src/domain/window.ts";
 import type {
   AppendOutcome,
   CancelOutcome,
+  CancelRequest,
+  ClaimAppend,
+  EventAppend,
   Inquiry,
-  NewCancellation,
-  NewClaim,
-  NewEvent,
 } from "../../src/log/entries.ts";
-import type { LoggedEvent } from "../../src/log/groups.ts";
+import type { LogEntry } from "../../src/log/groups.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -18,18 +18,18 @@ declare module "vitest" {
 }
 
 /** A cancellation as it was first answered. */
-type Answer = Pick<NewCancellation, "key" | "id" | "keyDigest" | "requestDigest"> & { readonly at: number };
+type Answer = Pick<CancelRequest, "key" | "id" | "keyDigest" | "requestDigest"> & { readonly at: number };
 
 /** An event that was accepted, with all that was said of it. */
 export type ModelEvent = {
-  readonly reported: NewEvent;
-  readonly logged: LoggedEvent;
+  readonly reported: EventAppend;
+  readonly logged: LogEntry;
   cancelled: { readonly id: string; readonly at: number } | undefined;
 };
 
 /** What holds a unique key: an event, or the claim of an Idempotency-Key. */
 type Held = {
-  readonly entry: NewEvent | NewClaim;
+  readonly entry: EventAppend | ClaimAppend;
   readonly received: number;
   readonly timestamp: number;
   readonly event: ModelEvent | undefined;
@@ -47,7 +47,7 @@ export class Model {
   readonly #answers: Answer[] = [];
   #lastReceipt = 0;
 
-  append(entry: NewEvent | NewClaim, now: number): AppendOutcome {
+  append(entry: EventAppend | ClaimAppend, now: number): AppendOutcome {
     const received = this.#receive(now);
     const held = this.#holder(entry.key);
     if (held !== undefined && isFresh(held, received)) return outcomeOf(entry, held);
@@ -65,7 +65,7 @@ export class Model {
   }
 
   /** The answers that are right; more than one where the log may have forgotten an event that is past its 24 hours. */
-  cancel(request: NewCancellation, now: number): CancelOutcome[] {
+  cancel(request: CancelRequest, now: number): CancelOutcome[] {
     const at = this.#receive(now);
     const { key, id, keyDigest, requestDigest } = request;
     const first = this.#answers.findLast(
@@ -110,7 +110,7 @@ export class Model {
   }
 
   /** What counts. */
-  counted(meter: string, customer: string): LoggedEvent[] {
+  counted(meter: string, customer: string): LogEntry[] {
     return this.events
       .filter(({ logged, cancelled }) => logged.meter === meter && logged.customer === customer && !cancelled)
       .map(({ logged }) => logged);
@@ -125,7 +125,7 @@ export class Model {
 const isFresh = ({ received }: { readonly received: number }, now: number): boolean => received + DAY_MS > now;
 
 /** What an entry is told whose unique key is taken. */
-function outcomeOf(entry: NewEvent | NewClaim, held: Held): AppendOutcome {
+function outcomeOf(entry: EventAppend | ClaimAppend, held: Held): AppendOutcome {
   const { received, timestamp, event } = held;
   const first: Inquiry = held.entry;
   const { id = "", keyDigest }: Inquiry = entry;

@@ -3,7 +3,7 @@ import { describe, expect, test, vi } from "vitest";
 import { orderAt, placedAt } from "../../src/domain/identifiers.ts";
 import { DAY_MS } from "../../src/domain/window.ts";
 import { accept, cancel, recognise } from "../../src/log/commit.ts";
-import type { NewEvent, NewRejection } from "../../src/log/entries.ts";
+import type { EventAppend, RejectionAppend } from "../../src/log/entries.ts";
 import type { Holder } from "../../src/log/holders.ts";
 import { aLoggedEvent, anEventId, NOON } from "../support/builders.ts";
 
@@ -53,7 +53,7 @@ describe("an entry whose key is taken", () => {
 
 describe("a commit", () => {
   const { id, identifier, received: _, timestamp: __, ...event } = aLoggedEvent();
-  const anEvent: NewEvent = {
+  const anEvent: EventAppend = {
     ...asking({ id }),
     id,
     kind: "event",
@@ -62,7 +62,7 @@ describe("a commit", () => {
     event: { ...event, timestamp: undefined },
   };
   const { event: ___, ...rest } = anEvent;
-  const aRejection: NewRejection = {
+  const aRejection: RejectionAppend = {
     ...rest,
     kind: "rejection",
     key: "rejected:test:a",

@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
-import { FRESH_MS } from "../../src/catalog/cache.ts";
+import { FRESH_MS } from "../../src/catalog/positive-cache.ts";
 import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS, UNIQUENESS_MS } from "../../src/domain/limits.ts";
 import { check, emptyParameter, eventName, payload, text, unixSeconds } from "../../src/http/fields.ts";
 import { cursorOf, pageLimit } from "../../src/http/list.ts";

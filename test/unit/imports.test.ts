@@ -25,7 +25,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
 
 /** Imports against the order or in a cycle, each with its reason. One that is neither any more fails the test. */
 const EXCEPTIONS: Readonly<Record<string, string>> = {
-  "query/error-reports.ts → aggregate/error-report-id.ts": "The aggregator makes the ids that readers take apart.",
+  "query/error-reports.ts → aggregate/error-report.ts": "The aggregator makes the ids that readers take apart.",
   "audit/audit-log.ts → aggregate/dead-letters.ts": "An entry that is parked does not count as missing.",
 };
 

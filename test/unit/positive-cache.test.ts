@@ -2,7 +2,7 @@
 /// <reference types="@cloudflare/workers-types" />
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { type Load, PositiveCache } from "../../src/catalog/cache.ts";
+import { type Load, PositiveCache } from "../../src/catalog/positive-cache.ts";
 import { NOON } from "../support/builders.ts";
 
 const SECOND = 1_000;

@@ -2,7 +2,7 @@ import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { newEventId, uniqueKey } from "../../src/domain/identifiers.ts";
-import type { NewClaim, NewEvent } from "../../src/log/entries.ts";
+import type { ClaimAppend, EventAppend } from "../../src/log/entries.ts";
 import type { EventLog } from "../../src/log/event-log.ts";
 import { unique } from "../support/builders.ts";
 
@@ -11,8 +11,8 @@ export const FUTURE = Date.UTC(2040, 5, 15, 3);
 
 /** An event on its way into the log: 25 for a customer, in test mode, with an identifier of its own. */
 export function aNewEvent(
-  changes: Partial<NewEvent> & { customer?: string; timestamp?: number; value?: number; meter?: string } = {},
-): NewEvent {
+  changes: Partial<EventAppend> & { customer?: string; timestamp?: number; value?: number; meter?: string } = {},
+): EventAppend {
   const { customer = "cus_1", timestamp, value = 25, meter = "mtr_test_1", ...rest } = changes;
   const identifier = changes.identifier ?? unique("identifier");
   return {
@@ -30,10 +30,10 @@ export function aNewEvent(
 }
 
 /** The same event once more, as a client's retry brings it. */
-export const again = (event: NewEvent): NewEvent => ({ ...event, id: newEventId(Date.now()) });
+export const again = (event: EventAppend): EventAppend => ({ ...event, id: newEventId(Date.now()) });
 
 /** The claim of an Idempotency-Key by a request of its own. */
-export function aClaim(): NewClaim {
+export function aClaim(): ClaimAppend {
   const { key, shard, reportDigest } = aNewEvent();
   return { kind: "claim", key, shard, reportDigest, claims: true };
 }

@@ -1,5 +1,5 @@
 /**
- * Stores the rejections of ?1 (a JSON array of LoggedRejection, each with its `report`). One that is
+ * Stores the rejections of ?1 (a JSON array of LogRejection, each with its `report`). One that is
  * stored already keeps the report that it was first put into, whatever its repetition says.
  */
 export const INSERT_REJECTIONS = `

@@ -21,7 +21,7 @@ export const LOGGED_EVENT = `
     item.value -> 'dimensions' AS dimensions`;
 
 /**
- * The events of ?1 (a JSON array of LoggedEvent) that are not stored yet. Every statement that
+ * The events of ?1 (a JSON array of LogEntry) that are not stored yet. Every statement that
  * counts reads through it and runs before INSERT_EVENTS in the same transaction: that is what makes
  * a redelivered event count once.
  */
@@ -98,7 +98,7 @@ export const INSERT_EVENTS = `
   WHERE true
   ON CONFLICT DO NOTHING`;
 
-/** The cancellations of ?1 (a JSON array of LoggedCancellation). */
+/** The cancellations of ?1 (a JSON array of LogCancellation). */
 const CANCELLATIONS = `
   cancellations AS (
     SELECT

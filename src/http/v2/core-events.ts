@@ -1,4 +1,4 @@
-import { readReportId } from "../../aggregate/error-report-id.ts";
+import { readReportId } from "../../aggregate/error-report.ts";
 import { eventsDatabase } from "../../catalog/placement.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS, type TimeRange } from "../../domain/window.ts";

@@ -1,4 +1,4 @@
-import { type ReportedEvent, reportEvent } from "../../ingest/report-event.ts";
+import { type Receipt, reportEvent } from "../../ingest/report-event.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { eventName, payload, reportedIdentifier, rfc3339, toReport } from "../fields.ts";
 import { firstGivenTo } from "../response.ts";
@@ -32,7 +32,7 @@ const MeterEvent = z
 
 const iso = (ms: number): string => new Date(ms).toISOString();
 
-const toWire = (event: ReportedEvent, livemode: boolean): z.output<typeof MeterEvent> => ({
+const toWire = (event: Receipt, livemode: boolean): z.output<typeof MeterEvent> => ({
   object: "v2.billing.meter_event",
   created: iso(event.received),
   livemode,

@@ -4,7 +4,7 @@ import { describe, expect, inject, it } from "vitest";
 import { applyGroups as apply } from "../../../src/aggregate/apply.ts";
 import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, type TimeRange } from "../../../src/domain/window.ts";
-import type { Group, LoggedEvent } from "../../../src/log/groups.ts";
+import type { Group, LogEntry } from "../../../src/log/groups.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { aLoggedEvent, aMeter, NOON, unique } from "../../support/builders.ts";
 import { fold } from "../../support/fold.ts";
@@ -13,7 +13,7 @@ const applyGroups = (db: D1Database, groups: readonly Group[]) => apply(db, grou
 
 let groupId = 0;
 
-const aGroup = (events: readonly LoggedEvent[]): Group => ({
+const aGroup = (events: readonly LogEntry[]): Group => ({
   shard: 0,
   id: ++groupId,
   kind: "events",
@@ -21,7 +21,7 @@ const aGroup = (events: readonly LoggedEvent[]): Group => ({
 });
 
 /** The cancellation of an event, a moment after NOON. */
-const aCancellation = (event: LoggedEvent): Group => ({
+const aCancellation = (event: LogEntry): Group => ({
   shard: 0,
   id: ++groupId,
   kind: "cancellations",

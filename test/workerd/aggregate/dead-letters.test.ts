@@ -2,7 +2,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { consume } from "../../../src/aggregate/consumer.ts";
-import { encodeMessage, type Group, type LoggedEvent } from "../../../src/log/groups.ts";
+import { encodeMessage, type Group, type LogEntry } from "../../../src/log/groups.ts";
 import { aLoggedEvent, unique } from "../../support/builders.ts";
 import { aBatch, aNewEvent, answerOf, aShard, eventually, storedEvents } from "../support.ts";
 
@@ -25,7 +25,7 @@ const aGroup = (entries: readonly unknown[], kind: Group["kind"] = "events"): Gr
 });
 
 /** An event that D1 refuses: it has no identifier. */
-const aPoisonEvent = (changes: Partial<LoggedEvent>): LoggedEvent =>
+const aPoisonEvent = (changes: Partial<LogEntry>): LogEntry =>
   ({ ...aLoggedEvent(changes), identifier: undefined }) as never;
 
 const deliver = (...groups: readonly Group[]): Promise<void> => consume(aBatch([encodeMessage(groups)]), env);

@@ -6,7 +6,7 @@ import { applyGroups } from "../../../src/aggregate/apply.ts";
 import { LIST_REPORTS, READ_REPORTS } from "../../../src/aggregate/sql/error-reports.ts";
 import { DAY_MS, SECOND_MS } from "../../../src/domain/window.ts";
 import worker from "../../../src/index.ts";
-import type { Group, LoggedRejection } from "../../../src/log/groups.ts";
+import type { Group, LogRejection } from "../../../src/log/groups.ts";
 import { deleteExpiredReports } from "../../../src/query/error-reports.ts";
 import { aLoggedEvent, unique } from "../../support/builders.ts";
 import { answerOf, createdMeter } from "../support.ts";
@@ -22,7 +22,7 @@ const aDay = (): number => {
 
 const aMeterId = (livemode = false): string => unique(livemode ? "mtr" : "mtr_test");
 
-const aRejection = (changes: Partial<LoggedRejection> = {}): LoggedRejection => ({
+const aRejection = (changes: Partial<LogRejection> = {}): LogRejection => ({
   id: unique("rejection"),
   livemode: false,
   meter: "mtr_test_1",
@@ -35,7 +35,7 @@ const aRejection = (changes: Partial<LoggedRejection> = {}): LoggedRejection => 
 
 let groupId = 0;
 
-const aGroup = (rejections: readonly LoggedRejection[]): Group => ({
+const aGroup = (rejections: readonly LogRejection[]): Group => ({
   shard: 0,
   id: ++groupId,
   kind: "rejections",
@@ -43,8 +43,7 @@ const aGroup = (rejections: readonly LoggedRejection[]): Group => ({
 });
 
 /** Applies rejections as one group at a time (ms). */
-const apply = (now: number, ...rejections: readonly LoggedRejection[]) =>
-  applyGroups(env.DB, [aGroup(rejections)], now);
+const apply = (now: number, ...rejections: readonly LogRejection[]) => applyGroups(env.DB, [aGroup(rejections)], now);
 
 type CoreEvent = {
   id: string;

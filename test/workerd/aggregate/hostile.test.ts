@@ -7,7 +7,7 @@ import { afterEach, describe, expect, inject, it, vi } from "vitest";
 import { consume } from "../../../src/aggregate/consumer.ts";
 import { DAY_MS, MINUTE_MS } from "../../../src/domain/window.ts";
 import type { EventLog } from "../../../src/index.ts";
-import type { NewEvent } from "../../../src/log/entries.ts";
+import type { EventAppend } from "../../../src/log/entries.ts";
 import { decodeMessage } from "../../../src/log/groups.ts";
 import { unique } from "../../support/builders.ts";
 import { end } from "../crash-points/faults.ts";
@@ -207,7 +207,7 @@ describe("a backlog many times as large as what may be on its way", () => {
   /** A group that is sent when there is only just room. */
   const ONE_GROUP = 120_000;
 
-  const events = (story: Story, count: number, note: string): NewEvent[] =>
+  const events = (story: Story, count: number, note: string): EventAppend[] =>
     Array.from({ length: count }, () => {
       const event = aNewEvent({ meter: story.meter.id, timestamp: FUTURE });
       return { ...event, event: { ...event.event, dimensions: { note } } };

@@ -5,7 +5,7 @@ import { consume } from "../../../src/aggregate/consumer.ts";
 import { insertMeter } from "../../../src/catalog/meters.ts";
 import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
 import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
-import type { NewEvent } from "../../../src/log/entries.ts";
+import type { EventAppend } from "../../../src/log/entries.ts";
 import type { EventLog } from "../../../src/log/event-log.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { aMeter, unique } from "../../support/builders.ts";
@@ -75,13 +75,13 @@ export const sql = (query: string, ...values: unknown[]) =>
     .run();
 
 /** Deletes an event from D1 without a trace: its hour says so too. */
-export async function lose(meter: Meter, event: NewEvent | undefined): Promise<void> {
+export async function lose(meter: Meter, event: EventAppend | undefined): Promise<void> {
   await sql("DELETE FROM events WHERE meter = ? AND identifier = ?", meter.id, event?.identifier);
   await addToHour(meter, event, -1);
 }
 
 /** Counts an event of 25 once more in its hour, or once less. */
-export const addToHour = (meter: Meter, event: NewEvent | undefined, count: 1 | -1) =>
+export const addToHour = (meter: Meter, event: EventAppend | undefined, count: 1 | -1) =>
   sql(
     "UPDATE hourly_summaries SET count = count + ?1, sum_low = sum_low + 25 * ?1 WHERE meter = ?2 AND hour = ?3",
     count,
@@ -90,7 +90,7 @@ export const addToHour = (meter: Meter, event: NewEvent | undefined, count: 1 | 
   );
 
 /** Cancels an event of a meter in its log. */
-export const cancel = (log: DurableObjectStub<EventLog>, event: NewEvent | undefined, meter: Meter) =>
+export const cancel = (log: DurableObjectStub<EventLog>, event: EventAppend | undefined, meter: Meter) =>
   log.cancel({
     key: event?.key ?? "",
     id: unique("adjustment"),

@@ -4,7 +4,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, expect, it, vi } from "vitest";
 import { applyGroups } from "../../../src/aggregate/apply.ts";
 import { type Env, settingsOf } from "../../../src/env.ts";
-import { customerMeter } from "../../../src/ingest/customer-meters.ts";
+import { customerMeter } from "../../../src/ingest/customer-meter-stub.ts";
 import { eventLog } from "../../../src/log/shards.ts";
 import { maintain } from "../../../src/scheduled.ts";
 import { aLoggedEvent } from "../../support/builders.ts";

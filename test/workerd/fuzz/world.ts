@@ -5,7 +5,7 @@ import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { applyGroups } from "../../../src/aggregate/apply.ts";
 import { parkStatement } from "../../../src/aggregate/dead-letters.ts";
 import { hashOf } from "../../../src/catalog/key-hash.ts";
-import type { LoggedRejection } from "../../../src/log/groups.ts";
+import type { LogRejection } from "../../../src/log/groups.ts";
 import type { Ref } from "../../support/fuzz/nodes.ts";
 import type { BadCredential, Caller, Mode } from "../../support/fuzz/requests.ts";
 import { DEAD_LETTERS } from "../../support/fuzz/valid-requests.ts";
@@ -119,7 +119,7 @@ async function deadLetters(mode: Mode): Promise<Record<string, string>> {
 }
 
 /** A refused event of no meter. */
-const aRejection = (mode: Mode, id: string, received: number): LoggedRejection => ({
+const aRejection = (mode: Mode, id: string, received: number): LogRejection => ({
   id,
   livemode: mode === "live",
   meter: null,

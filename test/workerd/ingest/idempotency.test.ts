@@ -8,8 +8,8 @@ import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../../src/domain/window.
 import { settingsOf } from "../../../src/env.ts";
 import { requireMeter } from "../../../src/http/v1/meters.ts";
 import { EventLog } from "../../../src/index.ts";
-import { customerMeter } from "../../../src/ingest/customer-meters.ts";
-import { LogStore } from "../../../src/log/partitions.ts";
+import { customerMeter } from "../../../src/ingest/customer-meter-stub.ts";
+import { Partitions } from "../../../src/log/partitions.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { anEventId, resultOf, unique } from "../../support/builders.ts";
 import { aNewEvent, answerOf, createdMeter, eventually, FUTURE, storedEvents } from "../support.ts";
@@ -211,7 +211,7 @@ describe("one Idempotency-Key", () => {
     const meter = await createdMeter();
     const identifier = unique("l");
     await post(EVENTS, undefined, anEvent(meter, { identifier }));
-    vi.spyOn(LogStore.prototype, "size", "get").mockReturnValue(9_000_000_000);
+    vi.spyOn(Partitions.prototype, "size", "get").mockReturnValue(9_000_000_000);
     expect(await post(EVENTS, unique("key"), anEvent(meter))).toMatchObject({ status: 503 });
     expect(await post(ADJUSTMENTS, unique("key"), cancellation(meter, identifier))).toMatchObject({ status: 200 });
   });
@@ -493,7 +493,7 @@ describe("refused events of streams", () => {
     const meter = await createdMeter();
     const identifier = unique("p");
     await post(EVENTS, undefined, anEvent(meter, { identifier }));
-    vi.spyOn(LogStore.prototype, "size", "get").mockReturnValue(9_000_000_000);
+    vi.spyOn(Partitions.prototype, "size", "get").mockReturnValue(9_000_000_000);
     const other = anEvent(meter, { identifier, payload: { stripe_customer_id: "cus_1", value: "1" } });
     expect(await stream([other])).toMatchObject({ status: 503, body: { error: { code: "log_full" } } });
     vi.restoreAllMocks();

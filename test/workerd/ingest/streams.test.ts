@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { hashOf } from "../../../src/catalog/key-hash.ts";
 import worker from "../../../src/index.ts";
-import type { NewEntry, NewRejection } from "../../../src/log/entries.ts";
+import type { Append, RejectionAppend } from "../../../src/log/entries.ts";
 import type { EventLog } from "../../../src/log/event-log.ts";
 import { unique } from "../../support/builders.ts";
 import { answerOf, call, createdMeter, eventually, storedEvents } from "../support.ts";
@@ -67,12 +67,12 @@ async function aKey(): Promise<{ key: string; id: string }> {
 }
 
 /** Looks at what is appended, on its way to the logs; `fail` makes the call to a shard fail. */
-function watchAppends(fail: (shard: string) => boolean = () => false): NewEntry[] {
-  const seen: NewEntry[] = [];
+function watchAppends(fail: (shard: string) => boolean = () => false): Append[] {
+  const seen: Append[] = [];
   const getByName = env.EVENT_LOG.getByName.bind(env.EVENT_LOG);
   vi.spyOn(env.EVENT_LOG, "getByName").mockImplementation((name, options) => {
     const log = getByName(name, options);
-    const append = async (entries: readonly NewEntry[]) => {
+    const append = async (entries: readonly Append[]) => {
       if (fail(name)) throw new Error("the shard is being reset");
       seen.push(...entries);
       return log.append(entries);
@@ -86,8 +86,8 @@ function watchAppends(fail: (shard: string) => boolean = () => false): NewEntry[
   return seen;
 }
 
-const rejections = (entries: readonly NewEntry[]): NewRejection[] =>
-  entries.filter((entry): entry is NewRejection => "rejection" in entry);
+const rejections = (entries: readonly Append[]): RejectionAppend[] =>
+  entries.filter((entry): entry is RejectionAppend => "rejection" in entry);
 
 describe("a session", () => {
   it("has a token that lasts 15 minutes, in its key's mode", async () => {
@@ -435,7 +435,7 @@ describe("a stream's request", () => {
   it("past a shard's high-water mark is a 503 to be sent again", async () => {
     const meter = await createdMeter();
     vi.spyOn(env.EVENT_LOG, "getByName").mockReturnValue({
-      append: async (entries: readonly NewEntry[]) => entries.map(() => ({ outcome: "full" })),
+      append: async (entries: readonly Append[]) => entries.map(() => ({ outcome: "full" })),
     } as never);
     const { status, body, headers } = await stream([anEvent(meter)]);
     expect({ status, body }).toMatchObject({ status: 503, body: { error: { code: "log_full" } } });

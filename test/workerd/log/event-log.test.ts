@@ -3,7 +3,7 @@ import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { orderOf, placedAt } from "../../../src/domain/identifiers.ts";
 import { HOUR_MS } from "../../../src/domain/window.ts";
-import type { NewCancellation, NewEvent } from "../../../src/log/entries.ts";
+import type { CancelRequest, EventAppend } from "../../../src/log/entries.ts";
 import type { EventLog } from "../../../src/log/event-log.ts";
 import { decodeMessage, type Group } from "../../../src/log/groups.ts";
 import { unique } from "../../support/builders.ts";
@@ -82,7 +82,7 @@ describe("uniqueness", () => {
     ]);
   });
 
-  it("frees an identifier after 24 hours, and not before, across slices", async () => {
+  it("frees an identifier after 24 hours, and not before, across partitions", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
     catchMessages(shard);
@@ -178,7 +178,7 @@ describe("retries", () => {
 });
 
 describe("cancelling", () => {
-  const aCancellation = (event: NewEvent, changes: Partial<NewCancellation> = {}): NewCancellation => ({
+  const aCancellation = (event: EventAppend, changes: Partial<CancelRequest> = {}): CancelRequest => ({
     key: event.key,
     id: unique("adjustment"),
     meters: [event.event.meter],
@@ -226,7 +226,7 @@ describe("cancelling", () => {
     expect(await log.retrieve(event.key)).toMatchObject({ event: { id: next.id }, cancelled: undefined });
   });
 
-  it("is known again by its Idempotency-Key when its event's slice is gone", async () => {
+  it("is known again by its Idempotency-Key when its event's partition is gone", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
     const { groups } = catchMessages(shard);
@@ -433,7 +433,7 @@ describe("delivery", () => {
     expect(await rowsOf(log, "confirmed")).toBe(1);
   });
 
-  it("drops a slice when its identifiers have expired, but never one with unconfirmed groups", async () => {
+  it("drops a partition when its identifiers have expired, but never one with unconfirmed groups", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
     const { groups } = catchMessages(shard);
@@ -448,11 +448,11 @@ describe("delivery", () => {
     expect(await log.append([aNewEvent()])).toMatchObject([{ outcome: "accepted" }]);
   });
 
-  it("goes on sending when a slice expires while others are unconfirmed", async () => {
+  it("goes on sending when a partition expires while others are unconfirmed", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
     const { groups } = catchMessages(shard);
-    // Two unconfirmed groups in an old slice, and a newer slice that is confirmed and expires.
+    // Two unconfirmed groups in an old partition, and a newer partition that is confirmed and expires.
     await log.append([aNewEvent()]);
     await log.append([aNewEvent()]);
     vi.setSystemTime(Date.now() + 12 * HOUR_MS);
@@ -471,7 +471,7 @@ describe("delivery", () => {
     expect(await rowsOf(log, "groups")).toBe(2);
   });
 
-  it("drops an expired slice although a confirmation has just looked at a backlog", async () => {
+  it("drops an expired partition although a confirmation has just looked at a backlog", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
     const { groups } = catchMessages(shard);
@@ -501,7 +501,7 @@ describe("delivery", () => {
     expect((alarm ?? Number.POSITIVE_INFINITY) - Date.now()).toBeLessThanOrEqual(10_000);
   });
 
-  it("writes two rows an event and one a confirmation, however many slices there are", async () => {
+  it("writes two rows an event and one a confirmation, however many partitions there are", async () => {
     const { shard, log } = aShard();
     const { groups } = catchMessages(shard);
     const rowsWritten = await runInDurableObject(log, async (instance, { storage }) => {

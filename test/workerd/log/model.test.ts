@@ -10,7 +10,7 @@ import { uniqueKey } from "../../../src/domain/identifiers.ts";
 import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
 import { ceilTo, DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
 import { type Env, settingsOf } from "../../../src/env.ts";
-import type { NewCancellation, NewClaim, NewEvent } from "../../../src/log/entries.ts";
+import type { CancelRequest, ClaimAppend, EventAppend } from "../../../src/log/entries.ts";
 import type { EventLog } from "../../../src/log/event-log.ts";
 import { decodeMessage } from "../../../src/log/groups.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
@@ -195,7 +195,7 @@ class Story {
   readonly #shard: number;
   readonly #name = unique("story");
   /** Every event that was ever appended. */
-  readonly #reported: NewEvent[] = [];
+  readonly #reported: EventAppend[] = [];
   /** Every message that was ever sent. */
   readonly #sent: string[] = [];
   /** Groups that D1 has. */
@@ -286,7 +286,7 @@ class Story {
     if (sent) await this.#log().nudge();
   }
 
-  #newEntry(entry: Entry): NewEvent | NewClaim | undefined {
+  #newEntry(entry: Entry): EventAppend | ClaimAppend | undefined {
     if (entry.is === "claim") {
       return { ...aClaim(), shard: this.#shard, key: this.#keyUnder(entry.underKey), reportDigest: entry.reportDigest };
     }
@@ -295,7 +295,7 @@ class Story {
     return event;
   }
 
-  #report(drawn: Extract<Entry, { is: "report" }>): NewEvent {
+  #report(drawn: Extract<Entry, { is: "report" }>): EventAppend {
     const { identifier, underKey, keyDigest, reportDigest, skew, meter, customer, value, ago } = drawn;
     const of = this.#meters[meter === 0 ? 0 : 1];
     const name = identifier === null ? unique(this.#name) : `${this.#name}_${identifier}`;
@@ -320,7 +320,7 @@ class Story {
     return uniqueKey(false, `${this.#name}_${idempotencyKey}`);
   }
 
-  #repeat({ of, sameId }: Extract<Entry, { is: "repeat" }>): NewEvent | undefined {
+  #repeat({ of, sameId }: Extract<Entry, { is: "repeat" }>): EventAppend | undefined {
     const earlier = this.#reported[of % Math.max(1, this.#reported.length)];
     if (earlier === undefined) return undefined;
     // The platform repeats a call at once or never.
@@ -332,7 +332,7 @@ class Story {
     const reported = of === null ? undefined : this.#reported.at(-1 - (of % Math.max(1, this.#reported.length)));
     const key = reported?.key ?? uniqueKey(false, `${this.#name}_never`);
     const holder = this.#model.holder(key);
-    const request: NewCancellation = {
+    const request: CancelRequest = {
       key,
       id: (sameId ? holder?.cancelled?.id : undefined) ?? unique("adjustment"),
       meters: meters.map((place) => this.#meters[place === 0 ? 0 : 1].id),

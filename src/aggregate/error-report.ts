@@ -1,6 +1,6 @@
 import { digest } from "../domain/identifiers.ts";
 import { DAY_MS, floorTo, SECOND_MS, type TimeRange } from "../domain/window.ts";
-import type { LoggedRejection } from "../log/groups.ts";
+import type { LogRejection } from "../log/groups.ts";
 
 /** Refused events are reported per this much of the time they were received in (ms); docs/wire-contract.md, section 4. */
 export const REPORT_WINDOW_MS = 10 * SECOND_MS;
@@ -27,7 +27,7 @@ const REPORT_ID = /^evt_(test_)?([0-9a-z]{9})[\w-]{16}$/;
  * joins it any more.
  */
 export function reportIdOf(
-  { livemode, meter, received }: Pick<LoggedRejection, "livemode" | "meter" | "received">,
+  { livemode, meter, received }: Pick<LogRejection, "livemode" | "meter" | "received">,
   applied: number,
 ): string {
   const window = floorTo(received, REPORT_WINDOW_MS);
@@ -57,7 +57,7 @@ export function withReports(entries: string, applied: number): string {
     .join(",");
 }
 
-function parse(entries: string): LoggedRejection[] {
+function parse(entries: string): LogRejection[] {
   try {
     return JSON.parse(`[${entries}]`);
   } catch (cause) {
