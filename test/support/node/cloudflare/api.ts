@@ -1,13 +1,12 @@
 // As much of Cloudflare's API, below an account, as wrangler and the deployment use.
 import { DatabaseSync } from "node:sqlite";
-import { z } from "zod";
 import {
   type Account,
   aWorker,
   type Binding,
+  type Consumer,
   type Database,
   type Queue,
-  type Version,
   type Worker,
 } from "./account.ts";
 
@@ -17,8 +16,8 @@ const SUBDOMAIN = "example-account";
 /** A call: what its path left open, its query and its body. wrangler sends some JSON as text. */
 type Call = {
   readonly params: Readonly<Record<string, string>>;
-  readonly query: URLSearchParams;
-  readonly json: () => Record<string, unknown>;
+  readonly query: Readonly<Record<string, string | string[]>>;
+  readonly json: <T>() => T;
   readonly form: () => Promise<FormData>;
 };
 
@@ -57,38 +56,32 @@ export const routesOf = (account: Account): Routes => ({
 
 /** D1, with real SQL. */
 function databaseRoutes({ databases }: Account): Routes {
-  const databaseOf = ({ params: { id } }: Call): Database =>
-    required(
-      databases.values().find(({ uuid, name }) => uuid === id || name === id),
-      7404,
-      `The database ${id}`,
-    );
+  const databaseOf = ({ params: { id } }: Call): Database => {
+    const found = databases.values().find(({ uuid, name }) => uuid === id || name === id);
+    return required(found, 7404, `The database ${id}`);
+  };
   return {
     "GET /d1/database": () => [...databases.values()].map(described),
     "GET /d1/database/:id": (call) => described(databaseOf(call)),
     "POST /d1/database": ({ json }) => {
-      const { name, primary_location_hint: hint, jurisdiction } = json();
-      if (typeof name !== "string") throw new ApiFailure(400, 7400, "name is required");
+      type Body = Pick<Database, "name" | "jurisdiction"> & { readonly primary_location_hint?: string };
+      // Without a hint it is made near the client: in Western Europe, here.
+      const { name, primary_location_hint: location = "weur", jurisdiction } = json<Body>();
       if (databases.has(name)) throw new ApiFailure(400, 7502, "A database with that name already exists");
       const uuid = newId();
-      databases.set(name, {
-        ...{ uuid, name, replicated: false, sql: new DatabaseSync(":memory:") },
-        // Without a hint it is made near the client: in Western Europe, here.
-        location: typeof hint === "string" ? hint : "weur",
-        jurisdiction: typeof jurisdiction === "string" ? jurisdiction : undefined,
-      });
+      databases.set(name, { uuid, name, location, jurisdiction, replicated: false, sql: new DatabaseSync(":memory:") });
       // Where it runs is not in this response.
       return { uuid, name };
     },
     "PUT /d1/database/:id": (call) => {
       const database = databaseOf(call);
-      const replication = JSON.stringify(call.json().read_replication);
-      if (replication !== '{"mode":"auto"}') throw new ApiFailure(400, 7400, "an unknown setting");
+      const { read_replication: replication } = call.json<{ read_replication: { mode: string } }>();
+      if (replication.mode !== "auto") throw new ApiFailure(400, 7400, "an unknown setting");
       database.replicated = true;
       return described(database);
     },
     "DELETE /d1/database/:id": (call) => void databases.delete(databaseOf(call).name),
-    "POST /d1/database/:id/query": (call) => runSql(databaseOf(call), String(call.json().sql)),
+    "POST /d1/database/:id/query": (call) => runSql(databaseOf(call), call.json<{ sql: string }>().sql),
   };
 }
 
@@ -108,7 +101,7 @@ function runSql({ sql, lacks = [] }: Database, text: string): object[] {
     return results.map((rows) => ({ results: rows, success: true, meta: { duration: 1 } }));
   } catch (error) {
     sql.exec("ROLLBACK");
-    throw new ApiFailure(400, 7500, error instanceof Error ? error.message : String(error));
+    throw new ApiFailure(400, 7500, String(error));
   }
 }
 
@@ -117,29 +110,23 @@ const statementsOf = (script: string): string[] =>
   script.split(/;[ \t]*(?:\n|$)/).filter((part) => part.replaceAll(/--.*$/gm, "").trim() !== "");
 
 function queueRoutes({ queues, workers }: Account): Routes {
-  const queueOf = ({ params: { id } }: Call): Queue =>
-    required(
-      queues.values().find(({ queue_id }) => queue_id === id),
-      11_000,
-      `The queue ${id}`,
-    );
-  const consumerOf = (call: Call): Queue["consumers"][number] =>
-    required(
-      queueOf(call).consumers.find(({ consumer_id }) => consumer_id === call.params.consumer),
-      11_001,
-      `The consumer ${call.params.consumer}`,
-    );
+  const queueOf = ({ params: { id } }: Call): Queue => {
+    const found = queues.values().find(({ queue_id }) => queue_id === id);
+    return required(found, 11_000, `The queue ${id}`);
+  };
+  const consumerOf = (call: Call): Consumer => {
+    const found = queueOf(call).consumers.find(({ consumer_id }) => consumer_id === call.params.consumer);
+    return required(found, 11_001, `The consumer ${call.params.consumer}`);
+  };
+  type Body = { readonly type: string; readonly script_name: string; readonly settings: object };
   return {
-    "GET /queues": ({ query }) => {
-      const names = query.getAll("name");
-      return [...queues.values()].filter(({ queue_name }) => names.length === 0 || names.includes(queue_name));
-    },
+    "GET /queues": ({ query: { name } }) =>
+      [...queues.values()].filter(({ queue_name }) => name === undefined || [name].flat().includes(queue_name)),
     "POST /queues": ({ json }) => {
-      const name = String(json().queue_name);
+      const { queue_name: name } = json<{ queue_name: string }>();
       if (queues.has(name)) throw new ApiFailure(409, 11_009, `Queue name '${name}' is already taken`);
-      const queue: Queue = { queue_id: newId(), queue_name: name, consumers: [] };
-      queues.set(name, queue);
-      return queue;
+      queues.set(name, { queue_id: newId(), queue_name: name, consumers: [] });
+      return queues.get(name);
     },
     "DELETE /queues/:id": (call) => {
       const { consumers, queue_name } = queueOf(call);
@@ -147,17 +134,17 @@ function queueRoutes({ queues, workers }: Account): Routes {
       queues.delete(queue_name);
     },
     "POST /queues/:id/consumers": (call) => {
-      const { type, script_name, settings } = call.json();
+      const { type, script_name: script, settings } = call.json<Body>();
       const { consumers } = queueOf(call);
       if (consumers.length > 0) throw new ApiFailure(409, 11_004, "Queue already has a consumer");
-      const script = String(script_name);
       if (!workers.has(script)) throw new ApiFailure(400, 11_012, `There is no Worker '${script}'`);
-      consumers.push({ consumer_id: newId(), type: String(type), script, settings: settingsOf(settings) });
+      consumers.push({ consumer_id: newId(), type, script, settings: settingsOf(settings) });
       return consumers[0];
     },
     "PUT /queues/:id/consumers/:consumer": (call) => {
-      consumerOf(call).settings = settingsOf(call.json().settings);
-      return consumerOf(call);
+      const consumer = consumerOf(call);
+      consumer.settings = settingsOf(call.json<Body>().settings);
+      return consumer;
     },
     "DELETE /queues/:id/consumers/:consumer": (call) => {
       const { consumers } = queueOf(call);
@@ -167,21 +154,13 @@ function queueRoutes({ queues, workers }: Account): Routes {
 }
 
 /** Without what is 0, as the API gives it back. */
-const settingsOf = (settings: unknown): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(Object(settings)).filter(([, value]) => value !== 0));
-
-const Metadata = z.looseObject({
-  bindings: z.array(z.looseObject({ type: z.string(), name: z.string() })),
-  keep_bindings: z.array(z.string()).default([]),
-  annotations: z.record(z.string(), z.string()).default({}),
-});
-
-const Crons = z.array(z.object({ cron: z.string() }));
+const settingsOf = (settings: object): Consumer["settings"] =>
+  Object.fromEntries(Object.entries(settings).filter(([, value]) => value !== 0));
 
 function workerRoutes(account: Account): Routes {
   const { workers, queues } = account;
-  const workerOf = ({ params: { name } }: Call, code = 10_007): Worker =>
-    required(workers.get(name ?? ""), code, `This Worker (${name})`);
+  const workerOf = ({ params: { name = "" } }: Call, code = 10_007): Worker =>
+    required(workers.get(name), code, `This Worker (${name})`);
   return {
     "GET /workers/subdomain": () => ({ subdomain: SUBDOMAIN }),
     // What wrangler learns the address from.
@@ -191,8 +170,9 @@ function workerRoutes(account: Account): Routes {
     },
     // wrangler groups the environments of a Worker by tags.
     "PATCH /workers/scripts/:name/script-settings": (call) => {
-      workerOf(call).tags = z.array(z.string()).parse(call.json().tags);
-      return { tags: workerOf(call).tags };
+      const { tags } = call.json<Pick<Worker, "tags">>();
+      workerOf(call).tags = tags;
+      return { tags };
     },
     "GET /workers/services/:name": (call) => {
       const { name, tags } = workerOf(call, 10_090);
@@ -210,7 +190,7 @@ function workerRoutes(account: Account): Routes {
       workers.delete(name);
     },
     "PUT /workers/scripts/:name": async ({ params: { name = "" }, form }) =>
-      upload(account, name, Metadata.parse(JSON.parse(String((await form()).get("metadata"))))),
+      upload(account, name, JSON.parse(String((await form()).get("metadata")))),
     // The bindings of the version that runs. Secrets are there by their names.
     "GET /workers/scripts/:name/settings": (call) => {
       const { versions, secrets } = workerOf(call);
@@ -231,12 +211,13 @@ function workerRoutes(account: Account): Routes {
     },
     "GET /workers/scripts/:name/subdomain": (call) => publicity(workerOf(call)),
     "POST /workers/scripts/:name/subdomain": (call) => {
-      workerOf(call).isPublic = call.json().enabled === true;
-      return publicity(workerOf(call));
+      const worker = workerOf(call);
+      worker.isPublic = call.json<{ enabled: boolean }>().enabled;
+      return publicity(worker);
     },
     "GET /workers/scripts/:name/schedules": (call) => ({ schedules: workerOf(call).crons.map((cron) => ({ cron })) }),
     "PUT /workers/scripts/:name/schedules": (call) => {
-      const schedules = Crons.parse(Object.values(call.json()));
+      const schedules = call.json<{ cron: string }[]>();
       workerOf(call).crons = schedules.map(({ cron }) => cron);
       return { schedules };
     },
@@ -251,28 +232,35 @@ const publicity = ({ name, isPublic }: Worker): object => ({
   url: `https://${name}.${SUBDOMAIN}.workers.dev`,
 });
 
+/** What comes with the code of a Worker. */
+type Metadata = {
+  readonly bindings: readonly Binding[];
+  readonly keep_bindings?: readonly string[];
+  readonly annotations?: Readonly<Record<string, string>>;
+};
+
 /** A first or new version of a Worker, which runs at once. What it is bound to must exist. */
-function upload(account: Account, name: string, metadata: z.output<typeof Metadata>): object {
+function upload(account: Account, name: string, metadata: Metadata): object {
+  const { keep_bindings: kept = [], annotations = {} } = metadata;
   for (const binding of metadata.bindings) refuseDangling(account, binding);
   const worker = account.workers.get(name) ?? aWorker(name);
-  const isSecret = ({ type }: Binding): boolean => type === "secret_text";
-  if (!metadata.keep_bindings.includes("secret_text")) worker.secrets.clear();
-  for (const { name: secret, text } of metadata.bindings.filter(isSecret)) worker.secrets.set(secret, String(text));
-  const bindings = metadata.bindings
-    .filter((binding) => !isSecret(binding))
-    .map((binding) => resolved(worker, binding));
-  const version: Version = { id: newId(), annotations: metadata.annotations, bindings, metadata };
-  worker.versions.unshift(version);
+  if (!kept.includes("secret_text")) worker.secrets.clear();
+  const { secret_text: secrets = [], others = [] } = Object.groupBy(metadata.bindings, ({ type }) =>
+    type === "secret_text" ? type : "others",
+  );
+  for (const { name: secret, text } of secrets) worker.secrets.set(secret, String(text));
+  const bindings = others.map((binding) => resolved(worker, binding));
+  const id = newId();
+  worker.versions.unshift({ id, annotations, bindings, metadata });
   account.workers.set(name, worker);
-  return { id: name, tag: `tag-of-${name}`, deployment_id: version.id, startup_time_ms: 1 };
+  return { id: name, tag: `tag-of-${name}`, deployment_id: id, startup_time_ms: 1 };
 }
 
 /** A binding that is to stay what it was. */
 function resolved({ versions }: Worker, binding: Binding): Binding {
   if (binding.type !== "inherit") return binding;
   const before = versions[0]?.bindings.find(({ name }) => name === binding.name);
-  if (before === undefined) throw new ApiFailure(400, 10_021, `there is no binding ${binding.name} to inherit`);
-  return before;
+  return required(before, 10_021, `A binding ${binding.name} to inherit`);
 }
 
 function refuseDangling({ databases, queues }: Account, { type, name, ...binding }: Binding): void {
@@ -282,16 +270,12 @@ function refuseDangling({ databases, queues }: Account, { type, name, ...binding
   if (dangles) throw new ApiFailure(400, 10_021, `binding ${name} of type ${type} refers to what does not exist`);
 }
 
-const Origins = z.object({ origins: z.array(z.object({ hostname: z.string() })) });
-
 /** Custom domains: wrangler asks what would change, then sets them, whatever Worker they led to. */
 const domainRoutes = ({ domains }: Account): Routes => ({
   "GET /workers/domains": ({ query }) =>
-    [...domains]
-      .map(([hostname, service]) => ({ hostname, service }))
-      .filter(({ hostname }) => hostname === query.get("hostname")),
+    [...domains].flatMap(([hostname, service]) => (hostname === query.hostname ? [{ hostname, service }] : [])),
   "POST /workers/scripts/:name/domains/changeset": () => ({ added: [], removed: [], updated: [], conflicting: [] }),
   "PUT /workers/scripts/:name/domains/records": ({ params: { name = "" }, json }) => {
-    for (const { hostname } of Origins.parse(json()).origins) domains.set(hostname, name);
+    for (const { hostname } of json<{ origins: { hostname: string }[] }>().origins) domains.set(hostname, name);
   },
 });

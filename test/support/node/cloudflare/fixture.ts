@@ -2,25 +2,15 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, expect, vi } from "vitest";
-import { type NpmRun, npmRun } from "../npm-run.ts";
+import { npmRun } from "../npm-run.ts";
 import { changesOf, secretsOf } from "./inspect.ts";
-import { type FakeCloudflare, startCloudflare } from "./server.ts";
+import { startCloudflare } from "./server.ts";
 
-/** What a command came to, and what it changed on the account. */
-type CommandRun = NpmRun & { readonly all: string; readonly changes: readonly string[] };
-
-/** A Cloudflare for the tests of one file, with a folder for temporary files. */
-type Fixture = {
-  readonly cloudflare: FakeCloudflare;
-  readonly folder: string;
-  /** Runs a command of package.json, and shows that it prints no secret. The calls are then those of this run alone. */
-  readonly command: (script: string, args: readonly string[], env?: NodeJS.ProcessEnv) => Promise<CommandRun>;
-  /** The arguments that say where a Worker is reached, and that it is not waited for long. */
-  readonly at: (worker: string) => string[];
-};
-
-/** Shows after each test that it asked nothing unknown and left no file with a secret. */
-export async function useCloudflare(): Promise<Fixture> {
+/**
+ * A Cloudflare for the tests of one file, with a folder for temporary files. Shows after each test that it was asked
+ * nothing unknown, and that no file with a secret is left.
+ */
+export async function useCloudflare() {
   const cloudflare = await startCloudflare();
   const folder = await mkdtemp(path.join(tmpdir(), "edgemeter-deploy-"));
   afterEach(async () => {
@@ -35,7 +25,8 @@ export async function useCloudflare(): Promise<Fixture> {
   return {
     cloudflare,
     folder,
-    command: async (script, args, env) => {
+    /** Runs a command of package.json, and shows that it prints no secret. The calls are then those of this run alone. */
+    command: async (script: string, args: readonly string[], env?: NodeJS.ProcessEnv) => {
       cloudflare.begin(undefined);
       const own = { CLOUDFLARE_ENV: "", STATE_DIR: folder, TMPDIR: folder };
       const run = await npmRun(script, args, { ...cloudflare.env, ...own, ...env });
@@ -43,7 +34,8 @@ export async function useCloudflare(): Promise<Fixture> {
       for (const secret of secretsOf(cloudflare.account)) expect(all).not.toContain(secret);
       return { ...run, all, changes: changesOf(cloudflare) };
     },
-    at: (worker) => ["--url", cloudflare.addressOf(worker), "--wait", "20"],
+    /** The arguments that say where a Worker is reached, and that it is not waited for long. */
+    at: (worker: string): string[] => ["--url", cloudflare.addressOf(worker), "--wait", "20"],
   };
 }
 

@@ -5,19 +5,11 @@ import type { FakeCloudflare } from "./server.ts";
 /** The fake answers at once, or not at all (ms). */
 const PATIENCE_MS = 2_000;
 
-/** What the commands do, in this process: many runs of them are quicker so. wrangler is a process of its own. */
-export type Operations = {
-  readonly deploy: () => Promise<unknown>;
-  /** Deploys another configuration; gives what was said. */
-  readonly deployFile: (file: string) => Promise<readonly string[]>;
-  readonly preview: (branch: string) => Promise<unknown>;
-  readonly removePreview: (branch: string) => Promise<unknown>;
-  /** Puts a preview on the account without wrangler, as `preview` would have made it. */
-  readonly plantPreview: (branch: string) => Promise<void>;
-};
-
-/** The commands, against a Cloudflare and with a folder for their temporary files. Sets the environment of this process. */
-export async function operationsOn(cloudflare: FakeCloudflare, folder: string): Promise<Operations> {
+/**
+ * What the commands do, in this process: many runs of them are quicker so. wrangler is a process of its own, whose
+ * temporary files lie in `folder`. Sets the environment of this process.
+ */
+export async function operationsOn(cloudflare: FakeCloudflare, folder: string) {
   const env = { ...cloudflare.env, STATE_DIR: folder, TMPDIR: folder, CLOUDFLARE_ENV: "" };
   for (const [name, value] of Object.entries(env)) vi.stubEnv(name, value);
   // Not before: what runs wrangler reads the environment once.
@@ -31,15 +23,17 @@ export async function operationsOn(cloudflare: FakeCloudflare, folder: string): 
 
   const api = await connect(undefined);
   const { worker, environments } = await configuredNames();
-  const optionsFor = (name: string) => ({
-    log: () => {},
-    url: cloudflare.addressOf(name),
-    patienceMs: PATIENCE_MS,
-    dryRun: false,
-  });
+  type Target = Awaited<ReturnType<typeof targetOf>>;
+  const run = async (target: Target, log: (line: string) => void = () => {}) =>
+    deploy(await connect(target.account), target, {
+      log,
+      url: cloudflare.addressOf(target.worker),
+      patienceMs: PATIENCE_MS,
+      dryRun: false,
+    });
   // Read once: somebody may be writing the sources meanwhile, and another fingerprint is another deployment.
   const production = await targetOf();
-  const previews = new Map<string, typeof production>();
+  const previews = new Map<string, Target>();
   const claimed = async (branch: string) => {
     const file = await writePreviewConfig(previewNames(branch, worker, environments));
     const target = previews.get(branch) ?? (await targetOf("", file));
@@ -49,26 +43,21 @@ export async function operationsOn(cloudflare: FakeCloudflare, folder: string): 
   };
 
   return {
-    deploy: () => deploy(api, production, optionsFor(worker)),
-    deployFile: async (file) => {
-      const target = await targetOf("", file);
+    deploy: () => run(production),
+    /** Deploys another configuration; gives what was said. */
+    deployFile: async (file: string): Promise<readonly string[]> => {
       const said: string[] = [];
-      await deploy(await connect(target.account), target, {
-        ...optionsFor(target.worker),
-        log: (line) => said.push(line),
-      });
+      await run(await targetOf("", file), (line) => said.push(line));
       return said;
     },
-    preview: async (branch) => {
-      const target = await claimed(branch);
-      await deploy(api, target, optionsFor(target.worker));
-    },
-    removePreview: async (branch) => {
+    preview: async (branch: string) => run(await claimed(branch)),
+    removePreview: async (branch: string) => {
       const names = previewNames(branch, worker, environments);
       await removePreview(api, names, () => {});
       await removePreviewConfig(names);
     },
-    plantPreview: async (branch) => {
+    /** Puts a preview on the account without wrangler, as `preview` would have made it. */
+    plantPreview: async (branch: string) => {
       const target = await claimed(branch);
       const { workers, queues } = cloudflare.account;
       const versions = [aVersion({ [MARK]: branch })];

@@ -1,11 +1,11 @@
-import { Hono } from "hono";
-import { listen } from "../listen.ts";
-import { type Account, emptyAccount } from "./account.ts";
+import { type FastifyRequest, fastify } from "fastify";
+import { emptyAccount } from "./account.ts";
 import { ApiFailure, type Routes, routesOf } from "./api.ts";
-import { answerAsWorker } from "./stand-in.ts";
+import { serveWorkers } from "./stand-in.ts";
 
 export const ACCOUNT_ID = "00000000000000000000000000000001";
 const BASE = "/client/v4";
+const ACCOUNT = `${BASE}/accounts/${ACCOUNT_ID}`;
 
 /** A call of the API as it came, its path below the account. */
 export type Call = { readonly method: string; readonly path: string; readonly body: string };
@@ -13,95 +13,95 @@ export type Call = { readonly method: string; readonly path: string; readonly bo
 /** From which call on (counted from 0) everything fails: refused undone, or done but never answered. */
 export type Outage = { readonly from: number; readonly kind: "refused" | "unanswered" };
 
-/** As much of Cloudflare's API as wrangler and the deployment use, on this computer. */
-export type FakeCloudflare = {
-  readonly account: Account;
-  readonly calls: Call[];
-  /** What was asked for that it does not know: a test that sees any is wrong about Cloudflare. */
-  readonly unknown: string[];
-  /** What makes wrangler and the scripts ask this one. */
-  readonly env: NodeJS.ProcessEnv;
-  /** Where a Worker of the account answers. */
-  readonly addressOf: (worker: string) => string;
-  /** Whether Workers count what they are sent: `false` for queues that deliver nothing. */
-  countsEvents: boolean;
-  /** Whether its credentials are good. */
-  isAllowed: boolean;
-  /** Begins an outage, counting from now; `undefined` ends it. Forgets the calls so far. */
-  readonly begin: (outage: Outage | undefined) => void;
-  /** Empties the account, and ends every outage. */
-  readonly reset: () => void;
-  readonly stop: () => Promise<void>;
-};
+/** What is called, by the parts of it that tests use. */
+type Request = FastifyRequest<{
+  Params: Record<string, string>;
+  Querystring: Record<string, string | string[]>;
+  Body: string | undefined;
+}>;
 
-const failure = (status: number, code: number, message: string): Response =>
-  Response.json({ success: false, errors: [{ code, message }], messages: [], result: null }, { status });
+export type FakeCloudflare = Awaited<ReturnType<typeof startCloudflare>>;
 
-export async function startCloudflare(): Promise<FakeCloudflare> {
+/** As much of Cloudflare's API as wrangler and the deployment use, on this computer; a Worker answers at `/NAME/…`. */
+export async function startCloudflare() {
   const account = emptyAccount();
+  const calls: Call[] = [];
+  /** What was asked for that it does not know: a test that sees any is wrong about Cloudflare. */
   const unknown: string[] = [];
-  const api = apiOf(routesOf(account), unknown);
   let outage: Outage | undefined;
+  /** How the next call fails. */
+  const failing = () => (outage !== undefined && calls.length >= outage.from ? outage.kind : undefined);
+  const refusal = () => new ApiFailure(500, 10_000, "an outage of the test");
 
-  const answer = async (request: Request): Promise<Response | undefined> => {
-    const url = new URL(request.url);
-    const body = await request.clone().text();
-    if (!url.pathname.startsWith(BASE)) return answerAsWorker(account, cloudflare.countsEvents, request, body);
-    const path = url.pathname.slice(BASE.length).replace(`/accounts/${ACCOUNT_ID}`, "") || "/";
-    const fails = outage !== undefined && cloudflare.calls.length >= outage.from;
-    cloudflare.calls.push({ method: request.method, path: path + url.search, body });
-    if (!cloudflare.isAllowed) return failure(403, 10_000, "Authentication error");
-    if (fails && outage?.kind === "refused") return failure(500, 10_000, "an outage of the test");
-    const response = await api.fetch(request);
-    return fails ? undefined : response;
-  };
+  const server = fastify({ bodyLimit: 100_000_000, forceCloseConnections: true });
+  server.removeAllContentTypeParsers();
+  server.addContentTypeParser("*", { parseAs: "string" }, (_, body, done) => done(null, body));
+  server.setNotFoundHandler(({ method, url }) => {
+    // wrangler asks more of a Cloudflare that refuses it.
+    if (failing() === "refused") throw refusal();
+    unknown.push(`${method} ${url}`);
+    throw new ApiFailure(404, 7_003, `Could not route to ${url}`);
+  });
+  server.setErrorHandler((error, { url }, reply) => {
+    const isKnown = error instanceof ApiFailure;
+    if (!isKnown) unknown.push(`${url}: ${error}`);
+    const { status, code, message } = isKnown ? error : new ApiFailure(500, 0, String(error));
+    return reply.code(status).send({ success: false, errors: [{ code, message }], error: { message }, result: null });
+  });
 
-  const { url: origin, close } = await listen(answer, (error) => unknown.push(String(error)));
+  const routes: Routes = { ...routesOf(account), "GET ": () => [{ id: ACCOUNT_ID, name: "the only one" }] };
+  for (const [route, handle] of Object.entries(routes)) {
+    const [method = "", path = ""] = route.split(" ");
+    server.route({
+      method,
+      url: path === "" ? `${BASE}/accounts` : ACCOUNT + path,
+      handler: async ({ url, params, query, body = "", headers, socket }: Request) => {
+        const failure = failing();
+        calls.push({ method, path: url.replace(ACCOUNT, "").replace(BASE, ""), body });
+        if (!cloudflare.isAllowed) throw new ApiFailure(403, 10_000, "Authentication error");
+        if (failure === "refused") throw refusal();
+        const form = () =>
+          new Response(body, { headers: { "content-type": String(headers["content-type"]) } }).formData();
+        try {
+          const result = await handle({ params, query, json: () => JSON.parse(body), form });
+          return { success: true, errors: [], messages: [], result: result ?? null };
+        } finally {
+          if (failure === "unanswered") socket.destroy();
+        }
+      },
+    });
+  }
 
-  const cloudflare: FakeCloudflare = {
-    ...{ account, unknown, calls: [], countsEvents: true, isAllowed: true },
+  const cloudflare = {
+    account,
+    calls,
+    unknown,
+    /** Whether Workers count what they are sent: `false` for queues that deliver nothing. */
+    countsEvents: true,
+    /** Whether its credentials are good. */
+    isAllowed: true,
+    /** What makes wrangler and the scripts ask this one. */
     env: {
-      CLOUDFLARE_API_BASE_URL: origin + BASE,
+      CLOUDFLARE_API_BASE_URL: "",
       CLOUDFLARE_ACCOUNT_ID: ACCOUNT_ID,
       CLOUDFLARE_API_TOKEN: "no-token-of-anybody",
     },
-    addressOf: (worker) => `${origin}/${worker}`,
-    begin: (next) => {
+    /** Where a Worker of the account answers. */
+    addressOf: (worker: string): string => `${origin}/${worker}`,
+    /** Begins an outage, counting from now; `undefined` ends it. Forgets the calls so far. */
+    begin: (next: Outage | undefined): void => {
       outage = next;
-      cloudflare.calls.length = 0;
+      calls.length = 0;
     },
-    reset: () => {
+    /** Empties the account, and ends every outage. */
+    reset: (): void => {
       for (const things of Object.values(account)) things.clear();
       cloudflare.begin(undefined);
     },
-    stop: close,
+    stop: (): Promise<void> => server.close(),
   };
+  serveWorkers(server, account, () => cloudflare.countsEvents);
+  const origin = await server.listen();
+  cloudflare.env.CLOUDFLARE_API_BASE_URL = origin + BASE;
   return cloudflare;
-}
-
-function apiOf(routes: Routes, unknown: string[]): Hono {
-  const api = new Hono();
-  api.get(`${BASE}/accounts`, (c) => c.json({ success: true, result: [{ id: ACCOUNT_ID, name: "the only one" }] }));
-  for (const [route, handle] of Object.entries(routes)) {
-    const [method = "", path = ""] = route.split(" ");
-    api.on(method, `${BASE}/accounts/${ACCOUNT_ID}${path}`, async (c) => {
-      const text = await c.req.raw.clone().text();
-      const call = {
-        params: c.req.param(),
-        query: new URL(c.req.url).searchParams,
-        json: () => JSON.parse(text),
-        form: () => c.req.raw.formData(),
-      };
-      return c.json({ success: true, errors: [], messages: [], result: (await handle(call)) ?? null });
-    });
-  }
-  api.notFound((c) => {
-    unknown.push(`${c.req.method} ${c.req.path}`);
-    return failure(404, 7_003, `Could not route to ${c.req.path}`);
-  });
-  api.onError((error) => {
-    if (error instanceof ApiFailure) return failure(error.status, error.code, error.message);
-    throw error;
-  });
-  return api;
 }

@@ -1,38 +1,61 @@
-import { z } from "zod";
+import type { FastifyInstance } from "fastify";
 import { hashOf } from "../../../../src/catalog/key-hash.ts";
-import type { Account, Database, Worker } from "./account.ts";
+import type { Account, Binding, Database, Worker } from "./account.ts";
+import { ApiFailure } from "./api.ts";
 
-const Event = z.object({ payload: z.object({ stripe_customer_id: z.string(), value: z.string() }) });
-
-const failure = (status: number, message: string): Response => Response.json({ error: { message } }, { status });
+const METER = "mtr_test_self_test";
 
 /**
  * What a deployed Worker answers at `/NAME/…`, as far as a deployment asks: it knows the keys and meters of
  * the database that it is bound to, and counts an event when it consumes the queue that it is bound to.
  */
-export function answerAsWorker(account: Account, countsEvents: boolean, request: Request, body: string): Response {
-  const { pathname, searchParams } = new URL(request.url);
-  const [, name = "", ...rest] = pathname.split("/");
-  const worker = account.workers.get(name);
-  if (worker === undefined) return failure(404, "there is nothing here yet");
-  const route = `${request.method} /${rest.join("/")}`;
-  if (route === "GET /health") return Response.json({ status: "ok", version: versionOf(worker) });
-  const database = boundDatabase(account, worker);
-  if (database === undefined) return failure(503, "D1 does not answer");
-  if (!isKey(database, request.headers.get("authorization") ?? "")) return failure(401, "Invalid API Key");
-  if (route === "POST /v1/billing/meters") return Response.json(createMeter(database, new URLSearchParams(body)));
-  if (route === "POST /v2/billing/meter_events") {
-    const { stripe_customer_id: customer, value } = Event.parse(JSON.parse(body)).payload;
-    if (countsEvents && consumesItsQueue(account, worker)) worker.sums.set(customer, Number(value));
-    return Response.json({ identifier: "an-identifier" });
-  }
-  const [meter] = /(?<=^GET \/v1\/billing\/meters\/)[^/]+(?=\/event_summaries$)/.exec(route) ?? [];
-  if (meter === undefined || !hasMeter(database, meter)) return failure(404, "no such route or meter");
-  const sum = worker.sums.get(searchParams.get("customer") ?? "");
-  return Response.json({ data: sum === undefined ? [] : [{ aggregated_value: sum }] });
+export function serveWorkers(server: FastifyInstance, account: Account, countsEvents: () => boolean): void {
+  type Asked = { Params: { name: string }; Body: string; Querystring: { customer: string } };
+
+  const workerOf = (name: string): Worker => {
+    const worker = account.workers.get(name);
+    if (worker === undefined) throw new ApiFailure(404, 0, "there is nothing here yet");
+    return worker;
+  };
+  /** What a request with a key of its database reaches. */
+  const reached = (name: string, authorization = ""): { worker: Worker; sql: Database["sql"] } => {
+    const worker = workerOf(name);
+    const id = bindingOf(worker, "d1")?.id;
+    const sql = account.databases.values().find(({ uuid }) => uuid === id)?.sql;
+    if (sql === undefined) throw new ApiFailure(503, 0, "D1 does not answer");
+    const keys = sql.prepare("SELECT id FROM api_keys WHERE hash = ? AND livemode = 0 AND revoked_at IS NULL");
+    const isKnown = keys.get(hashOf(authorization.replace("Bearer ", ""))) !== undefined;
+    if (!isKnown) throw new ApiFailure(401, 0, "Invalid API Key");
+    return { worker, sql };
+  };
+  const consumesItsQueue = (worker: Worker): boolean => {
+    const queue = account.queues.get(String(bindingOf(worker, "queue")?.queue_name));
+    return queue?.consumers.some(({ script }) => script === worker.name) ?? false;
+  };
+
+  server.get<Asked>("/:name/health", ({ params }) => ({ status: "ok", version: versionOf(workerOf(params.name)) }));
+  server.post<Asked>("/:name/v1/billing/meters", ({ params, headers, body }) => {
+    const { sql } = reached(params.name, headers.authorization);
+    const form = new URLSearchParams(body);
+    sql
+      .prepare(`INSERT INTO meters (id, livemode, event_name, display_name, formula, customer_key, value_key, status, created, updated)
+        VALUES (?, 0, ?, ?, 'sum', 'stripe_customer_id', 'value', 'active', 0, 0)`)
+      .run(METER, form.get("event_name"), form.get("display_name"));
+    return { id: METER };
+  });
+  server.post<Asked>("/:name/v2/billing/meter_events", ({ params, headers, body }) => {
+    const { worker } = reached(params.name, headers.authorization);
+    const { stripe_customer_id: customer, value } = JSON.parse(body).payload;
+    if (countsEvents() && consumesItsQueue(worker)) worker.sums.set(customer, Number(value));
+    return { identifier: "an-identifier" };
+  });
+  server.get<Asked>(`/:name/v1/billing/meters/${METER}/event_summaries`, ({ params, headers, query }) => {
+    const sum = reached(params.name, headers.authorization).worker.sums.get(query.customer);
+    return { data: sum === undefined ? [] : [{ aggregated_value: sum }] };
+  });
 }
 
-const bindingOf = ({ versions }: Worker, type: string) =>
+const bindingOf = ({ versions }: Worker, type: string): Binding | undefined =>
   versions[0]?.bindings.find((binding) => binding.type === type);
 
 /** The version that a response of /health names: the one before for as long as that responds. */
@@ -41,28 +64,4 @@ function versionOf(worker: Worker): unknown {
   const isStale = staleResponses > 0;
   if (isStale) worker.staleResponses = staleResponses - 1;
   return versions[isStale ? 1 : 0]?.bindings.find(({ name }) => name === "DEPLOYED_VERSION")?.text;
-}
-
-const boundDatabase = ({ databases }: Account, worker: Worker): Database | undefined =>
-  [...databases.values()].find(({ uuid }) => uuid === bindingOf(worker, "d1")?.id);
-
-const consumesItsQueue = ({ queues }: Account, worker: Worker): boolean =>
-  queues.get(String(bindingOf(worker, "queue")?.queue_name))?.consumers.some(({ script }) => script === worker.name) ??
-  false;
-
-const isKey = ({ sql }: Database, authorization: string): boolean =>
-  sql
-    .prepare("SELECT id FROM api_keys WHERE hash = ? AND livemode = 0 AND revoked_at IS NULL")
-    .get(hashOf(authorization.replace("Bearer ", ""))) !== undefined;
-
-const hasMeter = ({ sql }: Database, id: string): boolean =>
-  sql.prepare("SELECT id FROM meters WHERE id = ?").get(id) !== undefined;
-
-function createMeter({ sql }: Database, form: URLSearchParams): { id: string } {
-  const id = "mtr_test_self_test";
-  sql
-    .prepare(`INSERT INTO meters (id, livemode, event_name, display_name, formula, customer_key, value_key, status, created, updated)
-      VALUES (?, 0, ?, ?, 'sum', 'stripe_customer_id', 'value', 'active', 0, 0)`)
-    .run(id, form.get("event_name"), form.get("display_name"));
-  return { id };
 }
