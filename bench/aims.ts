@@ -1,50 +1,43 @@
 // What the figures are to reach (two cores, one run), and whether they do.
-import { type Figure, median, zip } from "./results.ts";
+import { type Figure, median, ratio } from "./results.ts";
 
-export type Aim = {
-  readonly figure: string;
-  /** The figure itself, or beside its limit or the commit it is compared with: divided by it, or minus it. */
-  readonly of: "value" | "÷ limit" | "÷ commit" | "− commit";
-  readonly at: "≤" | "≥";
-  readonly bound: number;
+/** The figure itself, or beside its limit or the commit it is compared with: divided by it, or minus it. */
+type Of = "value" | "÷ limit" | "÷ commit" | "− commit";
+
+const AIMS: Readonly<Record<string, readonly [of: Of, at: "≤" | "≥", bound: number]>> = {
+  "sync-cpu": ["÷ commit", "≤", 0.88],
+  "stream-cpu": ["÷ commit", "≤", 0.7],
+  sync: ["÷ limit", "≥", 0.82],
+  "sync-by-echo": ["÷ limit", "≥", 0.48],
+  stream: ["÷ limit", "≥", 0.18],
+  "stream-tail": ["value", "≤", 4],
+  "freshness-idle-p50": ["value", "≤", 100],
+  "freshness-busy-p99": ["value", "≤", 600],
+  "rows-sync": ["value", "≤", 3.4],
+  "rows-stream": ["value", "≤", 2.3],
+  "rows-skewed": ["− commit", "≤", 0.1],
+  "cost-sync": ["value", "≤", 4.3],
+  "cost-stream": ["value", "≤", 2.6],
+  "read-30-days-others-growth": ["value", "≤", 1.3],
+  "read-30-days-own-growth": ["value", "≤", 1.3],
+  bundle: ["value", "≤", 160],
 };
 
-const AIMS: readonly Aim[] = [
-  { figure: "sync-cpu", of: "÷ commit", at: "≤", bound: 0.88 },
-  { figure: "stream-cpu", of: "÷ commit", at: "≤", bound: 0.7 },
-  { figure: "sync", of: "÷ limit", at: "≥", bound: 0.82 },
-  { figure: "sync-by-echo", of: "÷ limit", at: "≥", bound: 0.48 },
-  { figure: "stream", of: "÷ limit", at: "≥", bound: 0.18 },
-  { figure: "stream-tail", of: "value", at: "≤", bound: 4 },
-  { figure: "freshness-idle-p50", of: "value", at: "≤", bound: 100 },
-  { figure: "freshness-busy-p99", of: "value", at: "≤", bound: 600 },
-  { figure: "rows-sync", of: "value", at: "≤", bound: 3.4 },
-  { figure: "rows-stream", of: "value", at: "≤", bound: 2.3 },
-  { figure: "rows-skewed", of: "− commit", at: "≤", bound: 0.1 },
-  { figure: "cost-sync", of: "value", at: "≤", bound: 4.3 },
-  { figure: "cost-stream", of: "value", at: "≤", bound: 2.6 },
-  { figure: "read-30-days-others-growth", of: "value", at: "≤", bound: 1.3 },
-  { figure: "read-30-days-own-growth", of: "value", at: "≤", bound: 1.3 },
-  { figure: "bundle", of: "value", at: "≤", bound: 160 },
-];
-
-/** `value` and `reached` are null where there was nothing to compare. */
-export type Judged = Aim & { readonly name: string; readonly value: number | null; readonly reached: boolean | null };
-
-/** The aims of a figure, as far as it has any. */
-export const judge = (figure: Figure): Judged[] =>
-  AIMS.filter((aim) => aim.figure === figure.id).map((aim) => {
-    const value = median(compared(figure, aim.of));
-    const reached = aim.at === "≥" ? value >= aim.bound : value <= aim.bound;
-    const measured = Number.isFinite(value);
-    return { ...aim, name: figure.name.trim(), value: measured ? value : null, reached: measured ? reached : null };
-  });
+/** The aim of a figure, if it has one. `value` is NaN, and `reached` nothing, where there was nothing to compare. */
+export function judge(figure: Figure) {
+  const aim = AIMS[figure.id];
+  if (aim === undefined) return undefined;
+  const [of, at, bound] = aim;
+  const value = median(compared(figure, of));
+  const reached = at === "≥" ? value >= bound : value <= bound;
+  return { name: figure.name.trim(), of, at, bound, value, reached: Number.isNaN(value) ? undefined : reached };
+}
 
 /** What is compared with a bound, round by round; nothing where there is no such commit or limit. */
-export function compared(figure: Figure, of: Aim["of"]): readonly number[] {
-  const { rounds, base = [], limit } = figure;
+export function compared({ rounds, base = [], limit }: Figure, of: Of): readonly number[] {
   if (of === "value") return rounds;
   const other = of === "÷ limit" ? (limit?.rounds ?? []) : base;
   if (other.length === 0) return [];
-  return zip(figure, { rounds: other }, (a, b) => (of === "− commit" ? a - b : a / b)).rounds;
+  if (of === "− commit") return rounds.map((value, i) => value - (other[i] ?? Number.NaN));
+  return ratio({ rounds }, { rounds: other }).rounds;
 }

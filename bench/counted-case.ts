@@ -1,6 +1,6 @@
 // One load on the counting Worker, until everything about it is done: stored, aggregated, audited, expired.
 import { type Counts, combine, NO_COUNTS } from "./counted/counting.ts";
-import { CUSTOMERS, Edgemeter } from "./edgemeter.ts";
+import { CUSTOMERS, Edgemeter, EVENT_NAME } from "./edgemeter.ts";
 import { cpuMs, withWorkerd } from "./local-workerd.ts";
 import type { Side } from "./sides.ts";
 
@@ -47,7 +47,7 @@ export function runCase({ id, name, load }: CountedLoad, side: Side): Promise<Co
     const edgemeter = new Edgemeter(workerd, worker);
     const control = (path: string): Promise<Counts> => edgemeter.call("GET", `/counted/${path}`);
     const minute = (ahead: number): Promise<Counts> => control(`minute?ahead=${ahead}`);
-    await edgemeter.createMeter();
+    await edgemeter.createMeter(EVENT_NAME);
     // Objects are awake, and caches full.
     await edgemeter.load(edgemeter.syncEvents(), { connections: 32, requests: CUSTOMERS });
     await edgemeter.drained();

@@ -1,9 +1,9 @@
 // edgemeter's API, as far as the bench needs it.
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Loaded, load, type Pace, type Request, sampleOf, send } from "./load.ts";
-import { cpuMs, type LocalWorkerd } from "./local-workerd.ts";
-import type { Sample } from "./results.ts";
-import type { Side } from "./sides.ts";
+import { load, type Pace, type Request, send } from "./load.ts";
+import { cpuMs, type LocalWorkerd, withWorkerd } from "./local-workerd.ts";
+import type { Side, Worker } from "./sides.ts";
+import { countEvents } from "./tables.ts";
 
 export const EVENT_NAME = "tokens";
 
@@ -17,10 +17,8 @@ export const STREAM_EVENTS = 100;
 const POLL_MS = 50;
 const PATIENCE_MS = 120_000;
 
-export const JSON_BODY = { "content-type": "application/json" };
-
-const SELECT_EVENT_TABLES = `
-  SELECT name FROM sqlite_schema WHERE type = 'table' AND (name = 'events' OR name GLOB 'events_[0-9]*')`;
+export const EVENTS_PATH = "/v2/billing/meter_events";
+const PIPELINE_PATH = "/v1/edgemeter/pipeline";
 
 /** What a sync event says who it is: an identifier, unless told, and no key. */
 export type Identity = { readonly key?: "sdk" | "caller"; readonly identifier?: boolean };
@@ -38,7 +36,26 @@ const eventOf = (n: number, customers = CUSTOMERS, identified = true): object =>
   ...(identified && { identifier: `bench-event-${n}` }),
 });
 
+/** Runs `work` with edgemeter of each side, with the meter that events are for, on one workerd that has others too. */
+export const withEdgemeters = <T>(
+  sides: readonly Side[],
+  others: readonly Worker[],
+  work: (edgemeterOf: (side: Side) => Edgemeter, workerd: LocalWorkerd) => Promise<T>,
+): Promise<T> =>
+  withWorkerd([...sides, ...others], async (workerd) => {
+    const edgemeters = new Map(sides.map((side) => [side.name, new Edgemeter(workerd, side)]));
+    const edgemeterOf = ({ name }: Side): Edgemeter => {
+      const edgemeter = edgemeters.get(name);
+      if (edgemeter === undefined) throw new Error(`there is no ${name}`);
+      return edgemeter;
+    };
+    for (const edgemeter of edgemeters.values()) edgemeter.meter = await edgemeter.createMeter(EVENT_NAME);
+    return work(edgemeterOf, workerd);
+  });
+
 export class Edgemeter {
+  /** The id of the meter that events are for. */
+  meter = "";
   readonly #workerd: LocalWorkerd;
   readonly #side: Side;
 
@@ -52,22 +69,22 @@ export class Edgemeter {
     const prefix = key === "sdk" ? "stripe-node-retry-" : "bench-key-";
     return () => {
       const n = made++;
-      const headers = key === undefined ? JSON_BODY : { ...JSON_BODY, "idempotency-key": `${prefix}${n}` };
-      return this.request("POST", "/v2/billing/meter_events", headers, eventOf(n, customers, identifier));
+      const headers = key && { "idempotency-key": `${prefix}${n}` };
+      return this.request(EVENTS_PATH, eventOf(n, customers, identifier), headers);
     };
   }
 
   /** A hundred events a request, under a session's token. */
   async streamEvents(): Promise<Target> {
-    const session = await this.call("POST", "/v2/billing/meter_event_session", JSON_BODY, {});
-    const headers = { ...JSON_BODY, authorization: `Bearer ${session.authentication_token}` };
+    const session = await this.call("/v2/billing/meter_event_session", {});
+    const headers = { authorization: `Bearer ${session.authentication_token}` };
     return () => {
       const events = Array.from({ length: STREAM_EVENTS }, () => eventOf(made++));
-      return this.request("POST", "/v2/billing/meter_event_stream", headers, { events });
+      return this.request("/v2/billing/meter_event_stream", { events }, headers);
     };
   }
 
-  load(next: Target, pace: Pace): Promise<Loaded> {
+  load(next: Target, pace: Pace): ReturnType<typeof load> {
     return load(this.#workerd.url, next, pace);
   }
 
@@ -75,7 +92,7 @@ export class Edgemeter {
    * A load until all its events are in D1, of so many events a request: also milliseconds of workerd's processor time
    * an event, and events a second from the first request until then (`drained`). Throws when an event is missing.
    */
-  async aggregated(next: Target, pace: Pace, events = 1): Promise<Sample> {
+  async aggregated(next: Target, pace: Pace, events = 1) {
     const before = await this.stored();
     const cpu = await cpuMs();
     const started = performance.now();
@@ -86,67 +103,59 @@ export class Edgemeter {
     const stored = (await this.stored()) - before;
     const accepted = loaded.accepted * events;
     if (stored !== accepted) throw new Error(`${accepted} events were accepted, and ${stored} are in D1`);
-    return { ...sampleOf(loaded), rate: accepted / loaded.seconds, cpu: spent / stored, drained: stored / seconds };
+    return { ...loaded, rate: loaded.rate * events, cpu: spent / stored, drained: stored / seconds };
   }
 
-  /** Makes the meter that events are for; its id. */
-  async createMeter(eventName: string = EVENT_NAME): Promise<string> {
+  /** Makes a meter that sums; its id. */
+  async createMeter(eventName: string): Promise<string> {
     const body = `display_name=Tokens&event_name=${eventName}&default_aggregation[formula]=sum`;
-    const headers = { "content-type": "application/x-www-form-urlencoded" };
-    return (await this.call("POST", "/v1/billing/meters", headers, body)).id;
+    return (await this.call("/v1/billing/meters", body)).id;
   }
 
   /** Waits until the aggregator has confirmed every event. */
   async drained(): Promise<void> {
     for (const deadline = Date.now() + PATIENCE_MS; Date.now() < deadline; await sleep(POLL_MS)) {
-      if ((await this.call("GET", "/v1/edgemeter/pipeline")).entries_waiting === 0) return;
+      if ((await this.call(PIPELINE_PATH)).entries_waiting === 0) return;
     }
     throw new Error(`events were not aggregated within ${PATIENCE_MS / 1_000} s`);
   }
 
-  /** Events in D1, in whatever databases and tables of events there are. */
+  /** Events in D1. */
   async stored(): Promise<number> {
-    let stored = 0;
-    for (const db of await this.#workerd.databases(this.#side)) {
-      const { results } = await db.prepare(SELECT_EVENT_TABLES).all<{ name: string }>();
-      for (const { name } of results)
-        stored += Number(await db.prepare(`SELECT COUNT(*) AS n FROM ${name}`).first("n"));
-    }
-    return stored;
+    const counts = (await this.#workerd.databases(this.#side)).map(countEvents);
+    return (await Promise.all(counts)).reduce((total, events) => total + events, 0);
   }
 
   /** Bytes of all logs, and of all databases. */
   async bytes(): Promise<{ readonly log: number; readonly database: number }> {
-    const { shards }: { shards: { storage_bytes: number }[] } = await this.call("GET", "/v1/edgemeter/pipeline");
+    const { shards }: { shards: { storage_bytes: number }[] } = await this.call(PIPELINE_PATH);
     const log = shards.reduce((total, shard) => total + shard.storage_bytes, 0);
-    let database = 0;
-    for (const db of await this.#workerd.databases(this.#side)) {
-      database += Number((await db.prepare("SELECT 1").run()).meta.size_after);
-    }
-    return { log, database };
+    const databases = await this.#workerd.databases(this.#side);
+    const sizes = await Promise.all(databases.map((db) => db.prepare("SELECT 1").run()));
+    return { log, database: sizes.reduce((total, { meta }) => total + meta.size_after, 0) };
   }
 
   /** One request; throws unless it is answered with 200. Gives the body, parsed. */
   // biome-ignore lint/suspicious/noExplicitAny: what is in the body is for the caller to know.
-  async call(...request: Parameters<Edgemeter["request"]>): Promise<any> {
-    const { status, body } = await this.send(...request);
-    if (status === 200) return JSON.parse(body);
-    throw new Error(`${request[0]} ${request[1]} of ${this.#side.name} was answered with ${status}: ${body}`);
+  async call(path: string, body?: object | string): Promise<any> {
+    const answer = await this.send(path, body);
+    if (answer.status === 200) return JSON.parse(answer.body);
+    throw new Error(`${path} of ${this.#side.name} was answered with ${answer.status}: ${answer.body}`);
   }
 
-  send(...request: Parameters<Edgemeter["request"]>): ReturnType<typeof send> {
-    return send(this.#workerd.url, this.request(...request));
+  send(path: string, body?: object | string): ReturnType<typeof send> {
+    return send(this.#workerd.url, this.request(path, body));
   }
 
-  /** A request with the test key; a body that is no text is sent as JSON. */
-  request(
-    method: "GET" | "POST",
-    path: string,
-    headers: Record<string, string> = {},
-    body: object | string = "",
-  ): Request {
+  /** A request with the test key: a GET, or a POST of JSON or of a form's text. */
+  request(path: string, body?: object | string, headers: Readonly<Record<string, string>> = {}): Request {
     const { name, key } = this.#side;
-    const all = { host: `${name}.test`, authorization: `Bearer ${key}`, ...headers };
-    return { method, path, headers: all, body: typeof body === "string" ? body : JSON.stringify(body) };
+    const isForm = typeof body === "string";
+    const type = isForm ? "application/x-www-form-urlencoded" : "application/json";
+    return {
+      path,
+      headers: { host: `${name}.test`, authorization: `Bearer ${key}`, "content-type": type, ...headers },
+      body: isForm ? body : JSON.stringify(body),
+    };
   }
 }

@@ -16,19 +16,17 @@ export function median(numbers: readonly number[]): number {
 /** A figure's value in each round, and in the same rounds that of the commit it is compared with. */
 export type Values = { readonly rounds: readonly number[]; readonly base?: readonly number[] | undefined };
 
-export type Figure = Values & {
-  /** What an aim refers to. */
-  readonly id: string;
-  /** With two leading spaces: more about the figure above. */
-  readonly name: string;
-  readonly unit: string;
+type More = {
   /** Another figure of the same rounds on the same workerd, which this one can at best reach. */
   readonly limit?: { readonly name: string; readonly rounds: readonly number[] };
   readonly note?: string | undefined;
 };
 
+/** `id` is what an aim refers to; a name with two leading spaces says more about the figure above. */
+export type Figure = Values & More & { readonly id: string; readonly name: string; readonly unit: string };
+
 /** Shorthand, since there are many. */
-export const figure = (id: string, name: string, unit: string, values: Values, more: Partial<Figure> = {}): Figure => ({
+export const figure = (id: string, name: string, unit: string, values: Values, more: More = {}): Figure => ({
   id,
   name,
   unit,
@@ -40,7 +38,7 @@ export const figure = (id: string, name: string, unit: string, values: Values, m
 export type Table = {
   readonly title: string;
   readonly columns: readonly string[];
-  readonly rows: readonly (readonly (string | number)[])[];
+  readonly rows: readonly (readonly string[])[];
   readonly notes?: readonly string[];
 };
 
@@ -57,53 +55,45 @@ export type Bench = {
   readonly progress: (text: string) => void;
 };
 
-export type Measure = {
-  readonly name: string;
-  readonly title: string;
-  readonly run: (bench: Bench) => Promise<Measured>;
-};
-
 /** What one round measured of a contestant, by name. */
 export type Sample = Readonly<Record<string, number>>;
 
-export type Contestant = {
-  readonly name: string;
-  /** Whether this is the commit that is compared; its namesake is the present. */
-  readonly base?: boolean;
-  readonly measure: () => Promise<Sample>;
-};
+/** Measures one round of a side, with loads of so many seconds. */
+type Contestants = Readonly<Record<string, (seconds: number, side: Side) => Promise<Sample>>>;
 
-/** The same of each side. */
-export const onEach = <S extends Side>(
-  sides: readonly S[],
-  name: string,
-  measure: (side: S) => Promise<Sample>,
-): Contestant[] => sides.map((side) => ({ name, base: side.base, measure: () => measure(side) }));
+/** At most so long a contestant is tried before its rounds count: code is compiled then, and caches are full (s). */
+const WARM_UP_SECONDS = 1;
 
 /**
  * Measures the contestants one after the other, round by round, since a machine is not the same from one second to the
- * next. Gives what the rounds measured of a contestant.
+ * next: `once` those that are of no side, and the others on each. Gives what the rounds measured of a contestant.
  */
 export async function inTurn(
-  { rounds, progress }: Bench,
-  contestants: readonly Contestant[],
+  { rounds, seconds, sides, progress }: Bench,
+  each: Contestants,
+  once: Contestants = {},
 ): Promise<(name: string, field: string) => Values> {
-  const samples = new Map<Contestant, Sample[]>(contestants.map((contestant) => [contestant, []]));
-  for (let round = 1; round <= rounds; round++) {
-    for (const [{ name, base, measure }, taken] of samples) {
-      progress(`round ${round} of ${rounds}: ${name}${base ? " of the other commit" : ""}`);
-      taken.push(await measure());
+  const on = (contestants: Contestants, side: Side) =>
+    Object.entries(contestants).map(([name, measure]) => ({ name, side, measure, samples: [] as Sample[] }));
+  const turns = [...on(once, sides[0]), ...sides.flatMap((side) => on(each, side))];
+  for (let round = 0; round <= rounds; round++) {
+    for (const { name, side, measure, samples } of turns) {
+      progress(
+        `${round === 0 ? "warm-up" : `round ${round} of ${rounds}`}: ${name}${side.base ? " of the commit" : ""}`,
+      );
+      const sample = await measure(round === 0 ? Math.min(WARM_UP_SECONDS, seconds) : seconds, side);
+      if (round > 0) samples.push(sample);
     }
   }
-  const of = (name: string, base: boolean, field: string): number[] | undefined => {
-    const contestant = contestants.find((other) => other.name === name && (other.base ?? false) === base);
-    return contestant && samples.get(contestant)?.map((sample) => sample[field] ?? Number.NaN);
-  };
+  const of = (name: string, base: boolean, field: string): number[] | undefined =>
+    turns
+      .find((turn) => turn.name === name && turn.side.base === base)
+      ?.samples.map((sample) => sample[field] ?? Number.NaN);
   return (name, field) => ({ rounds: of(name, false, field) ?? [], base: of(name, true, field) });
 }
 
-/** Combines values round by round. */
-export function zip(a: Values, b: Values, by: (a: number, b: number) => number): Values {
-  const each = (a: readonly number[], b: readonly number[]): number[] => a.map((x, i) => by(x, b[i] ?? Number.NaN));
+/** Divides values round by round. */
+export function ratio(a: Values, b: Values): Values {
+  const each = (a: readonly number[], b: readonly number[]): number[] => a.map((x, i) => x / (b[i] ?? Number.NaN));
   return { rounds: each(a.rounds, b.rounds), base: a.base && b.base && each(a.base, b.base) };
 }

@@ -1,4 +1,4 @@
-// `npm run bench`: measures everything in one run, prints it, and writes RESULTS.md and results.json.
+// `npm run bench`: measures everything in one run, prints it, and writes RESULTS.md.
 import { execFile } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import path from "node:path";
@@ -13,9 +13,15 @@ import { measurePeer } from "./measures/peer.ts";
 import { measureReads } from "./measures/reads.ts";
 import { measureStream } from "./measures/stream.ts";
 import { measureHotCustomer, measureSync } from "./measures/sync.ts";
-import { judged, type Run, type Section, toMarkdown } from "./report.ts";
-import { type Bench, type Measure, median } from "./results.ts";
+import { type Run, type Section, toMarkdown } from "./report.ts";
+import type { Bench, Measured } from "./results.ts";
 import { git, presentSide, root, sideAt } from "./sides.ts";
+
+type Measure = {
+  readonly name: string;
+  readonly title: string;
+  readonly run: (bench: Bench) => Promise<Measured>;
+};
 
 const MEASURES: readonly Measure[] = [
   { name: "bundle", title: "Bundle", run: measureBundle },
@@ -30,23 +36,25 @@ const MEASURES: readonly Measure[] = [
 
 type Options = Pick<Bench, "rounds" | "seconds"> & { readonly only: readonly Measure[]; readonly against?: string };
 
-const command = new Command("npm run bench --")
+const NAMES = MEASURES.map(({ name }) => name).join(",");
+
+const options = new Command("npm run bench --")
   .description("Measures edgemeter beside its limits, on this machine and without the network.")
-  .option(
-    "--only <names>",
-    `some of ${MEASURES.map(({ name }) => name).join(",")}; writes no results`,
-    chosen,
-    MEASURES,
-  )
+  .option("--only <names>", `some of ${NAMES}; writes no results`, chosen, MEASURES)
   .option("--against <commit>", "measures this commit's Worker too, in turn with the present one")
   .option("--rounds <n>", "how often what is compared is measured", positive, 5)
   .option("--seconds <n>", "how long each round of a load lasts", positive, 4)
-  .parse();
-
-const options = command.opts<Options>();
+  .parse()
+  .opts<Options>();
 const run = await measureAll(options);
-console.log(toMarkdown(run));
-if (options.only === MEASURES) await write(run);
+const markdown = toMarkdown(run);
+console.log(markdown);
+if (options.only === MEASURES) {
+  const file = path.join(import.meta.dirname, "RESULTS.md");
+  await writeFile(file, markdown);
+  await promisify(execFile)(path.join(root, "node_modules/.bin/biome"), ["format", "--write", file]);
+  console.log("written to bench/RESULTS.md");
+}
 process.exitCode = run.sections.some(({ failed }) => failed !== undefined) ? 1 : 0;
 
 async function measureAll({ only, against, rounds, seconds }: Options): Promise<Run> {
@@ -58,10 +66,12 @@ async function measureAll({ only, against, rounds, seconds }: Options): Promise<
   const bar = new SingleBar({ format, hideCursor: true, noTTYOutput: true, notTTYSchedule: 10_000 });
   bar.start(only.length, 0, { title: "", text: "" });
   const sections: Section[] = [];
-  for (const measure of only) {
-    bar.update(sections.length, { title: measure.title, text: "starting" });
-    const progress = (text: string): void => bar.update({ text });
-    sections.push(await section(measure, { rounds, seconds, sides, progress }));
+  for (const { title, run } of only) {
+    bar.update(sections.length, { title, text: "starting" });
+    const bench = { rounds, seconds, sides, progress: (text: string) => bar.update({ text }) };
+    // That one fails says nothing about the others.
+    const measured = await run(bench).catch((error) => ({ figures: [], failed: inspect(error) }));
+    sections.push({ title, ...measured });
   }
   bar.update(only.length, { title: "done", text: "" });
   bar.stop();
@@ -72,30 +82,6 @@ async function measureAll({ only, against, rounds, seconds }: Options): Promise<
     "time taken": `${((performance.now() - started) / 60_000).toFixed(1)} minutes`,
   };
   return { machine, against: commit, sections };
-}
-
-/** What one measure came to; that it failed says nothing about the others. */
-async function section({ name, title, run }: Measure, bench: Bench): Promise<Section> {
-  try {
-    const { figures, tables = [] } = await run(bench);
-    return { name, title, figures, tables };
-  } catch (error) {
-    const failed = inspect(error);
-    return { name, title, figures: [], tables: [], failed };
-  }
-}
-
-async function write(run: Run): Promise<void> {
-  const files = ["RESULTS.md", "results.json"].map((name) => path.join(import.meta.dirname, name));
-  const [markdown = "", json = ""] = files;
-  const sections = run.sections.map(({ figures, ...section }) => ({
-    ...section,
-    figures: figures.map((figure) => ({ ...figure, value: median(figure.rounds) })),
-  }));
-  await writeFile(markdown, toMarkdown(run));
-  await writeFile(json, JSON.stringify({ ...run, sections, aims: judged(run.sections) }));
-  await promisify(execFile)(path.join(root, "node_modules/.bin/biome"), ["format", "--write", ...files]);
-  console.log("written to bench/RESULTS.md and bench/results.json");
 }
 
 function chosen(names: string): Measure[] {

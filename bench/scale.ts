@@ -113,7 +113,7 @@ export function extrapolate(shapes: readonly Shape[], settings: Settings): Table
 
 const count = (number: number): string => Math.round(number).toLocaleString("en");
 
-function rateRow(shape: Shape, rate: number, settings: Settings): (string | number)[] {
+function rateRow(shape: Shape, rate: number, settings: Settings): string[] {
   const { counts, events, databaseBytes, logBytes } = shape.counted;
   const first = uses(shape, rate, settings.shards, settings).reduce((a, b) => (b.share > a.share ? b : a));
   const shards = shardsFor(shape, rate, settings);
@@ -123,9 +123,9 @@ function rateRow(shape: Shape, rate: number, settings: Settings): (string | numb
     count(rate),
     shape.name,
     `${first.of} (${Math.round(100 * first.share)} %)`,
-    shards,
-    Math.ceil((rate * counts.databaseMs) / events / LIMITS.busyMs),
-    Math.ceil((monthGb * GB) / LIMITS.databaseBytes),
+    String(shards),
+    String(Math.ceil((rate * counts.databaseMs) / events / LIMITS.busyMs)),
+    String(Math.ceil((monthGb * GB) / LIMITS.databaseBytes)),
     count((rate * MONTH_SECONDS * shape.dollars) / 1e6),
     count(monthGb * PRICES.databaseGbMonth + logGb * PRICES.objectGbMonth),
   ];

@@ -3,25 +3,38 @@ import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
 import { gzipSync } from "node:zlib";
 import { bundle } from "../local-workerd.ts";
-import { type Bench, figure, inTurn, type Measured, onEach, type Sample } from "../results.ts";
-import type { Side } from "../sides.ts";
+import { type Bench, figure, type Measured } from "../results.ts";
 
-export async function measureBundle(bench: Bench): Promise<Measured> {
-  const taken = await inTurn({ ...bench, rounds: 1 }, onEach(bench.sides, "bundle", sizes));
+export async function measureBundle({ sides }: Bench): Promise<Measured> {
+  const [present = [], base] = await Promise.all(sides.map(({ config }) => modulesOf(config)));
+  const of = (size: (module: Buffer) => number) => ({
+    rounds: [kilobytes(present, size)],
+    base: base && [kilobytes(base, size)],
+  });
   return {
     figures: [
-      figure("bundle", "Worker bundle, minified + gzip", "KB", taken("bundle", "gzip")),
-      figure("bundle-minified", "  minified", "KB", taken("bundle", "minified")),
+      figure(
+        "bundle",
+        "Worker bundle, minified + gzip",
+        "KB",
+        of((module) => gzipSync(module).length),
+      ),
+      figure(
+        "bundle-minified",
+        "  minified",
+        "KB",
+        of((module) => module.length),
+      ),
     ],
   };
 }
 
-async function sizes({ config }: Side): Promise<Sample> {
+/** Beside the modules wrangler writes their maps, and a note on what they are. */
+async function modulesOf(config: string): Promise<Buffer[]> {
   const folder = await bundle(config, ["--minify"]);
-  // Beside the modules wrangler writes their maps, and a note on what they are.
   const names = (await readdir(folder)).filter((name) => name !== "README.md" && !name.endsWith(".map"));
-  const modules = await Promise.all(names.map((name) => readFile(path.join(folder, name))));
-  const kilobytes = (sizeOf: (module: Buffer) => number): number =>
-    modules.reduce((total, module) => total + sizeOf(module), 0) / 1_000;
-  return { gzip: kilobytes((module) => gzipSync(module).length), minified: kilobytes((module) => module.length) };
+  return Promise.all(names.map((name) => readFile(path.join(folder, name))));
 }
+
+const kilobytes = (modules: readonly Buffer[], size: (module: Buffer) => number): number =>
+  modules.reduce((total, module) => total + size(module), 0) / 1_000;

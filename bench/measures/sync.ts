@@ -1,19 +1,7 @@
 // Sync events over many customers, in turn with what a request through Durable Objects costs at least; and of one.
-import { CUSTOMERS, Edgemeter, type Identity } from "../edgemeter.ts";
-import { type LocalWorkerd, withWorkerd } from "../local-workerd.ts";
-import {
-  type Bench,
-  type Contestant,
-  type Figure,
-  figure,
-  inTurn,
-  type Measured,
-  median,
-  onEach,
-  type Values,
-} from "../results.ts";
-import type { Side } from "../sides.ts";
-import { BARE, measureYardstick } from "../yardsticks.ts";
+import { CUSTOMERS, type Edgemeter, type Identity, withEdgemeters } from "../edgemeter.ts";
+import { type Bench, figure, inTurn, type Measured, median, type Values } from "../results.ts";
+import { BARE, yardsticksOn } from "../yardsticks.ts";
 
 const CONNECTIONS = 32;
 
@@ -24,7 +12,6 @@ type Load = {
   readonly identity?: Identity;
   readonly connections?: number;
   readonly customers?: number;
-  readonly vars?: Readonly<Record<string, string>>;
 };
 
 const LOADS: readonly Load[] = [
@@ -39,52 +26,51 @@ const LOADS: readonly Load[] = [
   { id: "sync-128", name: "sync events, 128 connections", connections: 128 },
 ];
 
-const HOT: readonly Load[] = [
-  { id: "hot", name: "one hot customer, CONFLICT_WAIT_MS 0", customers: 1, vars: { CONFLICT_WAIT_MS: "0" } },
-  {
-    id: "hot-waiting",
-    name: "one hot customer, CONFLICT_WAIT_MS 2000",
-    customers: 1,
-    vars: { CONFLICT_WAIT_MS: "2000" },
-  },
+const HOT = [
+  { id: "hot", wait: "0" },
+  { id: "hot-waiting", wait: "2000" },
 ];
 
-export const measureHotCustomer = (bench: Bench): Promise<Measured> =>
-  withWorkerd(workersOf(bench, HOT), async (workerd) => {
-    const taken = await inTurn(bench, await contestantsOf(bench, HOT, workerd));
-    return {
-      figures: HOT.map((load) => figuresOf(load, taken)).flatMap(({ cpu, rate, more }) => [cpu, rate, ...more]),
-    };
-  });
+/** The sides have Workers of their own for each setting. */
+export async function measureHotCustomer(bench: Bench): Promise<Measured> {
+  const figures = [];
+  for (const { id, wait } of HOT) {
+    const load: Load = { id, name: `one hot customer, CONFLICT_WAIT_MS ${wait}`, customers: 1 };
+    const [present, ...others] = bench.sides.map((side) => ({ ...side, vars: { CONFLICT_WAIT_MS: wait } }));
+    if (present === undefined) continue;
+    const sides = [present, ...others] as const;
+    const taken = await withEdgemeters(sides, [], (edgemeterOf) =>
+      inTurn({ ...bench, sides }, { [id]: (seconds, side) => loaded(edgemeterOf(side), load, seconds) }),
+    );
+    const { cpu, rate, more } = figuresOf(load, taken);
+    figures.push(cpu, rate, ...more);
+  }
+  return { figures };
+}
 
 export const measureSync = (bench: Bench): Promise<Measured> =>
-  withWorkerd([...workersOf(bench, LOADS), BARE], async (workerd) => {
+  withEdgemeters(bench.sides, [BARE], async (edgemeterOf, workerd) => {
     const { shards } = bench.sides[0].settings;
-    const yardstick = (route: string, object: (n: number) => string | number, seconds: number): Contestant => ({
-      name: route,
-      measure: () => measureYardstick(workerd, { route, object, connections: CONNECTIONS, seconds }),
+    const yardstick = yardsticksOn(workerd, CONNECTIONS);
+    const loads = LOADS.map((load) => [
+      load.id,
+      (seconds: number, side: Bench["sides"][0]) => loaded(edgemeterOf(side), load, seconds),
+    ]);
+    const taken = await inTurn(bench, Object.fromEntries(loads), {
+      echo: yardstick("echo", (n) => n % CUSTOMERS),
+      grouped: yardstick("grouped", (n) => `${n % CUSTOMERS}:${n % shards}`),
+      insert: yardstick("insert", (n) => n % shards),
+      worker: yardstick("worker", () => 0, 0.5),
+      d1: yardstick("d1", () => 0, 0.5),
     });
-    const yardsticks = [
-      yardstick("echo", (n) => n % CUSTOMERS, bench.seconds),
-      yardstick("grouped", (n) => `${n % CUSTOMERS}:${n % shards}`, bench.seconds),
-      yardstick("insert", (n) => n % shards, bench.seconds),
-      yardstick("worker", () => 0, bench.seconds / 2),
-      yardstick("d1", () => 0, bench.seconds / 2),
-    ];
-    const contestants = await contestantsOf(bench, LOADS, workerd);
-    bench.progress("warming up");
-    for (const { measure } of [...yardsticks.slice(0, 3), ...contestants.slice(0, bench.sides.length)]) await measure();
-    const taken = await inTurn(bench, [...yardsticks, ...contestants]);
     const limit = (route: string, name: string) => ({ limit: { name, rounds: taken(route, "rate").rounds } });
     const echo = limit("echo", `bare round trips to ${CUSTOMERS} objects`);
-    const limits: Readonly<Record<string, object>> = {
-      sync: limit("grouped", `two hops, over ${CUSTOMERS} objects to ${shards} that group rows`),
-      "sync-128": echo,
-    };
-    const same = (id: string, limit: object): Figure => figure(id, "the same", "/s", taken("sync", "rate"), limit);
+    const grouped = limit("grouped", `two hops, over ${CUSTOMERS} objects to ${shards} that group rows`);
+    const insert = limit("insert", `bare durable inserts of one row over ${shards} objects`);
+    const limits: Readonly<Record<string, object>> = { sync: grouped, "sync-128": echo };
     const besides = [
-      same("sync-by-echo", echo),
-      same("sync-by-insert", limit("insert", `bare durable inserts of one row over ${shards} objects`)),
+      figure("sync-by-echo", "the same", "/s", taken("sync", "rate"), echo),
+      figure("sync-by-insert", "the same", "/s", taken("sync", "rate"), insert),
     ];
     const figures = LOADS.map((load) => figuresOf(load, taken, limits[load.id]));
     return {
@@ -98,28 +84,13 @@ export const measureSync = (bench: Bench): Promise<Measured> =>
     };
   });
 
-/** A load with settings of its own has a Worker of its own. */
-const workerOf = (side: Side, { id, vars }: Load): Side =>
-  vars === undefined ? side : { ...side, name: `${side.name}-${id}`, vars };
-
-const workersOf = ({ sides }: Bench, loads: readonly Load[]): Side[] => {
-  const workers = sides.flatMap((side) => loads.map((load) => workerOf(side, load)));
-  return [...new Map(workers.map((worker) => [worker.name, worker])).values()];
-};
-
-async function contestantsOf(bench: Bench, loads: readonly Load[], workerd: LocalWorkerd): Promise<Contestant[]> {
-  for (const worker of workersOf(bench, loads)) await new Edgemeter(workerd, worker).createMeter();
-  return loads.flatMap((load) => {
-    const { id, identity, customers = CUSTOMERS, connections = CONNECTIONS } = load;
-    return onEach(bench.sides, id, async (side) => {
-      const edgemeter = new Edgemeter(workerd, workerOf(side, load));
-      const next = edgemeter.syncEvents(identity, customers);
-      // Objects that slept are woken before their time is taken.
-      await edgemeter.load(next, { connections, requests: customers });
-      await edgemeter.drained();
-      return edgemeter.aggregated(next, { connections, seconds: bench.seconds });
-    });
-  });
+async function loaded(edgemeter: Edgemeter, load: Load, seconds: number) {
+  const { identity, customers = CUSTOMERS, connections = CONNECTIONS } = load;
+  const next = edgemeter.syncEvents(identity, customers);
+  // Objects that slept are woken before their time is taken.
+  await edgemeter.load(next, { connections, requests: customers });
+  await edgemeter.drained();
+  return edgemeter.aggregated(next, { connections, seconds });
 }
 
 function figuresOf({ id, name }: Load, taken: (name: string, field: string) => Values, limit: object = {}) {

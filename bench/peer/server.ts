@@ -1,6 +1,14 @@
-// The baseline: one Fastify and one PostgreSQL, one statement an insert, which also keeps the sums. A child process that
-// gets the database's socket as an argument, sends its address when it listens, and ends with its parent.
+// The baseline: one Fastify and one PostgreSQL, one statement for everything that is reported. A child process that
+// sends its address and PostgreSQL's version when it listens, or nothing where PostgreSQL's server is not installed,
+// and ends with its parent.
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { chown, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { promisify } from "node:util";
 import Fastify from "fastify";
+import pRetry from "p-retry";
 import pg from "pg";
 
 const SCHEMA = `
@@ -10,28 +18,24 @@ const SCHEMA = `
   CREATE INDEX events_by_customer ON events (customer, timestamp);
   CREATE TABLE sums (customer text, hour timestamptz, sum numeric NOT NULL, PRIMARY KEY (customer, hour));`;
 
-// In the order of the customers, so that two batches never wait for each other in turn.
-const SUM = `
-  INSERT INTO sums SELECT customer, date_trunc('hour', timestamp), sum(value) FROM stored GROUP BY 1, 2 ORDER BY 1, 2
-  ON CONFLICT (customer, hour) DO UPDATE SET sum = sums.sum + excluded.sum`;
-
-// The customer's turn, which ends with the transaction; then the event, unless its identifier is taken; then its sum.
-const ONE = `
-  WITH turn AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(hashtextextended($2::text, 0)) AS mine),
+// The customer's turn, where $4 asks for it, which ends with the transaction; then the events whose identifiers are not
+// taken; then their sums. Each in an order, so that two batches never wait for each other in turn.
+const STORE = `
+  WITH report AS MATERIALIZED (
+    SELECT *, NOT $4::boolean OR pg_try_advisory_xact_lock(hashtextextended(customer, 0)) AS mine
+    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS report (identifier, customer, value)
+  ),
   stored AS (
-    INSERT INTO events SELECT $1::text, $2::text, now(), $3::bigint FROM turn WHERE mine
+    INSERT INTO events SELECT identifier, customer, now(), value FROM report WHERE mine ORDER BY identifier
     ON CONFLICT DO NOTHING RETURNING *
   ),
-  summed AS (${SUM})
-  SELECT mine, EXISTS (SELECT FROM stored) AS stored FROM turn`;
-
-const MANY = `
-  WITH stored AS (
-    INSERT INTO events SELECT identifier, customer, now(), value
-    FROM unnest($1::text[], $2::text[], $3::bigint[]) AS report (identifier, customer, value) ORDER BY identifier
-    ON CONFLICT DO NOTHING RETURNING *
+  summed AS (
+    INSERT INTO sums SELECT customer, date_trunc('hour', timestamp), sum(value) FROM stored GROUP BY 1, 2 ORDER BY 1, 2
+    ON CONFLICT (customer, hour) DO UPDATE SET sum = sums.sum + excluded.sum
   )
-  ${SUM}`;
+  SELECT bool_and(mine) AS mine, EXISTS (SELECT FROM stored) AS stored FROM report`;
+
+const SUM = "SELECT coalesce(sum(sum), 0)::text AS sum FROM sums WHERE $1::text IS NULL OR customer = $1";
 
 type Report = { readonly identifier: string; readonly customer: string; readonly value: string };
 
@@ -44,28 +48,63 @@ const report = {
 } as const;
 const reports = { type: "array", minItems: 1, maxItems: 100, items: report } as const;
 
-/** Transactions that wait for the disk together share a flush, so there are many connections. */
-const pool = new pg.Pool({ host: process.argv[2], user: "peer", database: "postgres", max: 40 });
-const app = Fastify();
+/** What a program prints, or nothing when there is no such program. */
+const output = async (program: string, ...args: string[]): Promise<string> =>
+  (await promisify(execFile)(program, args).catch(() => undefined))?.stdout.trim() ?? "";
 
-app.post<{ Body: Report }>("/event", { schema: { body: report } }, async ({ body }, reply) => {
-  const values = [body.identifier, body.customer, body.value];
-  const { rows } = await pool.query<{ mine: boolean; stored: boolean }>({ name: "one", text: ONE, values });
-  return rows[0]?.stored ? body : reply.code(rows[0]?.mine ? 400 : 409).send({});
-});
+const programs = await output("pg_config", "--bindir");
+const version = await output(path.join(programs, "postgres"), "--version");
+// PostgreSQL does not run as root.
+const ids =
+  process.getuid?.() === 0 ? [await output("id", "-u", "postgres"), await output("id", "-g", "postgres")] : [];
+if (version !== "" && !ids.includes("")) await run(ids.map(Number));
+else process.disconnect();
 
-app.post<{ Body: Report[] }>("/events", { schema: { body: reports } }, async ({ body }) => {
-  const values = (["identifier", "customer", "value"] as const).map((name) => body.map((report) => report[name]));
-  await pool.query({ name: "many", text: MANY, values });
-  return {};
-});
+/** A new cluster in a temporary folder, durable as it is by default (fsync and synchronous_commit on), and its API. */
+async function run([uid, gid]: readonly number[]): Promise<void> {
+  const folder = await mkdtemp(path.join(tmpdir(), "edgemeter-peer-"));
+  const as = uid !== undefined && gid !== undefined ? { uid, gid, cwd: "/" } : {};
+  if (uid !== undefined && gid !== undefined) await chown(folder, uid, gid);
+  const data = path.join(folder, "data");
+  const initialise = ["-D", data, "-U", "peer", "--auth=trust", "--encoding=UTF8", "--no-locale"];
+  await promisify(execFile)(path.join(programs, "initdb"), initialise, as);
+  const settings = ["-c", "listen_addresses=", "-c", "shared_buffers=512MB", "-c", "max_wal_size=4GB"];
+  const postgres = spawn(path.join(programs, "postgres"), ["-D", data, "-k", folder, ...settings], {
+    ...as,
+    stdio: "ignore",
+  });
+  process.once("disconnect", async () => {
+    postgres.kill("SIGQUIT");
+    await once(postgres, "exit");
+    await rm(folder, { recursive: true });
+    process.exit();
+  });
+  // Transactions that wait for the disk together share a flush, so there are many connections.
+  const pool = new pg.Pool({ host: folder, user: "peer", database: "postgres", max: 40 });
+  pool.on("error", () => {});
+  await pRetry(() => pool.query(SCHEMA), { minTimeout: 100, factor: 1, retries: 300 });
+  process.send?.({ url: await listen(pool), version });
+}
 
-/** Of a customer, or of all. */
-app.get<{ Querystring: { customer?: string } }>("/sum", async ({ query }) => {
-  const text = "SELECT coalesce(sum(sum), 0)::text AS sum FROM sums WHERE $1::text IS NULL OR customer = $1";
-  return (await pool.query({ name: "sum", text, values: [query.customer] })).rows[0];
-});
-
-process.on("disconnect", () => process.exit());
-await pool.query(SCHEMA);
-process.send?.(await app.listen({ host: "127.0.0.1", port: 0 }));
+/** The API; its address. */
+function listen(pool: pg.Pool): Promise<string> {
+  const app = Fastify();
+  const store = async (reports: readonly Report[], inTurn: boolean) => {
+    const columns = (["identifier", "customer", "value"] as const).map((name) => reports.map((report) => report[name]));
+    const query = { name: "store", text: STORE, values: [...columns, inTurn] };
+    return (await pool.query<{ mine: boolean; stored: boolean }>(query)).rows[0];
+  };
+  app.post<{ Body: Report }>("/event", { schema: { body: report } }, async ({ body }, reply) => {
+    const outcome = await store([body], true);
+    return outcome?.stored ? body : reply.code(outcome?.mine ? 400 : 409).send({});
+  });
+  app.post<{ Body: Report[] }>("/events", { schema: { body: reports } }, async ({ body }) => {
+    await store(body, false);
+    return {};
+  });
+  // Of a customer, or of all.
+  app.get<{ Querystring: { customer?: string } }>("/sum", async ({ query }) => {
+    return (await pool.query({ name: "sum", text: SUM, values: [query.customer] })).rows[0];
+  });
+  return app.listen({ host: "127.0.0.1", port: 0 });
+}
