@@ -45,7 +45,7 @@ export function runCase({ id, name, load }: CountedLoad, side: Side): Promise<Co
   const worker: Side = { ...side, counted: true };
   return withWorkerd([worker], async (workerd) => {
     const edgemeter = new Edgemeter(workerd, worker);
-    const control = (path: string): Promise<Counts> => edgemeter.call("GET", `/counted/${path}`);
+    const control = (path: string): Promise<Counts> => edgemeter.call(`/counted/${path}`);
     const minute = (ahead: number): Promise<Counts> => control(`minute?ahead=${ahead}`);
     await edgemeter.createMeter(EVENT_NAME);
     // Objects are awake, and caches full.
