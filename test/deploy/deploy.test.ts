@@ -1,19 +1,16 @@
 // `npm run deploy` as a process of its own, with the real wrangler.
-import { execFile } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import path from "node:path";
-import { promisify } from "node:util";
-import { describe, expect, test } from "vitest";
-import { regionOf } from "../../scripts/deploy/region.ts";
+import { describe, expect, test, vi } from "vitest";
 import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
-import { bindingsOf, secretsOf } from "../support/node/cloudflare/inspect.ts";
-
-const root = path.join(import.meta.dirname, "../..");
+import { deployed, keysIn, secretsOf } from "../support/node/cloudflare/inspect.ts";
 
 const { cloudflare, folder, command, at } = await useCloudflare();
 const { workers, databases, queues } = cloudflare.account;
 
 const deploy = (worker: string, ...args: string[]) => command("deploy", [...at(worker), ...args]);
+
+const production = () => deployed(cloudflare.account);
 
 /** The first deployment of production, which all tests come after. */
 const first = await deploy("edgemeter");
@@ -43,9 +40,10 @@ describe("a first deployment", () => {
   });
 
   test("binds the Worker to its own database, queue and classes, and gives it a secret", () => {
-    expect(databases.get("edgemeter")?.replicated).toBe(true);
-    expect(bindingsOf(cloudflare.account, "edgemeter")).toMatchObject({
-      DB: { type: "d1", id: databases.get("edgemeter")?.uuid },
+    const { worker, running, database, bindings } = production();
+    expect(database.replicated).toBe(true);
+    expect(bindings).toMatchObject({
+      DB: { type: "d1", id: database.uuid },
       EVENT_QUEUE: { type: "queue", queue_name: "edgemeter-events" },
       CUSTOMER_METER: { type: "durable_object_namespace", class_name: "CustomerMeter" },
       EVENT_LOG: { type: "durable_object_namespace", class_name: "EventLog" },
@@ -54,87 +52,84 @@ describe("a first deployment", () => {
       // Beside the database, since no hint is set.
       LOCATION_HINT: { type: "plain_text", text: "weur" },
     });
-    const worker = workers.get("edgemeter");
-    expect(worker?.secrets.get("SESSION_SECRET")).toMatch(/^[\w-]{43}$/);
-    expect(worker?.crons).toEqual(["* * * * *"]);
-    expect(worker?.versions[0]?.metadata).toMatchObject({
+    expect(worker.secrets.get("SESSION_SECRET")).toMatch(/^[\w-]{43}$/);
+    expect(worker.crons).toEqual(["* * * * *"]);
+    expect(running.metadata).toMatchObject({
       observability: { enabled: true, logs: { invocation_logs: false } },
       exports: { EventLog: { storage: "sqlite" }, CustomerMeter: { storage: "sqlite" } },
     });
     expect(queues.get("edgemeter-events")?.consumers).toMatchObject([
       { script: "edgemeter", settings: { batch_size: 100, max_wait_time_ms: 1_000, max_concurrency: 4 } },
     ]);
-    const sql = databases.get("edgemeter")?.sql;
-    expect(sql?.prepare("SELECT count(*) AS keys FROM api_keys WHERE revoked_at IS NULL").get()).toEqual({ keys: 0 });
   });
 
   test("passes a self-test before it is a success: an event was counted, and its key is revoked", () => {
+    const { worker, database, sql } = production();
     expect(first.stdout).toContain("self-test passed");
-    expect([...(workers.get("edgemeter")?.sums.values() ?? [])]).toEqual([25]);
-    const sql = databases.get("edgemeter")?.sql;
-    expect(sql?.prepare("SELECT event_name, livemode FROM meters").all()).toEqual([
+    expect([...worker.sums.values()]).toEqual([25]);
+    expect(sql.prepare("SELECT event_name, livemode FROM meters").all()).toEqual([
       { event_name: "edgemeter_self_test", livemode: 0 },
     ]);
-    expect(sql?.prepare("SELECT id, livemode FROM api_keys").all()).toEqual([{ id: "key_self_test", livemode: 0 }]);
+    expect(sql.prepare("SELECT id, livemode FROM api_keys").all()).toEqual([{ id: "key_self_test", livemode: 0 }]);
+    expect(keysIn(database)).toEqual([]);
   });
 });
 
-describe("a second deployment", () => {
-  test("of the same code and settings changes nothing", async () => {
-    const { code, stdout, changes } = await deploy("edgemeter");
-    expect({ code, changes }).toEqual({ code: 0, changes: [] });
-    expect(stdout).toContain("Worker    is up to date");
-    expect(stdout).toContain("self-test was passed");
-    expect(workers.get("edgemeter")?.versions).toHaveLength(1);
-  });
+test("a second deployment of the same code and settings changes nothing", async () => {
+  const { code, stdout, changes } = await deploy("edgemeter");
+  expect({ code, changes }).toEqual({ code: 0, changes: [] });
+  expect(stdout).toContain("Worker    is up to date");
+  expect(stdout).toContain("self-test was passed");
+  expect(production().worker.versions).toHaveLength(1);
+});
+
+describe("the next deployment", () => {
+  async function repairs(reason: string): Promise<void> {
+    const { code, stdout } = await deploy("edgemeter");
+    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining(reason) });
+  }
 
   test("puts right what others changed, and keeps the secret and the data", async () => {
-    const worker = workers.get("edgemeter");
-    const database = databases.get("edgemeter");
-    const secret = worker?.secrets.get("SESSION_SECRET");
-    database?.sql.exec("INSERT INTO api_keys (hash, id, name, livemode, created) VALUES ('h', 'key_1', 'n', 1, 0)");
-    database?.sql.exec("DROP TABLE dead_letters");
-    if (worker !== undefined) worker.crons = [];
-    const { code, stdout } = await deploy("edgemeter");
-    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining("its crons are others") });
-    expect(worker?.crons).toEqual(["* * * * *"]);
-    expect(worker?.secrets.get("SESSION_SECRET")).toBe(secret);
-    expect(database?.sql.prepare("SELECT id FROM api_keys WHERE revoked_at IS NULL").all()).toEqual([{ id: "key_1" }]);
-    expect(database?.sql.prepare("SELECT * FROM dead_letters").all()).toEqual([]);
+    const { worker, database, sql } = production();
+    const secrets = secretsOf(cloudflare.account);
+    sql.exec("INSERT INTO api_keys (hash, id, name, livemode, created) VALUES ('h', 'key_1', 'n', 1, 0)");
+    sql.exec("DROP TABLE dead_letters");
+    worker.crons = [];
+    await repairs("its crons are others");
+    expect(worker.crons).toEqual(["* * * * *"]);
+    expect(secretsOf(cloudflare.account)).toEqual(secrets);
+    expect(keysIn(database)).toEqual(["key_1"]);
+    expect(sql.prepare("SELECT * FROM dead_letters").all()).toEqual([]);
   });
 
   test("replaces a version that somebody else has put in its place", async () => {
-    const worker = workers.get("edgemeter");
-    const [running] = worker?.versions ?? [];
-    if (running !== undefined) worker?.versions.unshift({ ...running, id: "of-others", annotations: {} });
-    const { code, stdout } = await deploy("edgemeter");
-    expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining("its code or settings are others") });
-    expect(worker?.versions[0]?.annotations).toEqual(running?.annotations);
+    const { worker, running } = production();
+    worker.versions.unshift({ ...running, id: "of-others", annotations: {} });
+    await repairs("its code or settings are others");
+    expect(production().running.annotations).toEqual(running.annotations);
   });
-});
 
-test("a database that was deleted by hand is made again, and the Worker bound to it", async () => {
-  const dead = databases.get("edgemeter")?.uuid;
-  databases.delete("edgemeter");
-  const { code, stdout } = await deploy("edgemeter");
-  expect({ code, stdout }).toEqual({ code: 0, stdout: expect.stringContaining("its database is gone") });
-  const made = databases.get("edgemeter")?.uuid;
-  expect(made).not.toBe(dead);
-  expect(bindingsOf(cloudflare.account, "edgemeter").DB?.id).toBe(made);
+  test("makes a database that was deleted by hand again, and binds the Worker to it", async () => {
+    const { uuid } = production().database;
+    databases.delete("edgemeter");
+    await repairs("its database is gone");
+    const { database, bindings } = production();
+    expect(database.uuid).not.toBe(uuid);
+    expect(bindings.DB?.id).toBe(database.uuid);
+  });
 });
 
 describe("an environment", () => {
   test("shares nothing with production", async () => {
-    const production = bindingsOf(cloudflare.account, "edgemeter");
     const { code, stdout, changes } = await deploy("edgemeter-staging", "--env", "staging");
-    expect(code).toBe(0);
+    expect({ code, changes }).toEqual({ code: 0, changes: firstDeployment("edgemeter-staging") });
     expect(stdout).toContain("--remote --env staging");
-    expect(changes).toEqual(firstDeployment("edgemeter-staging"));
-    const staging = bindingsOf(cloudflare.account, "edgemeter-staging");
-    expect(Object.keys(staging)).toEqual(Object.keys(production));
-    expect(staging.DB?.id).not.toBe(production.DB?.id);
-    expect(staging.EVENT_QUEUE?.queue_name).not.toBe(production.EVENT_QUEUE?.queue_name);
-    expect(staging.SYNC_EVENTS_LIMIT?.namespace_id).not.toBe(production.SYNC_EVENTS_LIMIT?.namespace_id);
+    const { bindings } = production();
+    const staging = deployed(cloudflare.account, "edgemeter-staging").bindings;
+    expect(Object.keys(staging)).toEqual(Object.keys(bindings));
+    expect(staging.DB?.id).not.toBe(bindings.DB?.id);
+    expect(staging.EVENT_QUEUE?.queue_name).not.toBe(bindings.EVENT_QUEUE?.queue_name);
+    expect(staging.SYNC_EVENTS_LIMIT?.namespace_id).not.toBe(bindings.SYNC_EVENTS_LIMIT?.namespace_id);
     expect(new Set(secretsOf(cloudflare.account)).size).toBe(2);
   });
 
@@ -151,39 +146,13 @@ test("a Worker that does not answer is no success", async () => {
 });
 
 test("OPERATIONS.md takes down all of production, and nothing else", async () => {
+  for (const [name, value] of Object.entries({ ...cloudflare.env, STATE_DIR: folder })) vi.stubEnv(name, value);
+  const { root, runWrangler } = await import("../../scripts/wrangler.ts");
   const guide = await readFile(path.join(root, "OPERATIONS.md"), "utf8");
   const section = guide.slice(guide.indexOf("## Taking production down"));
   const commands = section.slice(0, section.indexOf("For staging")).matchAll(/^npx wrangler (.*?)(?: +#.*)?$/gm);
-  const cli = path.join(root, "node_modules/wrangler/wrangler-dist/cli.js");
-  const env = {
-    ...process.env,
-    ...cloudflare.env,
-    CI: "1",
-    WRANGLER_SEND_METRICS: "false",
-    WRANGLER_HIDE_BANNER: "true",
-    WRANGLER_LOG_PATH: folder,
-  };
-  for (const [, args = ""] of commands) {
-    const running = promisify(execFile)(process.execPath, ["--no-warnings", cli, ...args.split(" ")], {
-      cwd: root,
-      env,
-    });
-    await expect(running, args).resolves.toBeDefined();
-  }
+  for (const [, args = ""] of commands) expect(await runWrangler(args.split(" ")), args).toMatchObject({ ok: true });
   expect([...workers.keys()]).toEqual(["edgemeter-staging"]);
   expect([...databases.keys()]).toEqual(["edgemeter-staging"]);
   expect([...queues.keys()]).toEqual(["edgemeter-staging-events"]);
-});
-
-test.each([
-  ["", undefined],
-  ["weur", "weur"],
-  ["apac", "apac"],
-  ["oc", "oc"],
-  // Durable Objects go where D1 cannot.
-  ["sam", "enam"],
-  ["afr", "weur"],
-  ["me", "eeur"],
-])("a LOCATION_HINT of '%s' puts the database in %s", (hint, region) => {
-  expect(regionOf(hint)).toBe(region);
 });

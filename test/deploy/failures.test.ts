@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, inject, test } from "vitest";
 import { CommandError } from "../../scripts/command-error.ts";
 import { secretsLeftIn, useCloudflare } from "../support/node/cloudflare/fixture.ts";
-import { changesOf, describeAccount, secretsOf } from "../support/node/cloudflare/inspect.ts";
+import { changesOf, deployed, describeAccount, keysIn, secretsOf } from "../support/node/cloudflare/inspect.ts";
 import { operationsOn } from "../support/node/cloudflare/operations.ts";
 import type { Outage } from "../support/node/cloudflare/server.ts";
 
@@ -19,23 +19,21 @@ const BRANCH = "fails/and is run again";
 const { cloudflare, folder } = await useCloudflare();
 const operations = await operationsOn(cloudflare, folder);
 
-/** Something that is run, from an account as `prepare` leaves it. */
-type Operation = { readonly prepare: () => Promise<void>; readonly run: () => Promise<unknown> };
+/** Something that is run, from an empty account or one as `prepare` leaves it. */
+type Operation = { readonly prepare?: () => Promise<void>; readonly run: () => Promise<unknown> };
 
-async function begin({ prepare }: Operation): Promise<void> {
+async function begin({ prepare }: Operation, outage?: Outage): Promise<void> {
   cloudflare.reset();
-  await prepare();
+  await prepare?.();
+  cloudflare.begin(outage);
 }
 
 /** Every call of a run that goes through, failing in both ways; and the account that it comes to. */
 async function outagesOf(operation: Operation): Promise<{ outages: Outage[]; account: object }> {
   await begin(operation);
-  cloudflare.begin(undefined);
   await operation.run();
-  const outages = cloudflare.calls.flatMap((_, from): Outage[] => [
-    { from, kind: "refused" },
-    { from, kind: "unanswered" },
-  ]);
+  const kinds = ["refused", "unanswered"] as const;
+  const outages = cloudflare.calls.flatMap((_, from) => kinds.map((kind) => ({ from, kind })));
   return { outages, account: describeAccount(cloudflare.account) };
 }
 
@@ -48,8 +46,7 @@ const someOf = (outages: readonly Outage[], count: number): Outage[] => {
 /** Runs it into an outage, then again: it ends as if nothing had been, and a third run has nothing to do. */
 async function survives(operation: Operation, outage: Outage, account: object): Promise<void> {
   const message = `call ${outage.from}, ${outage.kind}`;
-  await begin(operation);
-  cloudflare.begin(outage);
+  await begin(operation, outage);
   await expect(operation.run(), message).rejects.toThrow(CommandError);
   expect(await secretsLeftIn(folder), message).toEqual([]);
   const secrets = secretsOf(cloudflare.account);
@@ -73,11 +70,9 @@ test("a deployment whose events are not counted fails each time, until they are;
   await expect(operations.deploy()).rejects.toThrow(problem);
   cloudflare.countsEvents = true;
   await operations.deploy();
-  expect(cloudflare.account.workers.get("edgemeter")?.versions).toHaveLength(1);
-  const keys = cloudflare.account.databases
-    .get("edgemeter")
-    ?.sql.prepare("SELECT id FROM api_keys WHERE revoked_at IS NULL");
-  expect(keys?.all()).toEqual([]);
+  const { worker, database } = deployed(cloudflare.account);
+  expect(worker.versions).toHaveLength(1);
+  expect(keysIn(database)).toEqual([]);
   cloudflare.begin(undefined);
   await operations.deploy();
   expect(changesOf(cloudflare)).toEqual([]);
@@ -86,16 +81,13 @@ test("a deployment whose events are not counted fails each time, until they are;
 describe("while the version before still responds, a deployment", () => {
   /** A Worker of another version, and the record of the self-test that it passed. */
   async function deployedBefore() {
-    await begin({ prepare: nothing, run: nothing });
+    cloudflare.reset();
     await operations.deploy();
-    const worker = cloudflare.account.workers.get("edgemeter");
-    const sql = cloudflare.account.databases.get("edgemeter")?.sql;
-    if (worker === undefined || sql === undefined) throw new Error("nothing was deployed");
-    const [running] = worker.versions;
-    const bindings = running?.bindings.map((binding) =>
+    const { worker, running, sql } = deployed(cloudflare.account);
+    const bindings = running.bindings.map((binding) =>
       binding.name === "DEPLOYED_VERSION" ? { ...binding, text: "before" } : binding,
     );
-    if (running !== undefined) worker.versions.unshift({ ...running, annotations: {}, bindings: bindings ?? [] });
+    worker.versions.unshift({ ...running, annotations: {}, bindings });
     sql.exec("UPDATE deployment SET value = 'before' WHERE name = 'self_test'");
     const passed = () => sql.prepare("SELECT value FROM deployment WHERE name = 'self_test'").get()?.value;
     return { worker, passed };
@@ -117,27 +109,17 @@ describe("while the version before still responds, a deployment", () => {
   });
 });
 
-const nothing = (): Promise<void> => Promise.resolve();
-
 describe("whatever call it fails at, the next run finishes", () => {
-  test("a deployment", async () => {
-    const operation = { prepare: nothing, run: () => operations.deploy() };
-    const { outages, account } = await outagesOf(operation);
-    for (const outage of someOf(outages, inject("deployFailures"))) await survives(operation, outage, account);
-  });
-
-  test("a preview", async () => {
-    const operation = { prepare: nothing, run: () => operations.preview(BRANCH) };
-    const { outages, account } = await outagesOf(operation);
-    for (const outage of someOf(outages, inject("deployFailures"))) await survives(operation, outage, account);
-    await operations.removePreview(BRANCH);
+  test.each([
+    ["a deployment", () => operations.deploy()],
+    ["a preview", () => operations.preview(BRANCH)],
+  ])("%s", async (_, run) => {
+    const { outages, account } = await outagesOf({ run });
+    for (const outage of someOf(outages, inject("deployFailures"))) await survives({ run }, outage, account);
   });
 
   test("the deletion of a preview, which always leaves an empty account", async () => {
-    const operation = {
-      prepare: () => operations.plantPreview(BRANCH),
-      run: () => operations.removePreview(BRANCH),
-    };
+    const operation = { prepare: () => operations.plantPreview(BRANCH), run: () => operations.removePreview(BRANCH) };
     const { outages, account } = await outagesOf(operation);
     expect(account).toEqual({ domains: [], workers: [], databases: [], queues: [] });
     expect(outages.length).toBeGreaterThan(10);

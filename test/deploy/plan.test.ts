@@ -3,147 +3,135 @@ import path from "node:path";
 import { expect, test } from "vitest";
 import { fingerprintOf } from "../../scripts/deploy/fingerprint.ts";
 import { planOf, type State } from "../../scripts/deploy/plan.ts";
+import { regionOf } from "../../scripts/deploy/region.ts";
 import type { Target } from "../../scripts/deploy/target.ts";
 import { root } from "../../scripts/wrangler.ts";
 
-const TARGET: Target = {
-  ...{ file: "wrangler.toml", env: "", account: undefined, worker: "edgemeter", database: "edgemeter" },
-  ...{
-    locationHint: "",
-    jurisdiction: "",
-    shards: 4,
-    isPublic: true,
-    domains: [],
-    crons: ["* * * * *"],
-    fingerprint: "f",
-  },
-  queues: ["edgemeter-events"],
-  consumers: [
-    {
-      queue: "edgemeter-events",
-      settings: { batch_size: 100, max_retries: 0, max_wait_time_ms: 1_000, max_concurrency: 4 },
-    },
-  ],
-};
-
-type Worker = NonNullable<State["worker"]>;
-type Queue = State["queues"][number];
-
-const varsWith = (change: Record<string, string>): Worker["vars"] =>
-  new Map(Object.entries({ LOCATION_HINT: "weur", DEPLOYED_VERSION: "f", ...change }));
-
-const WORKER: Worker = {
-  ...{ fingerprint: "f", database: "d1", secrets: ["SESSION_SECRET"], crons: ["* * * * *"], isPublic: true },
-  vars: varsWith({}),
-};
-
 const SETTINGS = { batch_size: 100, max_wait_time_ms: 1_000, max_concurrency: 4 };
 
-const queueOf = (...consumers: Partial<Queue["consumers"][number]>[]): Queue => ({
+const TARGET: Target = {
+  ...{ file: "wrangler.toml", env: "", account: undefined, worker: "edgemeter", database: "edgemeter" },
+  ...{ locationHint: "", jurisdiction: "", shards: 4, isPublic: true, domains: [], crons: ["* * * * *"] },
+  fingerprint: "f",
+  queues: ["edgemeter-events"],
+  consumers: [{ queue: "edgemeter-events", settings: { ...SETTINGS, max_retries: 0 } }],
+};
+
+const DATABASE = { uuid: "d1", name: "edgemeter", running_in_region: "WEUR", read_replication: { mode: "auto" } };
+const VARS = { LOCATION_HINT: "weur", DEPLOYED_VERSION: "f" };
+const RECORDED = { event_log_shards: "4", jurisdiction: "", self_test: "f" };
+
+/** An account that is as it should be, with a change. */
+const account = (change: Partial<State> = {}): State => ({
+  ...{ database: DATABASE, objects: [], domains: new Map(), recorded: new Map(Object.entries(RECORDED)) },
+  worker: {
+    ...{ fingerprint: "f", database: "d1", secrets: ["SESSION_SECRET"], crons: ["* * * * *"], isPublic: true },
+    vars: new Map(Object.entries(VARS)),
+  },
+  queues: [consumed({ script: "edgemeter" })],
+  ...change,
+});
+
+type Queue = State["queues"][number];
+
+const consumed = (...consumers: Partial<Queue["consumers"][number]>[]): Queue => ({
   ...{ queue_id: "q", queue_name: "edgemeter-events" },
   consumers: consumers.map((consumer) => ({ consumer_id: "c", settings: SETTINGS, ...consumer })),
 });
 
-const DATABASE = { uuid: "d1", name: "edgemeter", running_in_region: "WEUR", read_replication: { mode: "auto" } };
+const queue = (consumer: Parameters<typeof consumed>[0]): State => account({ queues: [consumed(consumer)] });
 
-/** What its database records, with a change. */
-const recorded = (change: Record<string, string>): State["recorded"] =>
-  new Map(Object.entries({ event_log_shards: "4", jurisdiction: "", self_test: "f", ...change }));
+const worker = (change: Partial<NonNullable<State["worker"]>>, more: Partial<State> = {}): State => {
+  const { worker: usual, ...others } = account(more);
+  return { ...others, worker: usual && { ...usual, ...change } };
+};
 
-/** An account that is as it should be, with a change. */
-const stateOf = (change: Partial<State> = {}): State => ({
-  ...{ database: DATABASE, objects: [], worker: WORKER, domains: new Map() },
-  recorded: recorded({}),
-  queues: [queueOf({ script: "edgemeter" })],
-  ...change,
-});
+const vars = (change: Partial<typeof VARS>): State => worker({ vars: new Map(Object.entries({ ...VARS, ...change })) });
 
-const workerWith = (change: Partial<Worker>): State => stateOf({ worker: { ...WORKER, ...change } });
+const recorded = (change: Partial<typeof RECORDED>): State =>
+  account({ recorded: new Map(Object.entries({ ...RECORDED, ...change })) });
 
+const database = (change: Partial<NonNullable<State["database"]>>): State =>
+  account({ database: { ...DATABASE, ...change } });
+
+/** Whoever has only a custom domain. */
 const OFF: Partial<Target> = { isPublic: false, domains: ["m.example.com"] };
-const ATTACHED = new Map([["m.example.com", "edgemeter"]]);
 
-test.each<[string, State, Partial<Target>, boolean]>([
-  ["all is as it should be; Cloudflare leaves out settings that are 0", stateOf(), {}, false],
-  ["an address is given that is not workers.dev's", workerWith({ isPublic: false }), {}, true],
-  [
-    "a domain is attached and workers.dev is off",
-    { ...workerWith({ isPublic: false }), domains: ATTACHED },
-    OFF,
-    false,
-  ],
-  ["the consumer is named as a service", stateOf({ queues: [queueOf({ service: "edgemeter" })] }), {}, false],
-  [
-    "0 is spelt out",
-    stateOf({ queues: [queueOf({ script: "edgemeter", settings: { ...SETTINGS, max_retries: 0 } })] }),
-    {},
-    false,
-  ],
-])("nothing is uploaded or tested when %s", async (_, state, target, hasAddress) => {
+const domainOf = (owner: string): Partial<State> => ({ domains: new Map([["m.example.com", owner]]) });
+
+test.each<[string, State, Partial<Target>?, boolean?]>([
+  ["all is as it should be; Cloudflare leaves out settings that are 0", account()],
+  ["an address is given that is not workers.dev's", worker({ isPublic: false }), {}, true],
+  ["a domain is attached and workers.dev is off", worker({ isPublic: false }, domainOf("edgemeter")), OFF],
+  ["the consumer is named as a service", queue({ service: "edgemeter" })],
+  ["0 is spelt out", queue({ script: "edgemeter", settings: { ...SETTINGS, max_retries: 0 } })],
+])("nothing is uploaded or tested when %s", async (_, state, target = {}, hasAddress = false) => {
   const plan = await planOf({ ...TARGET, ...target }, state, hasAddress);
-  expect({ upload: plan.upload, selfTest: plan.selfTest }).toEqual({ upload: undefined, selfTest: false });
+  expect(plan).toMatchObject({ upload: undefined, selfTest: false });
 });
 
-test.each<[string, State, Partial<Target>]>([
-  ["it is not there", stateOf({ worker: undefined }), {}],
-  ["its database is gone", stateOf({ database: undefined }), {}],
-  ["it is bound to another database", workerWith({ database: "dead" }), {}],
-  ["it is bound to another database", workerWith({ database: undefined }), {}],
-  ["its code or settings are others", workerWith({ fingerprint: undefined }), {}],
-  ["its settings are others", workerWith({ vars: varsWith({ LOCATION_HINT: "" }) }), {}],
-  ["its settings are others", workerWith({ vars: varsWith({ DEPLOYED_VERSION: "of another" }) }), {}],
-  ["its settings are others", stateOf({ database: { ...DATABASE, running_in_region: "OC" } }), {}],
-  ["it has no SESSION_SECRET", workerWith({ secrets: [] }), {}],
-  ["it has no address", workerWith({ isPublic: false }), {}],
-  ["it has a workers.dev address", stateOf({ domains: ATTACHED }), OFF],
-  ["a domain of it is not attached", workerWith({ isPublic: false }), OFF],
-  ["its crons are others", workerWith({ crons: [] }), {}],
-  ["it does not take its queue's messages as it should", stateOf({ queues: [queueOf()] }), {}],
-  [
-    "it does not take its queue's messages as it should",
-    stateOf({ queues: [queueOf({ script: "edgemeter", settings: { ...SETTINGS, max_retries: 3 } })] }),
-    {},
-  ],
+const OTHER_DATABASE = "it is bound to another database";
+const OTHER_SETTINGS = "its settings are others";
+const OTHER_CONSUMER = "it does not take its queue's messages as it should";
+
+test.each<[string, State, Partial<Target>?]>([
+  ["it is not there", account({ worker: undefined })],
+  ["its database is gone", account({ database: undefined })],
+  [OTHER_DATABASE, worker({ database: "dead" })],
+  [OTHER_DATABASE, worker({ database: undefined })],
+  ["its code or settings are others", worker({ fingerprint: undefined })],
+  [OTHER_SETTINGS, vars({ LOCATION_HINT: "" })],
+  [OTHER_SETTINGS, vars({ DEPLOYED_VERSION: "of another" })],
+  [OTHER_SETTINGS, database({ running_in_region: "OC" })],
+  ["it has no SESSION_SECRET", worker({ secrets: [] })],
+  ["it has no address", worker({ isPublic: false })],
+  ["it has a workers.dev address", account(domainOf("edgemeter")), OFF],
+  ["a domain of it is not attached", worker({ isPublic: false }), OFF],
+  ["its crons are others", worker({ crons: [] })],
+  [OTHER_CONSUMER, account({ queues: [consumed()] })],
+  [OTHER_CONSUMER, queue({ script: "edgemeter", settings: { ...SETTINGS, max_retries: 3 } })],
 ])("the Worker is uploaded, and tested after it, when %s", async (reason, state, target) => {
   const plan = await planOf({ ...TARGET, ...target }, state, false);
-  expect({ upload: plan.upload, selfTest: plan.selfTest }).toEqual({ upload: reason, selfTest: true });
+  expect(plan).toMatchObject({ upload: reason, selfTest: true });
 });
 
-test.each([new Map(), recorded({ self_test: "of the version before" })])(
-  "a version that never passed its self-test is tested (%s)",
-  async (records) => {
-    const state = stateOf({ recorded: records });
+test.each([account({ recorded: new Map() }), recorded({ self_test: "of the version before" })])(
+  "a version that never passed its self-test is tested",
+  async (state) => {
     expect(await planOf(TARGET, state, false)).toMatchObject({ upload: undefined, selfTest: true });
   },
 );
 
-test.each<[string, State, Partial<Target>]>([
-  ["(the Worker other)", stateOf({ queues: [queueOf({ script: "other" })] }), {}],
-  ["(the Worker other)", stateOf({ queues: [queueOf({ script_name: "other" })] }), {}],
-  ["(http_pull)", stateOf({ queues: [queueOf({ type: "http_pull" })] }), {}],
-  ["leads to the Worker other", stateOf({ domains: new Map([["m.example.com", "other"]]) }), OFF],
-  ['EVENT_LOG_SHARDS = "4", which cannot be changed to "8"', stateOf(), { shards: 8 }],
-  [
-    'JURISDICTION = "fedramp", which cannot be changed to ""',
-    stateOf({ recorded: recorded({ jurisdiction: "fedramp" }) }),
-    {},
-  ],
-  ['cannot be changed to "eu"', stateOf(), { jurisdiction: "eu" }],
-  ['cannot be changed to ""', stateOf({ database: { ...DATABASE, jurisdiction: "eu" } as State["database"] }), {}],
+test.each<[string, State, Partial<Target>?]>([
+  ["(the Worker other)", queue({ script: "other" })],
+  ["(the Worker other)", queue({ script_name: "other" })],
+  ["(http_pull)", queue({ type: "http_pull" })],
+  ["leads to the Worker other", account(domainOf("other")), OFF],
+  ['EVENT_LOG_SHARDS = "4", which cannot be changed to "8"', account(), { shards: 8 }],
+  ['JURISDICTION = "fedramp", which cannot be changed to ""', recorded({ jurisdiction: "fedramp" })],
+  ['cannot be changed to "eu"', account(), { jurisdiction: "eu" }],
+  ['cannot be changed to ""', database({ jurisdiction: "eu" })],
 ])("is refused before anything is changed: %s", async (message, state, target) => {
   await expect(planOf({ ...TARGET, ...target }, state, false)).rejects.toThrow(message);
 });
 
-test("the same code and settings have one fingerprint, wherever their configuration lies", async () => {
+test("a fingerprint is that of code and settings, wherever their configuration lies, and fits in a version's tag", async () => {
   const settings = { main: path.join(root, "src/index.ts"), vars: { A: "1" } };
   const one = await fingerprintOf({ ...settings, configPath: "/here", userConfigPath: "/here" });
+  expect(one).toMatch(/^[0-9a-f]{24}$/);
   expect(await fingerprintOf({ ...settings, configPath: "/there" })).toBe(one);
+  expect(await fingerprintOf({ ...settings, vars: { A: "2" } })).not.toBe(one);
 });
 
-test("another setting has another fingerprint", async () => {
-  expect(await fingerprintOf({ vars: { A: "1" } })).not.toBe(await fingerprintOf({ vars: { A: "2" } }));
-});
-
-test("a fingerprint fits in the tag of a version, which has 25 characters", async () => {
-  expect(await fingerprintOf({})).toMatch(/^[0-9a-f]{24}$/);
+test.each([
+  ["", undefined],
+  ["weur", "weur"],
+  ["apac", "apac"],
+  ["oc", "oc"],
+  // Durable Objects go where D1 cannot.
+  ["sam", "enam"],
+  ["afr", "weur"],
+  ["me", "eeur"],
+])("a LOCATION_HINT of '%s' puts the database in %s", (hint, region) => {
+  expect(regionOf(hint)).toBe(region);
 });

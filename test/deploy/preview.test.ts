@@ -1,13 +1,13 @@
 // `npm run preview` and `npm run preview:delete` as processes of their own, beside production and staging.
 import { existsSync } from "node:fs";
 import path from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { beforeEach, describe, expect, test } from "vitest";
 import { previewNames } from "../../scripts/preview/names.ts";
 import { hashOf } from "../../src/catalog/key-hash.ts";
-import { aQueue, aVersion, aWorker } from "../support/node/cloudflare/account.ts";
+import { aDatabase, aQueue, aVersion, aWorker } from "../support/node/cloudflare/account.ts";
 import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
-import { bindingsOf, describeAccount } from "../support/node/cloudflare/inspect.ts";
-import { ACCOUNT_ID } from "../support/node/cloudflare/server.ts";
+import { deployed, describeAccount, keysIn } from "../support/node/cloudflare/inspect.ts";
 
 /** A slash, letters that no host name has, and more than one may have. */
 const AWKWARD = `feature/Größe-日本語 "quoted" $(touch x) ${"x".repeat(100)}`;
@@ -47,7 +47,7 @@ test("a preview is made, updated and deleted, with nothing left over and nothing
   const made = await preview(AWKWARD);
   expect(made).toMatchObject({ code: 0, stderr: "" });
   expect(made.stdout).toMatch(new RegExp(`^address {3}http://127\\.0\\.0\\.1:\\d+/${worker}$`, "m"));
-  expect(bindingsOf(cloudflare.account, worker)).toMatchObject({
+  expect(deployed(cloudflare.account, worker).bindings).toMatchObject({
     PREVIEW_BRANCH: { text: AWKWARD },
     DB: { id: databases.get(worker)?.uuid },
     EVENT_QUEUE: { queue_name: queue("edgemeter-events") },
@@ -55,10 +55,9 @@ test("a preview is made, updated and deleted, with nothing left over and nothing
   });
   expect(queues.get(queue("edgemeter-events"))?.consumers).toMatchObject([{ script: worker }]);
   expect(workers.get(worker)?.secrets.has("SESSION_SECRET")).toBe(true);
-  const keys = () =>
-    databases.get(worker)?.sql.prepare("SELECT hash, livemode FROM api_keys WHERE revoked_at IS NULL").all();
+  const keys = () => keysIn(deployed(cloudflare.account, worker).database, "hash");
   expect(made.key).toMatch(/^sk_test_/);
-  expect(keys()).toEqual([{ hash: hashOf(made.key ?? ""), livemode: 0 }]);
+  expect(keys()).toEqual([hashOf(made.key ?? "")]);
 
   const again = await preview(AWKWARD);
   expect(again).toMatchObject({ code: 0, key: undefined, changes: [] });
@@ -86,20 +85,17 @@ test("--key never makes none, for a log that anybody can read", async () => {
   const run = await preview("ci", "--key", "never");
   expect(run.code).toBe(0);
   expect(run.all).not.toMatch(/sk_test_/);
-  const database = databases.get(namesOf("ci").worker);
-  expect(database?.sql.prepare("SELECT id FROM api_keys WHERE revoked_at IS NULL").all()).toEqual([]);
+  expect(keysIn(deployed(cloudflare.account, namesOf("ci").worker).database)).toEqual([]);
   expect((await remove("ci")).code).toBe(0);
 });
 
 test("on the account of production there is none unless PREVIEWS says so", async () => {
+  const refusal = expect.stringMatching(/^.*has production.*PREVIEWS=this-account\.\n$/);
   for (const PREVIEWS of ["", "yes"]) {
-    const { code, stderr, changes } = await command("preview", ["--branch", "a"], { PREVIEWS });
-    const refusal = expect.stringMatching(/^.*has production.*PREVIEWS=this-account\.\n$/);
-    expect({ code, stderr, changes }).toEqual({ code: 1, stderr: refusal, changes: [] });
+    const refused = await command("preview", ["--branch", "a"], { PREVIEWS });
+    expect(refused).toMatchObject({ code: 1, stderr: refusal, changes: [] });
   }
-});
-
-test("an account of its own needs no such word", async () => {
+  // An account of its own needs no such word.
   workers.delete("edgemeter");
   const options = ["--branch", "a", "--key", "never", ...at(namesOf("a").worker)];
   expect(await command("preview", options, { PREVIEWS: "" })).toMatchObject({ code: 0 });
@@ -121,40 +117,25 @@ test.each(["main", "edgemeter-staging"])(
 describe("what has a preview's name but was not made as one is left alone:", () => {
   const BRANCH = "taken";
   const { worker, queue } = namesOf(BRANCH);
+  const name = queue("edgemeter-events");
 
-  const makeDatabase = () =>
-    fetch(`${cloudflare.env.CLOUDFLARE_API_BASE_URL}/accounts/${ACCOUNT_ID}/d1/database`, {
-      method: "POST",
-      body: JSON.stringify({ name: worker }),
-    });
+  function plantDatabase(): void {
+    const sql = new DatabaseSync(":memory:");
+    sql.exec("CREATE TABLE precious (id TEXT)");
+    databases.set(worker, aDatabase(worker, sql));
+  }
 
   test.each<[string, string, () => unknown]>([
-    ["a Worker without the mark", "Worker", () => plant(worker)],
-    ["a Worker with another branch's mark", "Worker", () => plant(worker, { PREVIEW_BRANCH: "another" })],
-    [
-      "a database with tables of others",
-      "database",
-      async () => {
-        await makeDatabase();
-        databases.get(worker)?.sql.exec("CREATE TABLE precious (id TEXT)");
-      },
-    ],
-  ])("%s", async (_, kind, take) => {
-    await take();
+    ["a Worker without the mark", `the Worker ${worker} is no preview of`, () => plant(worker)],
+    ["another branch's Worker", `the Worker ${worker} is no preview of`, () => plant(worker, { PREVIEW_BRANCH: "b" })],
+    ["a database with tables of others", `the database ${worker} is no preview of`, plantDatabase],
+    ["a queue", `the queue ${name} was not made by a preview`, () => queues.set(name, aQueue(name))],
+  ])("%s", async (what, problem, take) => {
+    take();
     const before = describeAccount(cloudflare.account);
-    const stderr = expect.stringContaining(`the ${kind} ${worker} is no preview of '${BRANCH}'`);
-    for (const run of [await preview(BRANCH), await remove(BRANCH)]) {
-      expect(run).toMatchObject({ code: 1, stderr, changes: [] });
-    }
+    expect(await preview(BRANCH)).toMatchObject({ code: 1, stderr: expect.stringContaining(problem), changes: [] });
+    const code = what === "a queue" ? 0 : 1;
+    expect(await remove(BRANCH)).toMatchObject({ code, changes: [] });
     expect(describeAccount(cloudflare.account)).toEqual(before);
-  });
-
-  test("a queue", async () => {
-    const name = queue("edgemeter-events");
-    queues.set(name, { ...aQueue(name, worker), consumers: [] });
-    const stderr = expect.stringContaining("was not made by a preview");
-    expect(await preview(BRANCH)).toMatchObject({ code: 1, stderr, changes: [] });
-    await remove(BRANCH);
-    expect(queues.has(name)).toBe(true);
   });
 });

@@ -75,8 +75,14 @@ export const aVersion = (vars: Readonly<Record<string, string>> = {}): Version =
   bindings: Object.entries(vars).map(([name, text]) => ({ type: "plain_text", name, text })),
 });
 
-/** A queue that a Worker consumes. */
-export const aQueue = (queue_name: string, script: string): Queue => ({
+/** A queue, and the Worker that consumes it. */
+export const aQueue = (queue_name: string, script?: string): Queue => ({
   ...{ queue_id: `queue-${queue_name}`, queue_name },
-  consumers: [{ consumer_id: "consumer-1", type: "worker", script, settings: {} }],
+  consumers: script === undefined ? [] : [{ consumer_id: "consumer-1", type: "worker", script, settings: {} }],
+});
+
+/** A database in Western Europe. */
+export const aDatabase = (name: string, sql: DatabaseSync, more: Partial<Database> = {}): Database => ({
+  ...{ uuid: `database-${name}`, name, location: "weur", jurisdiction: undefined, replicated: true, sql },
+  ...more,
 });

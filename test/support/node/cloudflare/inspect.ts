@@ -1,4 +1,4 @@
-import type { Account, Binding } from "./account.ts";
+import type { Account, Binding, Database } from "./account.ts";
 import type { Call, FakeCloudflare } from "./server.ts";
 
 /** What of the calls changes anything. Queries of D1 are all POSTs; those that only read are none of it. */
@@ -11,10 +11,26 @@ const isChange = ({ method, path, body }: Call): boolean =>
   method !== "GET" && !(path.endsWith("/query") && /^\{"sql":"SELECT/.test(body));
 
 /** What runs under a name, by the names of its bindings. */
-export function bindingsOf({ workers }: Account, worker: string): Record<string, Binding> {
+function bindingsOf({ workers }: Account, worker: string): Record<string, Binding> {
   const bindings = workers.get(worker)?.versions[0]?.bindings ?? [];
   return Object.fromEntries(bindings.map((binding) => [binding.name, binding]));
 }
+
+/** A Worker of the account, with what runs and its database of the same name. Throws when it is not deployed. */
+export function deployed(account: Account, name = "edgemeter") {
+  const worker = account.workers.get(name);
+  const database = account.databases.get(name);
+  const [running] = worker?.versions ?? [];
+  if (worker === undefined || database === undefined || running === undefined) throw new Error(`there is no ${name}`);
+  return { worker, running, database, sql: database.sql, bindings: bindingsOf(account, name) };
+}
+
+/** The keys of a database that work, by a column of them. */
+export const keysIn = ({ sql }: Pick<Database, "sql">, column: "id" | "hash" = "id"): unknown[] =>
+  sql
+    .prepare("SELECT * FROM api_keys WHERE revoked_at IS NULL")
+    .all()
+    .map((key) => key[column]);
 
 /** All that an account has, without ids, times and the values of secrets: what two runs must agree on. */
 export const describeAccount = ({ domains, workers, databases, queues }: Account): object => ({
