@@ -46,18 +46,29 @@ export function aShard(): { shard: number; log: DurableObjectStub<EventLog> } {
 
 let nextShard = 0;
 
-type Call = { method?: string; key?: string; body?: unknown; form?: string; headers?: Record<string, string> };
+type Call = {
+  method?: string;
+  key?: string | undefined;
+  body?: unknown;
+  form?: string | Record<string, string>;
+  idempotencyKey?: string | undefined;
+  headers?: Record<string, string>;
+};
 
-/** Calls the Worker as a client does. A `body` is sent as JSON, a `form` as it stands. */
-export function call(
-  path: string,
-  { method, key = LOCAL_KEYS.test, body, form, headers = {} }: Call = {},
-): Promise<Response> {
-  const content = body === undefined ? form : typeof body === "string" ? body : JSON.stringify(body);
+/** Calls the Worker as a client does. A `body` is sent as JSON, text and a `form` as they stand. */
+export function call(path: string, request: Call = {}): Promise<Response> {
+  const { method, key = LOCAL_KEYS.test, body, form, idempotencyKey, headers = {} } = request;
+  const fields = form === undefined ? undefined : String(new URLSearchParams(form));
+  const content = body === undefined ? fields : typeof body === "string" ? body : JSON.stringify(body);
   const type = body === undefined ? "application/x-www-form-urlencoded" : "application/json";
   return exports.default.fetch(`http://edgemeter.test${path}`, {
     method: method ?? (content === undefined ? "GET" : "POST"),
-    headers: { authorization: `Bearer ${key}`, ...(content === undefined ? {} : { "content-type": type }), ...headers },
+    headers: {
+      authorization: `Bearer ${key}`,
+      ...(content === undefined ? {} : { "content-type": type }),
+      ...(idempotencyKey === undefined ? {} : { "idempotency-key": idempotencyKey }),
+      ...headers,
+    },
     ...(content === undefined ? {} : { body: content }),
   });
 }
@@ -71,18 +82,24 @@ export async function answerOf(
   return { status: response.status, body: await response.json(), headers: response.headers };
 }
 
+/** The token of a new session. */
+export async function aToken(key?: string): Promise<string> {
+  const { body } = await answerOf("/v2/billing/meter_event_session", { key, body: {} });
+  return String(body.authentication_token);
+}
+
+/** Fields of a meter to which an event name is added. */
+export const A_METER = { display_name: "Tokens", "default_aggregation[formula]": "sum" };
+
 /** Creates a meter over the API, with an event name of its own. */
 export async function createdMeter(
   fields: Record<string, string> = {},
   key: string = LOCAL_KEYS.test,
 ): Promise<{ id: string; event_name: string }> {
-  const form = new URLSearchParams({
-    display_name: "Tokens",
-    event_name: unique("tokens"),
-    "default_aggregation[formula]": "sum",
-    ...fields,
+  const response = await call("/v1/billing/meters", {
+    key,
+    form: { ...A_METER, event_name: unique("tokens"), ...fields },
   });
-  const response = await call("/v1/billing/meters", { key, form: String(form) });
   if (response.status !== 200) throw new Error(await response.text());
   return response.json();
 }

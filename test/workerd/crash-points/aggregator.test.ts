@@ -1,117 +1,79 @@
 // From the queue into D1 and back to the log: D1 ignores what it has, the log sends again what it was
 // not told of.
 import { env } from "cloudflare:workers";
-import { afterEach, expect, vi } from "vitest";
-import { unique } from "../../support/builders.ts";
+import { expect } from "vitest";
+import { D1 } from "../hostile-d1.ts";
 import { aNewEvent, FUTURE } from "../support.ts";
-import { A_FAILURE, end, type Fault, strikeLog, strikeTransaction } from "./faults.ts";
-import { type Client, Story } from "./story.ts";
-import { agreesWithReadme, crash } from "./table.ts";
+import { end, type Fault, replaceCall, strikeLog, strikeTransaction } from "./faults.ts";
+import { acknowledged, type Client, Story, type Strike } from "./story.ts";
+import { type Crash, crashPoints } from "./table.ts";
 
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
-});
+/** What a transaction of D1 comes to; a consumer that `dies` is never heard of again. */
+type Fate = (commit: () => Promise<unknown>, dies: () => Promise<never>) => Promise<unknown>;
 
-const never = (): Promise<never> => new Promise(() => {});
+const dies: Fate = (_, dies) => dies();
+const diesAfterIt: Fate = (commit, dies) => commit().then(dies);
+
+/** Delivers what was sent, with a fate for the transaction after `skip` others. */
+async function deliver(story: Story, fate: Fate, skip = 0): Promise<void> {
+  const death = Promise.withResolvers<void>();
+  const dies = () => {
+    death.resolve();
+    return new Promise<never>(() => {});
+  };
+  replaceCall(env.DB, "batch", (commit) => fate(commit, dies), skip);
+  await Promise.race([story.deliver(), death.promise]);
+}
 
 /** An event whose message is on its way. */
-async function sent(): Promise<{ story: Story; client: Client }> {
-  const client = { identifier: unique("crash"), key: unique("crash_key") };
-  const story = await Story.begin();
-  expect(await story.report(client)).toMatchObject({ status: 200 });
+async function sent() {
+  const { story, client } = await acknowledged();
   await story.ring();
   expect(story.queue).toHaveLength(1);
   return { story, client };
 }
 
-/** What befalls the aggregator's next transaction, after others. */
-function strikeD1(befall: (commit: () => Promise<D1Result[]>) => Promise<D1Result[]>, skip = 0): () => number {
-  const batch = env.DB.batch.bind(env.DB);
-  let calls = 0;
-  vi.spyOn(env.DB, "batch").mockImplementation(((statements: D1PreparedStatement[]) =>
-    calls++ === skip ? befall(() => batch(statements)) : batch(statements)) as typeof batch);
-  return () => calls;
-}
-
-/** A consumer that may die: nobody hears of it again. Settled once D1 was asked. */
-async function deliverAndDie(story: Story, reached: () => boolean): Promise<void> {
-  void story.deliver();
-  await vi.waitFor(() => expect(reached()).toBe(true));
-}
-
-const SENT_AGAIN = "the log sends again, and the event counts once";
-const IGNORED = "the log sends again, D1 has it already, and the event counts once";
-
-async function comesHome(story: Story, countsBefore: number): Promise<void> {
+async function countsOnceSentAgain(story: Story, countsBefore: number): Promise<void> {
   expect(await story.counted()).toBe(countsBefore);
   const before = story.sent;
-  await story.rest();
+  await story.comesTo(1);
   expect(story.sent).toBe(before + 1);
-  expect(await story.counted()).toBe(1);
 }
 
-crash("before D1's transaction", "D1 refuses", SENT_AGAIN, async () => {
-  const { story } = await sent();
-  const asked = strikeD1(() => Promise.reject(new Error(`D1_ERROR: ${A_FAILURE}`)));
-  await story.deliver();
-  expect(asked()).toBe(1);
-  await comesHome(story, 0);
-});
-
-crash("before D1's transaction", "the consumer dies", SENT_AGAIN, async () => {
-  const { story } = await sent();
-  const asked = strikeD1(never);
-  await deliverAndDie(story, () => asked() === 1);
-  await comesHome(story, 0);
-});
-
-crash("after D1's transaction", "D1's answer is lost", IGNORED, async () => {
-  const { story } = await sent();
-  const asked = strikeD1(async (commit) => {
-    await commit();
-    throw new Error(`D1_ERROR: ${A_FAILURE}`);
-  });
-  await story.deliver();
-  expect(asked()).toBe(1);
-  await comesHome(story, 1);
-});
-
-crash("after D1's transaction", "the consumer dies", IGNORED, async () => {
-  const { story } = await sent();
-  let committed = false;
-  strikeD1(async (commit) => {
-    await commit();
-    committed = true;
-    return never();
-  });
-  await deliverAndDie(story, () => committed);
-  await comesHome(story, 1);
-});
-
-for (const [fault, name] of [
-  ["abort", "the log dies"],
-  ["eviction", "the log is evicted"],
-] as const) {
-  crash("during D1's transaction", name, "the new log takes the confirmation, and the event counts once", async () => {
-    const { story, client } = await sent();
-    const asked = strikeD1(async (commit) => {
-      await end(story.log(client), fault);
-      return commit();
-    });
-    await story.deliver();
-    expect(asked()).toBe(1);
-    await confirmed(story);
-  });
-}
-
-/** Nothing is sent any more. */
-async function confirmed(story: Story): Promise<void> {
+async function countsOnceNotSentAgain(story: Story): Promise<void> {
   const before = story.sent;
-  await story.rest();
+  await story.comesTo(1);
   expect(story.sent).toBe(before);
-  expect(await story.counted()).toBe(1);
 }
+
+const sentAgain = (fate: Fate): Crash => [
+  "the log sends again, and the event counts once",
+  async () => {
+    const { story } = await sent();
+    await deliver(story, fate);
+    await countsOnceSentAgain(story, 0);
+  },
+];
+
+const IGNORED = "the log sends again, D1 has it already, and the event counts once";
+
+const ignored = (fate: Fate): Crash => [
+  IGNORED,
+  async () => {
+    const { story } = await sent();
+    await deliver(story, fate);
+    await countsOnceSentAgain(story, 1);
+  },
+];
+
+const logEnds = (fault: "eviction" | "abort"): Crash => [
+  "the new log takes the confirmation, and the event counts once",
+  async () => {
+    const { story, client } = await sent();
+    await deliver(story, (commit) => end(story.log(client), fault).then(commit));
+    await countsOnceNotSentAgain(story);
+  },
+];
 
 /** More than one transaction takes: some 300 events of 8 KB each, of one customer. */
 async function manySent(): Promise<{ story: Story; events: number }> {
@@ -127,71 +89,72 @@ async function manySent(): Promise<{ story: Story; events: number }> {
   return { story, events: events.length };
 }
 
-const HALF = "the first part counts, the log sends the second again, and each event counts once";
-
-crash("between two transactions of a batch", "D1 refuses the second", HALF, async () => {
-  const { story, events } = await manySent();
-  const asked = strikeD1(() => Promise.reject(new Error(`D1_ERROR: ${A_FAILURE}`)), 1);
-  await story.deliver();
-  expect(asked()).toBe(2);
-  await halfCameHome(story, events);
-});
-
-crash("between two transactions of a batch", "the consumer dies", HALF, async () => {
-  const { story, events } = await manySent();
-  const asked = strikeD1(never, 1);
-  await deliverAndDie(story, () => asked() === 2);
-  await halfCameHome(story, events);
-});
-
-async function halfCameHome(story: Story, events: number): Promise<void> {
-  const first = await story.counted();
-  expect(first).toBeGreaterThan(0);
-  expect(first).toBeLessThan(events);
-  await story.rest();
-  expect(await story.counted()).toBe(events);
-}
+const half = (fate: Fate): Crash => [
+  "the first part counts, the log sends the second again, and each event counts once",
+  async () => {
+    const { story, events } = await manySent();
+    await deliver(story, fate, 1);
+    const first = await story.counted();
+    expect(first).toBeGreaterThan(0);
+    expect(first).toBeLessThan(events);
+    await story.comesTo(events);
+  },
+];
 
 /** The confirmation of an event that D1 has goes wrong. */
-async function confirmationFails(strike: (story: Story, client: Client) => Promise<() => number>): Promise<void> {
-  const { story, client } = await sent();
-  const struck = await strike(story, client);
-  await story.deliver();
-  expect(struck()).toBe(1);
-  await comesHome(story, 1);
-}
-
-const strikeConfirm = (place: "before" | "unsaved" | "after", fault: Fault) => async () =>
-  strikeLog("confirm", place, fault);
-
-crash("before the confirmation", "the call to the log fails", IGNORED, () =>
-  confirmationFails(strikeConfirm("before", "error")),
-);
-crash("before the confirmation", "the log dies", IGNORED, () => confirmationFails(strikeConfirm("before", "abort")));
-crash("inside the confirmation", "the disk fails", IGNORED, () =>
-  confirmationFails((story, client) => strikeTransaction(story.log(client), "inside", "error")),
-);
-crash("inside the confirmation", "the log dies", IGNORED, () =>
-  confirmationFails((story, client) => strikeTransaction(story.log(client), "inside", "abort")),
-);
-crash("inside the confirmation", "the log dies before the disk has it", IGNORED, () =>
-  confirmationFails(strikeConfirm("unsaved", "abort")),
-);
-
-const NOT_AGAIN = "nothing is sent again, and the event counts once";
-
-for (const [fault, name] of [
-  ["error", "its answer is lost"],
-  ["abort", "the log dies"],
-  ["eviction", "the log is evicted"],
-] as const) {
-  crash("after the confirmation", name, NOT_AGAIN, async () => {
-    const { story } = await sent();
-    const struck = strikeLog("confirm", "after", fault);
+const unconfirmed = (strike: Strike): Crash => [
+  IGNORED,
+  async () => {
+    const { story, client } = await sent();
+    await strike(story, client);
     await story.deliver();
-    expect(struck()).toBe(1);
-    await confirmed(story);
-  });
-}
+    await countsOnceSentAgain(story, 1);
+  },
+];
 
-agreesWithReadme("crash-points/aggregator.test.ts");
+const confirm = (place: "before" | "unsaved", fault: Fault) => () => strikeLog("confirm", place, fault);
+const transaction = (fault: Fault) => (story: Story, client: Client) =>
+  strikeTransaction(story.log(client), "inside", fault);
+
+const confirmed = (fault: Fault): Crash => [
+  "nothing is sent again, and the event counts once",
+  async () => {
+    const { story } = await sent();
+    strikeLog("confirm", "after", fault);
+    await story.deliver();
+    await countsOnceNotSentAgain(story);
+  },
+];
+
+crashPoints("crash-points/aggregator.test.ts", {
+  "before D1's transaction": {
+    "D1 refuses": sentAgain(D1.isAway),
+    "the consumer dies": sentAgain(dies),
+  },
+  "after D1's transaction": {
+    "D1's answer is lost": ignored(D1.losesItsAnswer),
+    "the consumer dies": ignored(diesAfterIt),
+  },
+  "during D1's transaction": {
+    "the log dies": logEnds("abort"),
+    "the log is evicted": logEnds("eviction"),
+  },
+  "between two transactions of a batch": {
+    "D1 refuses the second": half(D1.isAway),
+    "the consumer dies": half(dies),
+  },
+  "before the confirmation": {
+    "the call to the log fails": unconfirmed(confirm("before", "error")),
+    "the log dies": unconfirmed(confirm("before", "abort")),
+  },
+  "inside the confirmation": {
+    "the disk fails": unconfirmed(transaction("error")),
+    "the log dies": unconfirmed(transaction("abort")),
+    "the log dies before the disk has it": unconfirmed(confirm("unsaved", "abort")),
+  },
+  "after the confirmation": {
+    "its answer is lost": confirmed("error"),
+    "the log dies": confirmed("abort"),
+    "the log is evicted": confirmed("eviction"),
+  },
+});

@@ -1,24 +1,27 @@
 // From the request to the log and back: whoever dies there, the client was not told 200, may try again
 // by whatever it goes by, and the event counts once.
-import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { afterEach, expect, vi } from "vitest";
+import { expect } from "vitest";
 import { EventLog } from "../../../src/index.ts";
+import { isCallersKey } from "../../../src/ingest/identity.ts";
 import { unique } from "../../support/builders.ts";
-import { befall, type Fault, type Place, strikeLock, strikeLog } from "./faults.ts";
-import { aClaimingClient, type Client, claimsBefore, everyClient, Story } from "./story.ts";
-import { agreesWithReadme, crash } from "./table.ts";
+import { type Fault, type Place, replaceCall, strikeLock, strikeLog, strikeNow } from "./faults.ts";
+import { aClaimingClient, aPlainClient, type Client, Story, type Strike } from "./story.ts";
+import { type Crash, crashPoints } from "./table.ts";
 
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
-});
+/** The ways a client may report, each with names of its own. */
+const everyClient = (): Client[] => [
+  aPlainClient(),
+  { identifier: unique("crash") },
+  { key: unique("crash_key") },
+  aClaimingClient(),
+];
+
+/** How many claims come before a client's event. */
+const claimsBefore = ({ identifier, key }: Client): number => (identifier !== undefined && isCallersKey(key) ? 1 : 0);
 
 /** Whether the log had the event when the client's first try failed. */
 type Kept = "kept" | "not kept";
-
-/** Sets a trap for a client's report; gives how often it struck. */
-type Strike = (story: Story, client: Client) => () => number;
 
 const FAILED = { status: 503, body: { error: { code: "service_unavailable" } } };
 
@@ -32,123 +35,111 @@ const retried = ({ key }: Client, kept: Kept): object =>
 async function failedOnce(strike: Strike, kept: Kept): Promise<void> {
   for (const client of everyClient()) {
     const story = await Story.begin();
-    const struck = strike(story, client);
+    await strike(story, client);
     const first = await story.report(client);
     expect(first).toMatchObject(FAILED);
     expect(first.headers.get("stripe-should-retry")).toBe("true");
     expect(await story.report(client)).toMatchObject(retried(client, kept));
-    await story.rest();
-    expect(await story.counted()).toBe(1);
-    expect(struck()).toBe(1);
+    await story.comesTo(1);
   }
-  await gaveUp(strike, kept);
+  const story = await Story.begin();
+  const client = aPlainClient();
+  await strike(story, client);
+  expect(await story.report(client)).toMatchObject(FAILED);
+  await story.comesTo(kept === "kept" ? 1 : 0);
 }
 
-async function gaveUp(strike: Strike, kept: Kept): Promise<void> {
-  const [client = {}] = everyClient();
-  const story = await Story.begin();
-  strike(story, client);
-  expect(await story.report(client)).toMatchObject(FAILED);
-  await story.rest();
-  expect(await story.counted()).toBe(kept === "kept" ? 1 : 0);
-}
+const notKept = (strike: Strike): Crash => [
+  "nothing is kept, and the retry counts once",
+  () => failedOnce(strike, "not kept"),
+];
+
+const kept = (strike: Strike): Crash => [
+  "the event is kept, and the retry is recognised",
+  () => failedOnce(strike, "kept"),
+];
 
 /** An eviction waits for the calls that are under way: the client notices nothing. */
-async function unnoticed(strike: Strike): Promise<void> {
-  for (const client of everyClient()) {
-    const story = await Story.begin();
-    const struck = strike(story, client);
-    expect(await story.report(client)).toMatchObject({ status: 200 });
-    expect(await story.report(client)).toMatchObject(retried(client, "kept"));
-    await story.rest();
-    expect(await story.counted()).toBe(1);
-    expect(struck()).toBe(1);
-  }
-}
-
-const RETRY_COUNTS = "nothing is kept, and the retry counts once";
-const RETRY_IS_KNOWN = "the event is kept, and the retry is recognised";
-const UNNOTICED = "the client is answered and the event counts once";
+const unnoticed = (strike: Strike): Crash => [
+  "the client is answered and the event counts once",
+  async () => {
+    for (const client of everyClient()) {
+      const story = await Story.begin();
+      await strike(story, client);
+      expect(await story.report(client)).toMatchObject({ status: 200 });
+      expect(await story.report(client)).toMatchObject(retried(client, "kept"));
+      await story.comesTo(1);
+    }
+  },
+];
 
 const lock = (place: Place, fault: Fault) => () => strikeLock(place, fault);
 const log = (place: Place, fault: Fault) => (_: Story, client: Client) =>
   strikeLog("append", place, fault, claimsBefore(client));
 
-crash("before the lock is taken", "the call to it fails", RETRY_COUNTS, () =>
-  failedOnce(lock("before", "error"), "not kept"),
-);
-crash("before the lock is taken", "the lock dies", RETRY_COUNTS, () => failedOnce(lock("before", "abort"), "not kept"));
-crash("before the lock is taken", "the lock is evicted", UNNOTICED, () => unnoticed(lock("before", "eviction")));
-
-crash("while the lock waits for the log", "the call to the log fails", RETRY_COUNTS, () =>
-  failedOnce(log("before", "error"), "not kept"),
-);
-
 /** Breaks the lock once its call has come to the log, which goes on. */
-function whileLockWaits(story: Story, client: Client, fault: "eviction" | "abort"): () => number {
-  const { append } = EventLog.prototype;
-  let claims = claimsBefore(client);
-  let struck = 0;
-  vi.spyOn(EventLog.prototype, "append").mockImplementation(async function (this: EventLog, entries) {
-    if (claims-- !== 0) return append.call(this, entries);
-    struck++;
-    const lock = env.CUSTOMER_METER.getByName(`${story.meter.id}:cus_1`);
-    await runInDurableObject(lock, (object) => befall(object, fault)).catch(() => {});
-    return append.call(this, entries);
-  });
-  return () => struck;
-}
-
-crash("while the lock waits for the log", "the lock dies", RETRY_IS_KNOWN, () =>
-  failedOnce((story, client) => whileLockWaits(story, client, "abort"), "kept"),
-);
-crash("while the lock waits for the log", "the lock is evicted", UNNOTICED, () =>
-  unnoticed((story, client) => whileLockWaits(story, client, "eviction")),
-);
-
-crash("after the log's commit", "its answer to the lock is lost", RETRY_IS_KNOWN, () =>
-  failedOnce(log("after", "error"), "kept"),
-);
-crash("after the log's commit", "the log dies before it answers", RETRY_IS_KNOWN, () =>
-  failedOnce(log("after", "abort"), "kept"),
-);
-crash("after the log's commit", "the log is evicted", UNNOTICED, () => unnoticed(log("after", "eviction")));
-
-crash("after the log's answer", "the lock's own answer is lost", RETRY_IS_KNOWN, () =>
-  failedOnce(lock("after", "error"), "kept"),
-);
-crash("after the log's answer", "the lock dies", RETRY_IS_KNOWN, () => failedOnce(lock("after", "abort"), "kept"));
-crash("after the log's answer", "the lock is evicted", UNNOTICED, () => unnoticed(lock("after", "eviction")));
+const lockMeanwhile = (fault: Fault) => (story: Story, client: Client) =>
+  replaceCall(
+    EventLog.prototype,
+    "append",
+    async (append) => {
+      await strikeNow(env.CUSTOMER_METER.getByName(`${story.meter.id}:cus_1`), fault);
+      return append();
+    },
+    claimsBefore(client),
+  );
 
 /** A claim that fails: the client's key is still its own, and so is what it claims. */
 async function claimFailed(place: Place, fault: Fault, kept: Kept): Promise<void> {
   for (const retries of [true, false]) {
     const client = aClaimingClient();
     const story = await Story.begin();
-    const struck = strikeLog("append", place, fault);
+    strikeLog("append", place, fault);
     expect(await story.report(client)).toMatchObject(FAILED);
     const other = { ...client, identifier: unique("other") };
     if (kept === "kept") expect(await story.report(other)).toMatchObject({ status: 409 });
     if (retries) expect(await story.report(client)).toMatchObject({ status: 200 });
-    await story.rest();
-    expect(await story.counted()).toBe(retries ? 1 : 0);
-    expect(struck()).toBe(1);
+    await story.comesTo(retries ? 1 : 0);
   }
 }
 
-const CLAIM_IS_KEPT = "another request under the key is refused, and the retry counts once";
+const claimNotKept = (fault: Fault): Crash => [
+  "nothing is kept, and the retry counts once",
+  () => claimFailed("before", fault, "not kept"),
+];
 
-crash("before the Idempotency-Key is claimed", "the call to the log fails", RETRY_COUNTS, () =>
-  claimFailed("before", "error", "not kept"),
-);
-crash("before the Idempotency-Key is claimed", "the log dies", RETRY_COUNTS, () =>
-  claimFailed("before", "abort", "not kept"),
-);
-crash("after the Idempotency-Key is claimed", "the log's answer is lost", CLAIM_IS_KEPT, () =>
-  claimFailed("after", "error", "kept"),
-);
-crash("after the Idempotency-Key is claimed", "the log dies", CLAIM_IS_KEPT, () =>
-  claimFailed("after", "abort", "kept"),
-);
+const claimKept = (fault: Fault): Crash => [
+  "another request under the key is refused, and the retry counts once",
+  () => claimFailed("after", fault, "kept"),
+];
 
-agreesWithReadme("crash-points/edge.test.ts");
+crashPoints("crash-points/edge.test.ts", {
+  "before the lock is taken": {
+    "the call to it fails": notKept(lock("before", "error")),
+    "the lock dies": notKept(lock("before", "abort")),
+    "the lock is evicted": unnoticed(lock("before", "eviction")),
+  },
+  "while the lock waits for the log": {
+    "the call to the log fails": notKept(log("before", "error")),
+    "the lock dies": kept(lockMeanwhile("abort")),
+    "the lock is evicted": unnoticed(lockMeanwhile("eviction")),
+  },
+  "after the log's commit": {
+    "its answer to the lock is lost": kept(log("after", "error")),
+    "the log dies before it answers": kept(log("after", "abort")),
+    "the log is evicted": unnoticed(log("after", "eviction")),
+  },
+  "after the log's answer": {
+    "the lock's own answer is lost": kept(lock("after", "error")),
+    "the lock dies": kept(lock("after", "abort")),
+    "the lock is evicted": unnoticed(lock("after", "eviction")),
+  },
+  "before the Idempotency-Key is claimed": {
+    "the call to the log fails": claimNotKept("error"),
+    "the log dies": claimNotKept("abort"),
+  },
+  "after the Idempotency-Key is claimed": {
+    "the log's answer is lost": claimKept("error"),
+    "the log dies": claimKept("abort"),
+  },
+});

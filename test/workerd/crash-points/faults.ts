@@ -12,34 +12,24 @@ export type Place = "before" | "unsaved" | "after";
 
 export const A_FAILURE = "Network connection lost.";
 
-type Method = (...args: unknown[]) => unknown;
+/** Faults that were set and have not come about. */
+const ahead = new Set<object>();
 
-/** Breaks the next call of a method of any log, at a place. Gives how often that happened. */
-export const strikeLog = (
-  method: "append" | "cancel" | "confirm",
-  place: Place,
-  fault: Fault,
-  skip = 0,
-): (() => number) => strike(EventLog.prototype, method, place, fault, skip);
-
-/** Breaks the next call of a CustomerMeter. Gives how often that happened. */
-export const strikeLock = (place: Place, fault: Fault): (() => number) =>
-  strike(CustomerMeter.prototype, "record", place, fault, 0);
-
-function strike(prototype: object, method: string, place: Place, fault: Fault, skip: number): () => number {
-  const target = prototype as Record<string, Method>;
-  const original = target[method] as Method;
-  let calls = 0;
-  let struck = 0;
-  vi.spyOn(target, method).mockImplementation(function (this: unknown, ...args) {
-    if (calls++ !== skip) return underWay(async () => original.apply(this, args));
-    struck++;
-    return broken(this as object, () => original.apply(this, args), place, fault);
-  });
-  return () => struck;
+/** How many faults have not come about since this was last asked: such a test would show nothing. */
+export function missedFaults(): number {
+  const { size } = ahead;
+  ahead.clear();
+  return size;
 }
 
-/** Calls that were not struck, and may outlive the request that made them. */
+/** Sets a fault; gives what is to be called when it comes about. */
+function setFault(): () => void {
+  const fault = {};
+  ahead.add(fault);
+  return () => ahead.delete(fault);
+}
+
+/** Other calls of a method that a fault is set in; they may outlive the request that made them. */
 let unfinished = 0;
 
 export const callsUnderWay = (): number => unfinished;
@@ -49,18 +39,39 @@ export function forgetCalls(): void {
   unfinished = 0;
 }
 
-async function underWay<T>(call: () => Promise<T>): Promise<T> {
-  unfinished++;
-  try {
-    return await call();
-  } finally {
-    unfinished--;
-  }
+/** Puts something in the place of one call of a method, the one after `skip` others. */
+export function replaceCall(
+  target: object,
+  method: string,
+  replacement: (call: () => Promise<unknown>, object: object) => Promise<unknown>,
+  skip = 0,
+): void {
+  const methods = target as Record<string, (...args: unknown[]) => Promise<unknown>>;
+  const original = methods[method];
+  const comesAbout = setFault();
+  let calls = 0;
+  vi.spyOn(methods, method).mockImplementation(async function (this: object, ...args) {
+    const call = async () => original?.apply(this, args);
+    if (calls++ === skip) {
+      comesAbout();
+      return replacement(call, this);
+    }
+    unfinished++;
+    return call().finally(() => unfinished--);
+  });
 }
 
-async function broken(object: object, work: () => unknown, place: Place, fault: Fault): Promise<unknown> {
+/** Breaks the next call of a method of any log, at a place. */
+export const strikeLog = (method: "append" | "cancel" | "confirm", place: Place, fault: Fault, skip = 0): void =>
+  replaceCall(EventLog.prototype, method, broken(place, fault), skip);
+
+/** Breaks the next call of a CustomerMeter. */
+export const strikeLock = (place: Place, fault: Fault): void =>
+  replaceCall(CustomerMeter.prototype, "record", broken(place, fault));
+
+const broken = (place: Place, fault: Fault) => async (call: () => Promise<unknown>, object: object) => {
   if (place === "before") befall(object, fault);
-  const result = work();
+  const result = call();
   if (place === "unsaved") befall(object, fault);
   const value = await result;
   if (place === "after") {
@@ -68,23 +79,23 @@ async function broken(object: object, work: () => unknown, place: Place, fault: 
     befall(object, fault);
   }
   return value;
-}
+};
 
 /**
  * Breaks a log's next transaction: before its work, after its work and before it ends, or when it
- * has ended and the disk does not have it yet. Gives how often that happened.
+ * has ended and the disk does not have it yet.
  */
 export async function strikeTransaction(
   log: DurableObjectStub<EventLog>,
   place: "before" | "inside" | "unsaved",
   fault: Fault,
-): Promise<() => number> {
-  let struck = 0;
+): Promise<void> {
+  const comesAbout = setFault();
   await runInDurableObject(log, (object, { storage }) => {
     const transact = storage.transactionSync.bind(storage);
     const at = (here: typeof place) => {
       if (here !== place) return;
-      struck++;
+      comesAbout();
       befall(object, fault);
     };
     vi.spyOn(storage, "transactionSync").mockImplementationOnce((work) => {
@@ -98,25 +109,27 @@ export async function strikeTransaction(
       return result;
     });
   });
-  return () => struck;
 }
 
-/** Breaks a log at a statement, by a part of its text, before it runs. Gives how often that happened. */
+/** Breaks a log at a statement, by a part of its text, before it runs. */
 export async function strikeStatement(
   log: DurableObjectStub<EventLog>,
   text: string,
   fault: Fault,
   skip = 0,
-): Promise<() => number> {
+): Promise<void> {
+  const comesAbout = setFault();
   let calls = 0;
   await runInDurableObject(log, (object, { storage }) => {
     const exec = storage.sql.exec.bind(storage.sql);
     vi.spyOn(storage.sql, "exec").mockImplementation(((query: string, ...bindings: never[]) => {
-      if (query.includes(text) && calls++ === skip) befall(object, fault);
+      if (query.includes(text) && calls++ === skip) {
+        comesAbout();
+        befall(object, fault);
+      }
       return exec(query, ...bindings);
     }) as typeof exec);
   });
-  return () => Math.min(1, Math.max(0, calls - skip));
 }
 
 /** To be called inside the object. */
@@ -160,6 +173,10 @@ export async function end(log: DurableObjectStub<EventLog>, fault: "eviction" | 
   if (fault === "eviction") return evictDurableObject(log);
   await runInDurableObject(log, (_, context) => context.abort(A_FAILURE)).catch(() => {});
 }
+
+/** Breaks an object while calls of it are under way. */
+export const strikeNow = (object: DurableObjectStub<EventLog | CustomerMeter>, fault: Fault): Promise<void> =>
+  runInDurableObject(object, (instance) => befall(instance, fault)).catch(() => {});
 
 /** Instances that should be gone. */
 const fallen = new WeakSet<object>();

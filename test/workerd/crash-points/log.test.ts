@@ -2,104 +2,79 @@
 // there is all or nothing.
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { afterEach, expect, vi } from "vitest";
+import { expect, vi } from "vitest";
 import { shardOf, uniqueKey } from "../../../src/domain/identifiers.ts";
 import { settingsOf } from "../../../src/env.ts";
 import { EventLog } from "../../../src/index.ts";
 import { maintain } from "../../../src/scheduled.ts";
-import { unique } from "../../support/builders.ts";
-import { A_FAILURE, befall, contextOf, end, strikeStatement, strikeTransaction } from "./faults.ts";
-import { type Client, Story } from "./story.ts";
-import { agreesWithReadme, crash } from "./table.ts";
-
-afterEach(() => {
-  vi.restoreAllMocks();
-  vi.useRealTimers();
-});
-
-/** A client whose report is one append: the SDK's own key is not claimed. */
-const aClient = (): Client => ({ identifier: unique("crash"), key: `stripe-node-retry-${unique("crash_key")}` });
+import { A_FAILURE, befall, contextOf, end, type Fault, strikeStatement, strikeTransaction } from "./faults.ts";
+import { acknowledged, aPlainClient, type Client, Story, type Strike } from "./story.ts";
+import { type Crash, crashPoints } from "./table.ts";
 
 /** A report that fails, and its retry. */
-async function failedOnce(strike: (story: Story, client: Client) => Promise<() => number>): Promise<void> {
-  const client = aClient();
-  const story = await Story.begin();
-  const struck = await strike(story, client);
-  expect(await story.report(client)).toMatchObject({ status: 503 });
-  expect(struck()).toBe(1);
-  // All or nothing: an event that is known has its alarm.
-  const known = await story.knows(client);
-  expect(await story.ring()).toBe(known);
-  expect(await story.report(client)).toMatchObject({ status: 200 });
-  await story.rest();
-  expect(await story.counted()).toBe(1);
-}
+const failedOnce = (strike: Strike): Crash => [
+  "the client tries again, and the event counts once",
+  async () => {
+    const client = aPlainClient();
+    const story = await Story.begin();
+    await strike(story, client);
+    expect(await story.report(client)).toMatchObject({ status: 503 });
+    // All or nothing: an event that is known has its alarm.
+    const known = await story.knows(client);
+    expect(await story.ring()).toBe(known);
+    expect(await story.report(client)).toMatchObject({ status: 200 });
+    await story.comesTo(1);
+  },
+];
 
-/** A report that is acknowledged, whatever happens then. */
-async function acknowledged(then: (story: Story, client: Client) => Promise<unknown>): Promise<void> {
-  const client = aClient();
-  const story = await Story.begin();
-  expect(await story.report(client)).toMatchObject({ status: 200 });
-  await then(story, client);
-  await story.rest();
-  expect(await story.counted()).toBe(1);
-}
+const transaction = (place: "before" | "unsaved", fault: Fault) => (story: Story, client: Client) =>
+  strikeTransaction(story.log(client), place, fault);
+const betweenRows = (fault: Fault) => (story: Story, client: Client) =>
+  strikeStatement(story.log(client), "INSERT INTO groups", fault);
 
-const RETRY_COUNTS = "the client tries again, and the event counts once";
-const COUNTS = "the event counts once";
+const diskLosesItsAnswer: Crash = [
+  "the event counts once",
+  async () => {
+    const client = aPlainClient();
+    const story = await Story.begin();
+    await runInDurableObject(story.log(client), (_, { storage }) => {
+      vi.spyOn(storage, "sync").mockRejectedValueOnce(new Error(A_FAILURE));
+    });
+    // The second time, the log goes on.
+    for (const _ of [1, 2]) expect(await story.report(client)).toMatchObject({ status: 200 });
+    await story.comesTo(1);
+  },
+];
 
-crash("before the append's transaction", "the disk fails", RETRY_COUNTS, () =>
-  failedOnce((story, client) => strikeTransaction(story.log(client), "before", "error")),
-);
-crash("before the append's transaction", "the log dies", RETRY_COUNTS, () =>
-  failedOnce((story, client) => strikeTransaction(story.log(client), "before", "abort")),
-);
-crash("inside the append's transaction, between its rows", "the disk fails", RETRY_COUNTS, () =>
-  failedOnce((story, client) => strikeStatement(story.log(client), "INSERT INTO groups", "error")),
-);
-crash("inside the append's transaction, between its rows", "the log dies", RETRY_COUNTS, () =>
-  failedOnce((story, client) => strikeStatement(story.log(client), "INSERT INTO groups", "abort")),
-);
-crash("after the append's transaction", "the log dies before the disk has it", RETRY_COUNTS, () =>
-  failedOnce((story, client) => strikeTransaction(story.log(client), "unsaved", "abort")),
-);
-crash("after the append's transaction", "the disk's answer is lost", COUNTS, async () => {
-  const client = aClient();
-  const story = await Story.begin();
-  await runInDurableObject(story.log(client), (_, { storage }) => {
-    vi.spyOn(storage, "sync").mockRejectedValueOnce(new Error(A_FAILURE));
-  });
-  expect(await story.report(client)).toMatchObject({ status: 200 });
-  // The log goes on.
-  expect(await story.report(client)).toMatchObject({ status: 200 });
-  await story.rest();
-  expect(await story.counted()).toBe(1);
-});
+const ended = (fault: "eviction" | "abort"): Crash => [
+  "the event counts once",
+  async () => {
+    const { story, client } = await acknowledged(aPlainClient());
+    await end(story.log(client), fault);
+    await story.comesTo(1);
+  },
+];
 
-for (const [fault, name] of [
-  ["abort", "the log dies"],
-  ["eviction", "the log is evicted"],
-] as const) {
-  crash("after the answer", name, COUNTS, () => acknowledged((story, client) => end(story.log(client), fault)));
-}
-crash("after the answer", "the alarm is lost and the log dies", "the minute's nudge brings the event home", () =>
-  acknowledged(async (story, client) => {
+const alarmIsLost: Crash = [
+  "the minute's nudge brings the event home",
+  async () => {
+    const { story, client } = await acknowledged(aPlainClient());
     await runInDurableObject(story.log(client), (_, { storage }) => storage.deleteAlarm());
     await end(story.log(client), "abort");
     expect(await story.ring()).toBe(false);
     await maintain(env, Date.now());
     expect(story.queue).toHaveLength(1);
     await story.deliver();
-  }),
-);
+    await story.comesTo(1);
+  },
+];
 
-/** Events of as many customers, all for one shard. */
+/** Clients whose events all go to one shard. */
 function neighbours(): Client[] {
-  const shard = (identifier: string) => shardOf(uniqueKey(false, identifier), settingsOf(env).EVENT_LOG_SHARDS);
   const found: Client[] = [];
   while (found.length < 6) {
-    const client = aClient();
-    if (shard(client.identifier ?? "") === 0) found.push(client);
+    const client = aPlainClient();
+    if (shardOf(uniqueKey(false, client.identifier), settingsOf(env).EVENT_LOG_SHARDS) === 0) found.push(client);
   }
   return found;
 }
@@ -129,25 +104,43 @@ async function whileOthersWait(meet: (log: EventLog) => void, outcome: "all fail
   const known = await Promise.all(clients.map((client) => story.knows(client)));
   expect(known).toEqual(statuses.map((status) => status === 200));
   for (const [i, client] of clients.entries()) expect(await report(client, i)).toMatchObject({ status: 200 });
-  await story.rest();
-  for (const i of clients.keys()) expect(await story.counted(`cus_${i}`)).toBe(1);
+  for (const i of clients.keys()) await story.comesTo(1, `cus_${i}`);
 }
 
-const ALL_RETRY = "all of them try again, and each event counts once";
+const allFail = (meet: (log: EventLog) => void): Crash => [
+  "all of them try again, and each event counts once",
+  () => whileOthersWait(meet, "all fail"),
+];
 
-crash("while callers wait for the next commit", "its transaction fails", ALL_RETRY, () =>
-  whileOthersWait((log) => {
-    vi.spyOn(contextOf(log).storage, "transactionSync").mockImplementationOnce(() => befall(log, "error"));
-  }, "all fail"),
-);
-crash("while callers wait for the next commit", "the log dies", ALL_RETRY, () =>
-  whileOthersWait((log) => befall(log, "abort"), "all fail"),
-);
-crash(
-  "while callers wait for the next commit",
-  "the log is evicted",
+const allSucceed = (meet: (log: EventLog) => void): Crash => [
   "all are answered, and each event counts once",
-  () => whileOthersWait((log) => befall(log, "eviction"), "all succeed"),
-);
+  () => whileOthersWait(meet, "all succeed"),
+];
 
-agreesWithReadme("crash-points/log.test.ts");
+const transactionFails = (log: EventLog) =>
+  void vi.spyOn(contextOf(log).storage, "transactionSync").mockImplementationOnce(() => befall(log, "error"));
+
+crashPoints("crash-points/log.test.ts", {
+  "before the append's transaction": {
+    "the disk fails": failedOnce(transaction("before", "error")),
+    "the log dies": failedOnce(transaction("before", "abort")),
+  },
+  "inside the append's transaction, between its rows": {
+    "the disk fails": failedOnce(betweenRows("error")),
+    "the log dies": failedOnce(betweenRows("abort")),
+  },
+  "after the append's transaction": {
+    "the log dies before the disk has it": failedOnce(transaction("unsaved", "abort")),
+    "the disk's answer is lost": diskLosesItsAnswer,
+  },
+  "after the answer": {
+    "the log dies": ended("abort"),
+    "the log is evicted": ended("eviction"),
+    "the alarm is lost and the log dies": alarmIsLost,
+  },
+  "while callers wait for the next commit": {
+    "its transaction fails": allFail(transactionFails),
+    "the log dies": allFail((log) => befall(log, "abort")),
+    "the log is evicted": allSucceed((log) => befall(log, "eviction")),
+  },
+});

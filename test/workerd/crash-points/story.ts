@@ -8,10 +8,9 @@ import { identifierOfKey, newEventId, shardOf, uniqueKey } from "../../../src/do
 import { HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
 import { settingsOf } from "../../../src/env.ts";
 import type { EventLog } from "../../../src/index.ts";
-import { isCallersKey } from "../../../src/ingest/identity.ts";
 import { decodeMessage } from "../../../src/log/groups.ts";
 import { unique } from "../../support/builders.ts";
-import { aBatch, answerOf, call, createdMeter, eventually, FUTURE, storedEvents } from "../support.ts";
+import { aBatch, answerOf, call, createdMeter, eventually, FUTURE } from "../support.ts";
 import { callsUnderWay, forgetCalls, isFallen, watched } from "./faults.ts";
 
 /** Longer than the log ever waits before it sends a group again (ms). */
@@ -27,23 +26,29 @@ const SHORT_MS = 20;
 /** By what a client lets its retry be recognised. */
 export type Client = { readonly identifier?: string; readonly key?: string };
 
-/** The ways a client may report, each with names of its own. */
-export const everyClient = (): Client[] => [
-  { identifier: unique("crash"), key: `stripe-node-retry-${unique("crash_key")}` },
-  { identifier: unique("crash") },
-  { key: unique("crash_key") },
-  aClaimingClient(),
-];
-
 /** A client that chose an Idempotency-Key beside an identifier, so that the key is claimed before its event is appended. */
-export const aClaimingClient = (): Client => ({ identifier: unique("crash"), key: unique("crash_key") });
+export const aClaimingClient = (): Required<Client> => ({ identifier: unique("crash"), key: unique("crash_key") });
 
-/** How many claims come before a client's event. */
-export const claimsBefore = ({ identifier, key }: Client): number =>
-  identifier !== undefined && isCallersKey(key) ? 1 : 0;
+/** A client whose report is one append: the SDK's own key is not claimed. */
+export const aPlainClient = (): Required<Client> => ({
+  identifier: unique("crash"),
+  key: `stripe-node-retry-${unique("crash_key")}`,
+});
+
+/** Sets a fault for a client's request. */
+export type Strike<C = Client> = (story: Story, client: C) => void | Promise<void>;
 
 /** The identifier of a client's event. */
 const nameOf = ({ identifier, key }: Client): string => identifier ?? identifierOfKey(false, key ?? "");
+
+/** A story of an event that waits to be sent. */
+export async function acknowledged<C extends Client = Required<Client>>(
+  client = aClaimingClient() as Client as C,
+): Promise<{ story: Story; client: C }> {
+  const story = await Story.begin();
+  expect(await story.report(client)).toMatchObject({ status: 200 });
+  return { story, client };
+}
 
 let stories = 0;
 
@@ -51,10 +56,11 @@ let stories = 0;
 export class Story {
   /** Messages that the logs sent and nobody has taken yet. */
   readonly queue: string[] = [];
-  #sent = 0;
+  /** How many messages the logs have sent. */
+  sent = 0;
+  meter = { id: "", event_name: "" };
   readonly #firstShard = 10_000 + 4 * stories++;
   readonly #asked = new Set<number>();
-  #meter = { id: "", event_name: "" };
 
   static async begin(): Promise<Story> {
     const story = new Story();
@@ -66,37 +72,32 @@ export class Story {
     story.#takeTimers();
     // Failures are part of the story.
     vi.spyOn(console, "error").mockImplementation(() => {});
-    story.#meter = await createdMeter();
+    story.meter = await createdMeter();
     return story;
-  }
-
-  get meter(): { readonly id: string; readonly event_name: string } {
-    return this.#meter;
   }
 
   /** Reports 25 over HTTP, as a client does. */
   report({ identifier, key }: Client, customer = "cus_1", timestamp?: string): ReturnType<typeof answerOf> {
     return this.ask("/v2/billing/meter_events", key, {
-      event_name: this.#meter.event_name,
+      event_name: this.meter.event_name,
       payload: { stripe_customer_id: customer, value: "25" },
-      ...(identifier === undefined ? {} : { identifier }),
-      ...(timestamp === undefined ? {} : { timestamp }),
+      identifier,
+      timestamp,
     });
   }
 
   /** Cancels an event over HTTP. */
   cancel({ identifier, key }: Client): ReturnType<typeof answerOf> {
     return this.ask("/v2/billing/meter_event_adjustments", key, {
-      event_name: this.#meter.event_name,
+      event_name: this.meter.event_name,
       type: "cancel",
       cancel: { identifier },
     });
   }
 
   /** Posts a body, under an Idempotency-Key if there is one; `token`: a session's, where one is needed. */
-  ask(path: string, key: string | undefined, body: object, token?: string): ReturnType<typeof answerOf> {
-    const headers: Record<string, string> = key === undefined ? {} : { "idempotency-key": key };
-    return watched(answerOf(path, { body, headers, ...(token === undefined ? {} : { key: token }) }));
+  ask(path: string, idempotencyKey: string | undefined, body: object, token?: string): ReturnType<typeof answerOf> {
+    return watched(answerOf(path, { body, idempotencyKey, key: token }));
   }
 
   /** The log that a client's event goes to: a new stub each time, as one that has seen a crash fails for ever. */
@@ -143,11 +144,6 @@ export class Story {
     }
   }
 
-  /** How many messages the logs have sent. */
-  get sent(): number {
-    return this.#sent;
-  }
-
   /** Hands what was sent to a consumer. */
   deliver(): Promise<void> {
     return watched(consume(aBatch(this.queue.splice(0)), env));
@@ -172,7 +168,7 @@ export class Story {
 
   /** Whoever was to die or to be evicted is gone: a test of a crash that did not happen would show nothing. */
   async #checkFallen(): Promise<void> {
-    const lock = env.CUSTOMER_METER.getByName(`${this.#meter.id}:cus_1`);
+    const lock = env.CUSTOMER_METER.getByName(`${this.meter.id}:cus_1`);
     for (const object of [lock, ...[...this.#asked].map((shard) => this.logOfShard(shard))]) {
       expect(await runInDurableObject(object, isFallen)).toBe(false);
     }
@@ -183,20 +179,21 @@ export class Story {
     const events = await env.DB.prepare(
       "SELECT COUNT(*) AS n FROM events WHERE meter = ? AND customer = ? AND cancelled IS NULL",
     )
-      .bind(this.#meter.id, customer)
+      .bind(this.meter.id, customer)
       .first<number>("n");
     const hour = Math.floor(FUTURE / HOUR_MS) * 3_600;
     const response = await call(
-      `/v1/billing/meters/${this.#meter.id}/event_summaries?customer=${customer}&start_time=${hour - 36_000}&end_time=${hour + 360_000}`,
+      `/v1/billing/meters/${this.meter.id}/event_summaries?customer=${customer}&start_time=${hour - 36_000}&end_time=${hour + 360_000}`,
     );
     const total = /"aggregated_value":([^,]+),/.exec(await response.text())?.[1] ?? "0";
     expect(Number(total)).toBe(25 * (events ?? Number.NaN));
     return events ?? Number.NaN;
   }
 
-  /** How many events D1 has, cancelled or not. */
-  stored(): Promise<number> {
-    return storedEvents(this.#meter.id);
+  /** Comes to rest, and then so many events count. */
+  async comesTo(count: number, customer?: string): Promise<void> {
+    await this.rest();
+    expect(await this.counted(customer)).toBe(count);
   }
 
   /** Gives the Worker's shards other names, so that no story meets another's alarms and timers. */
@@ -222,7 +219,7 @@ export class Story {
       // Logs of earlier stories may still be sending.
       if (Math.floor(((group?.shard ?? 0) - this.#firstShard) / 4) !== 0) continue;
       this.queue.push(String(body));
-      this.#sent++;
+      this.sent++;
     }
     return {} as QueueSendBatchResponse;
   }

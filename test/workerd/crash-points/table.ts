@@ -1,25 +1,35 @@
 // The crash points' tests are the rows of README.md's tables.
-import { expect, it } from "vitest";
+import { afterEach, expect, it, vi } from "vitest";
 import readme from "../../README.md?raw";
+import { missedFaults } from "./faults.ts";
+
+/** What comes of a fault, and the story that shows it. */
+export type Crash = readonly [outcome: string, story: () => Promise<void>];
 
 /**
- * A test of a row of README.md's table: at a point, a fault, what comes of it. The three make its
- * name.
+ * Tests each fault at each point. README.md's table under the heading that names the file has exactly
+ * these rows, in their order.
  */
-export function crash(point: string, fault: string, outcome: string, story: () => Promise<void>): void {
-  it(`${point}, ${fault}: ${outcome}`, story);
-}
+export function crashPoints(file: string, points: Record<string, Record<string, Crash>>): void {
+  afterEach(() => {
+    vi.restoreAllMocks();
+    vi.useRealTimers();
+    expect(missedFaults()).toBe(0);
+  });
 
-/** README.md's table under the heading that names a file has exactly its tests, in their order. To be registered last. */
-export function agreesWithReadme(file: string): void {
-  it("stands in README.md's table, row by row", ({ task }) => {
+  const names: string[] = [];
+  for (const [point, faults] of Object.entries(points)) {
+    for (const [fault, [outcome, story]] of Object.entries(faults)) {
+      const name = `${point}, ${fault}: ${outcome}`;
+      names.push(name);
+      it(name, story);
+    }
+  }
+
+  it("stands in README.md's table, row by row", () => {
     const section = readme.split(/^#+ /m).find((text) => text.split("\n", 1)[0]?.includes(file)) ?? "";
     const [, , ...rows] = section.split("\n").filter((line) => line.startsWith("|"));
-    const named = rows.map((row) => {
-      const [, point = "", fault = "", outcome = ""] = row.split("|").map((cell) => cell.trim());
-      return `${point}, ${fault}: ${outcome}`;
-    });
-    const tests = task.file.tasks.map(({ name }) => name);
-    expect(named).toEqual(tests.filter((name) => name !== task.name));
+    const cells = rows.map((row) => row.split("|").map((cell) => cell.trim()));
+    expect(cells.map(([, point, fault, outcome]) => `${point}, ${fault}: ${outcome}`)).toEqual(names);
   });
 }
