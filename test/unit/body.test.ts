@@ -34,8 +34,8 @@ function read(
 function aStream(chunks: Iterable<Uint8Array>) {
   const seen = { taken: 0, cancelled: false };
   const iterator = chunks[Symbol.iterator]();
-  const source: UnderlyingDefaultSource<Uint8Array> = {
-    pull(controller) {
+  const source = {
+    pull(controller: ReadableStreamDefaultController<Uint8Array>) {
       const next = iterator.next();
       if (next.done) return controller.close();
       seen.taken++;
