@@ -18,20 +18,21 @@ import {
 import { LIMITS } from "../../src/domain/limits.ts";
 import { isSorted, NOON } from "../support/builders.ts";
 
+/** None of them twice. */
+const expectDistinct = (made: readonly unknown[]) => expect(new Set(made)).toHaveLength(made.length);
+
+/** Texts in parts that would read the same run together. */
+const PARTS = [["ab"], ["a", "b"], ["", "ab"], ["ab", ""], ['a","b'], [], [""], ["", ""]];
+
 describe("the identifier of an event that came without one", () => {
   test("is the same for every attempt with the same Idempotency-Key, also by another version", () => {
     expect(identifierOfKey(false, "key-1")).toBe("em_fd_rKbZ7k3LCUnT_");
     expect(identifierOfKey(true, "key-1")).toBe("em_yVj6fIygQiQfcL3Q");
   });
 
-  test("is another one for another key or mode", () => {
-    const made = ["key-1", "key-2", ""].flatMap((key) => [identifierOfKey(false, key), identifierOfKey(true, key)]);
-    expect(new Set(made)).toHaveLength(made.length);
-  });
-
-  test("is new each time when there is no key", () => {
-    const made = Array.from({ length: 10_000 }, newIdentifier);
-    expect(new Set(made)).toHaveLength(made.length);
+  test("is another one for another key or mode, and a new one each time when there is no key", () => {
+    expectDistinct(["key-1", "key-2", ""].flatMap((key) => [identifierOfKey(false, key), identifierOfKey(true, key)]));
+    expectDistinct(Array.from({ length: 10_000 }, newIdentifier));
   });
 
   test("is one that a caller could have chosen too", () => {
@@ -44,7 +45,7 @@ describe("the identifier of an event that came without one", () => {
 
 describe("ids", () => {
   test("are never made twice", () => {
-    expect(new Set(Array.from({ length: 100_000 }, newId))).toHaveLength(100_000);
+    expectDistinct(Array.from({ length: 100_000 }, newId));
   });
 
   test("that are ordered by time sort as text, from 1970 to the year 5000", () => {
@@ -61,7 +62,7 @@ describe("ids", () => {
 
   test("of the same millisecond differ, have one length and keep their prefix", () => {
     const made = Array.from({ length: 1_000 }, () => timeOrderedId("mtr_test_", NOON));
-    expect(new Set(made)).toHaveLength(1_000);
+    expectDistinct(made);
     for (const id of made) expect(id).toMatch(/^mtr_test_[0-9a-z]{9}[0-9a-f]{16}$/);
   });
 });
@@ -70,17 +71,14 @@ describe("a fingerprint", () => {
   test("is the same for the same parts, and parts do not run into each other", () => {
     expect(fingerprint("a", "b")).toMatch(/^[0-9a-f]{16}$/);
     expect(fingerprint("a", "b")).toBe(fingerprint("a", "b"));
-    const made = [["ab"], ["a", "b"], ["", "ab"], ["ab", ""], ['a","b'], [], [""], ["", ""]].map((p) =>
-      fingerprint(...p),
-    );
-    expect(new Set(made).size).toBe(made.length);
+    expectDistinct(PARTS.map((parts) => fingerprint(...parts)));
   });
 
   test("differs between a hundred thousand reports that differ in a digit", () => {
     const made = Array.from({ length: 100_000 }, (_, i) =>
       fingerprint("post /v2/billing/meter_events", "tokens", `event-${i}`, "", "value", "25"),
     );
-    expect(new Set(made).size).toBe(made.length);
+    expectDistinct(made);
     // Neither half alone carries it: of 32 bits, birthdays leave about one pair.
     for (const half of [0, 8]) expect(new Set(made.map((m) => m.slice(half, half + 8))).size).toBeGreaterThan(99_980);
   });
@@ -100,24 +98,19 @@ describe("a fingerprint", () => {
   });
 });
 
-describe("a digest", () => {
-  test("has 16 URL-safe characters and knows where a part ends", () => {
-    expect(digest("a", "b")).toMatch(/^[A-Za-z0-9_-]{16}$/);
-    const made = [digest("ab"), digest("a", "b"), digest("", "ab"), digest("ab", ""), digest('a","b'), digest()];
-    expect(new Set(made)).toHaveLength(made.length);
-  });
+test("a digest has 16 URL-safe characters and knows where a part ends", () => {
+  expect(digest("a", "b")).toMatch(/^[A-Za-z0-9_-]{16}$/);
+  expectDistinct(PARTS.map((parts) => digest(...parts)));
 });
 
-describe("what is unique for 24 hours", () => {
-  test("is an identifier within its mode: test and live never meet", () => {
-    const identifier = fc.oneof(fc.string(), fc.constantFrom("live:x", "test:x", ":", ""));
-    fc.assert(
-      fc.property(identifier, identifier, (a, b) => {
-        expect(uniqueKey(true, a)).not.toBe(uniqueKey(false, b));
-        expect(uniqueKey(true, a) === uniqueKey(true, b)).toBe(a === b);
-      }),
-    );
-  });
+test("what is unique for 24 hours is an identifier within its mode: test and live never meet", () => {
+  const identifier = fc.oneof(fc.string(), fc.constantFrom("live:x", "test:x", ":", ""));
+  fc.assert(
+    fc.property(identifier, identifier, (a, b) => {
+      expect(uniqueKey(true, a)).not.toBe(uniqueKey(false, b));
+      expect(uniqueKey(true, a) === uniqueKey(true, b)).toBe(a === b);
+    }),
+  );
 });
 
 describe("the shard of a key", () => {
@@ -182,6 +175,6 @@ describe("an event's id", () => {
   });
 
   test("ends with a token that no other has", () => {
-    expect(new Set(Array.from({ length: 100_000 }, () => tokenOf(newEventId(NOON))))).toHaveLength(100_000);
+    expectDistinct(Array.from({ length: 100_000 }, () => tokenOf(newEventId(NOON))));
   });
 });

@@ -6,10 +6,7 @@ type Item = { readonly lane: string; readonly number: number };
 
 const items = (lanes: readonly string[]): Item[] => lanes.map((lane, number) => ({ lane, number }));
 
-async function* feed(
-  list: readonly Item[],
-  onTaken: () => void = () => undefined,
-): AsyncGenerator<Item, void, undefined> {
+async function* feed(list: readonly Item[], onTaken = () => {}): AsyncGenerator<Item, void, undefined> {
   for (const item of list) {
     onTaken();
     yield item;
@@ -89,28 +86,22 @@ test("the first error ends the work, after what is under way has ended", async (
   expect(stop.signal.aborted).toBe(true);
 });
 
-test("an error of the items is thrown after what is under way has ended", async () => {
-  async function* broken(): AsyncGenerator<Item, void, undefined> {
-    yield* items(["a"]);
-    throw new Error("unreadable");
+test.each([
+  ["an error of the items is thrown", { fails: true, stops: false }],
+  ["a stop starts nothing more and is no error, also when it finds the window full,", { fails: false, stops: true }],
+])("%s after what is under way has ended", async (_, { fails, stops }) => {
+  async function* source(): AsyncGenerator<Item, void, undefined> {
+    yield* items(stops ? ["a", "a", "a", "b"] : ["a"]);
+    if (fails) throw new Error("unreadable");
   }
-  const done: number[] = [];
-  const work = async ({ number }: Item): Promise<void> => {
-    await Promise.resolve();
-    done.push(number);
-  };
-  await expect(run(broken(), work)).rejects.toThrow("unreadable");
-  expect(done).toEqual([0]);
-});
-
-test("a stop starts nothing more and is no error, also when it finds the window full", async () => {
   const stop = new AbortController();
   const done: number[] = [];
   const work = async ({ number }: Item): Promise<void> => {
-    stop.abort();
+    if (stops) stop.abort();
     await Promise.resolve();
     done.push(number);
   };
-  await run(feed(items(["a", "a", "a", "b"])), work, { concurrency: 1, window: 2, stop });
+  const worked = run(source(), work, { concurrency: 1, window: 2, stop });
+  await (fails ? expect(worked).rejects.toThrow("unreadable") : worked);
   expect(done).toEqual([0]);
 });
