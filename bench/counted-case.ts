@@ -27,7 +27,7 @@ export type CountedCase = Omit<CountedLoad, "load"> & {
   /** What the scheduled handler takes each minute in which something was sent, however much. */
   readonly eachMinute: Counts;
   /** Making and dropping the log's tables of one time, of every shard: rows written. */
-  readonly sliceRows: number;
+  readonly partitionRows: number;
   /** How long the load took, until aggregated (s). */
   readonly seconds: number;
   /** CPU of the whole process, counting included (ms). */
@@ -79,7 +79,7 @@ export function runCase({ id, name, load }: CountedLoad, side: Side): Promise<Co
       counts: { ...plus(plus(loaded, audit), expiry), commitMs: loaded.commitMs, databaseMs: loaded.databaseMs },
       expiry,
       eachMinute: plus(minus(over, expired), perShard),
-      sliceRows: tablesMade + expiry.tableRowsWritten,
+      partitionRows: tablesMade + expiry.tableRowsWritten,
       seconds,
       cpuMs: spent,
       logBytes: after.log - before.log,

@@ -23,7 +23,7 @@ const LIMITS = {
   messageBytes: 120_000,
 } as const;
 
-/** How long a log keeps an event: 24 hours, and until its slice of 12 ends (s). */
+/** How long a log keeps an event: 24 hours, and until its partition of 12 ends (s). */
 const LOG_SECONDS = 36 * 3_600;
 
 const GB = 1_000_000_000;

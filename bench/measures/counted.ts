@@ -18,7 +18,7 @@ import type { Side } from "../sides.ts";
 const MILLION = 1_000_000;
 
 /** A log makes its tables anew so often. */
-const SLICES_A_MONTH = 60;
+const PARTITIONS_A_MONTH = 60;
 
 const syncLoad = (id: string, name: string, seconds: number, identity?: Identity): CountedLoad => ({
   id,
@@ -134,18 +134,18 @@ function figuresOf(priced: Priced, base: Priced | undefined): Figure[] {
 
 /** What a deployment costs that gets no events at all. */
 function constants({ counted, minute }: Priced): Figure[] {
-  const { eachMinute: each, sliceRows, expiry } = counted;
+  const { eachMinute: each, partitionRows, expiry } = counted;
   const read = each.objectRowsRead + each.databaseRowsRead;
   const written = each.objectRowsWritten + each.databaseRowsWritten;
   const month = { rounds: [(minute * MONTH_SECONDS) / 60] };
-  const slices = { rounds: [sliceRows * SLICES_A_MONTH * PRICES.objectRowWritten] };
+  const partitions = { rounds: [partitionRows * PARTITIONS_A_MONTH * PRICES.objectRowWritten] };
   const dropped = { rounds: [expiry.objectRowsWritten + expiry.tableRowsWritten] };
   return [
     figure("cost-scheduled", "what happens each minute, a month", "$", month, {
       note: `a run: ${each.logCalls} Durable Object requests, ${read} rows read, ${written} written`,
     }),
-    figure("cost-slices", "the logs' tables, made and dropped, a month", "$", slices, {
-      note: `${sliceRows} rows written each time, for all shards`,
+    figure("cost-partitions", "the logs' tables, made and dropped, a month", "$", partitions, {
+      note: `${partitionRows} rows written each time, for all shards`,
     }),
     figure("expiry-rows", "rows written by dropping what has expired", "rows", dropped, {
       note: `and ${expiry.objectRowsRead} read, whatever the number of events`,

@@ -21,7 +21,7 @@ export type Receipt = EventReport & {
 };
 
 /** A report on its way into the log, before it is known to be an event. */
-export type EventKeys = Omit<EventAppend, "kind" | "event">;
+export type Candidate = Omit<EventAppend, "kind" | "event">;
 
 /**
  * The way of one event at the edge: find its meter, admit it, take its customer's turn on that
@@ -49,7 +49,7 @@ export async function reportEvent(report: EventReport, caller: Caller): Promise<
  * Where a report goes in the log, and by what its retry is recognised. Without an identifier it takes the one
  * that its Idempotency-Key stands for, and so is that key's claim.
  */
-function candidateOf(report: EventReport, caller: Caller): EventKeys {
+function candidateOf(report: EventReport, caller: Caller): Candidate {
   const { endpoint, idempotencyKey, key, now, token } = caller;
   const id = newEventId(now, token);
   const keyDigest = idempotencyKey === undefined ? undefined : digest(idempotencyKey);
@@ -78,7 +78,7 @@ const mayBeRetry = ({ reason }: Refusal, { identifier }: EventReport, { idempote
   reason !== "no_meter" && (identifier ?? idempotencyKey) !== undefined;
 
 async function earlierAttempt(
-  candidate: EventKeys,
+  candidate: Candidate,
   claim: ClaimAppend | undefined,
   env: Env,
 ): Promise<AppendOutcome | undefined> {
@@ -87,7 +87,7 @@ async function earlierAttempt(
   return earlier?.outcome === "duplicate" && !earlier.sameReport ? undefined : earlier;
 }
 
-async function recall(env: Env, entry: EventKeys | ClaimAppend): Promise<AppendOutcome | undefined> {
+async function recall(env: Env, entry: Candidate | ClaimAppend): Promise<AppendOutcome | undefined> {
   const [outcome] = await eventLog(env, entry.shard).recall([entry]);
   return outcome;
 }

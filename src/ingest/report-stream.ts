@@ -18,7 +18,7 @@ import type { Append, AppendOutcome, RejectionAppend } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
 import type { Caller } from "./caller.ts";
 import { type Claimed, checkDeployment, claimKey, isCallersKey, placeOf } from "./identity.ts";
-import type { EventKeys } from "./report-event.ts";
+import type { Candidate } from "./report-event.ts";
 
 /** A report of a stream, its meter, and what the rules said of it. */
 type Examined = {
@@ -28,7 +28,7 @@ type Examined = {
 };
 
 /** An examined report on its way into the log. */
-type ExaminedCandidate = Examined & { readonly candidate: EventKeys };
+type ExaminedCandidate = Examined & { readonly candidate: Candidate };
 
 /** Why a report of a stream counts nowhere. */
 export type StreamRefusal = Refusal | Extract<MeteringError, { reason: "duplicate_meter_event" }>;
@@ -86,7 +86,7 @@ function claim(examined: readonly Examined[], caller: Caller): Promise<Result<Cl
 }
 
 /** Where a report goes in the log. Its Idempotency-Key was claimed for the whole request, so its row needs none. */
-function candidateOf(report: EventReport, position: number, claimed: Claimed | undefined, caller: Caller): EventKeys {
+function candidateOf(report: EventReport, position: number, claimed: Claimed | undefined, caller: Caller): Candidate {
   const made = newEventId(caller.now);
   const id = claimed === undefined ? made : placedAt(orderAt(claimed.at) + position, made);
   const identifier = report.identifier ?? identifierAt(position, claimed, caller);
@@ -133,7 +133,7 @@ async function store(
 async function acceptedEarlier(
   candidates: readonly ExaminedCandidate[],
   { env, idempotencyKey }: Caller,
-): Promise<ReadonlySet<EventKeys>> {
+): Promise<ReadonlySet<Candidate>> {
   const inQuestion = candidates.filter(
     ({ report, admitted }) =>
       !admitted.ok && admitted.error.reason !== "no_meter" && (report.identifier ?? idempotencyKey) !== undefined,

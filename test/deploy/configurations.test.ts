@@ -4,6 +4,7 @@ import path from "node:path";
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { unstable_readConfig as readConfig, experimental_readRawConfig as readRawConfig } from "wrangler";
 import { CommandError } from "../../scripts/command-error.ts";
+import { aQueue } from "../support/node/cloudflare/account.ts";
 import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
 import { changesOf, deployed } from "../support/node/cloudflare/inspect.ts";
 import { operationsOn } from "../support/node/cloudflare/operations.ts";
@@ -15,6 +16,8 @@ const DOMAIN = 'workers_dev = false\nroutes = [{ pattern = "meter.example.com", 
 
 const { cloudflare, folder, command, at } = await useCloudflare();
 const operations = await operationsOn(cloudflare, folder);
+// wrangler.ts keeps the environment that it is loaded in: the one that `operationsOn` has prepared.
+const { runWrangler } = await import("../../scripts/wrangler.ts");
 const files = path.join(root, ".wrangler/tests", path.basename(folder));
 await mkdir(files, { recursive: true });
 
@@ -27,7 +30,7 @@ const deploy = async (...change: Parameters<typeof configuration>): Promise<read
   return operations.deployFile(await configuration(...change));
 };
 
-/** Writes wrangler.toml with other `vars`, and lines at the begin of its top level or of [env.staging]. */
+/** Writes wrangler.toml with other `vars`, and lines at the beginning of its top level or of [env.staging]. */
 async function configuration(vars: Record<string, string> = {}, top = "", staging = ""): Promise<string> {
   const file = path.join(files, "wrangler.toml");
   const main = `main = ${JSON.stringify(path.join(root, "src/index.ts"))}`;
@@ -129,6 +132,24 @@ test.each([
   await expect(problem).rejects.toThrow(new RegExp(`^wrangler\\.toml: vars\\.${name}: .+$`));
   expect(cloudflare.calls).toEqual([]);
 });
+
+test.each(["", "staging"])("wrangler deploys '%s' of it without a warning", async (env) => {
+  const { ok, stdout, stderr } = await runWrangler(["deploy", "--dry-run", "--env", env]);
+  expect({ ok, stderr }).toEqual({ ok: true, stderr: "" });
+  for (const binding of ["DB", "EVENT_QUEUE", "CUSTOMER_METER", "EVENT_LOG", "SYNC_EVENTS_LIMIT"]) {
+    expect(stdout).toContain(`env.${binding}`);
+  }
+});
+
+test.each([[["--dry-run"]], [[]]])(
+  "a queue that another Worker consumes is refused before anything is changed: %j",
+  async (args) => {
+    cloudflare.account.queues.set("edgemeter-events", aQueue("edgemeter-events", "another-worker"));
+    const { code, stderr, changes } = await command("deploy", args);
+    expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining("(the Worker another-worker)") });
+    expect(changes).toEqual([]);
+  },
+);
 
 test("a D1 without jsonb_each is deployed to, which is said once", async () => {
   await deploy();

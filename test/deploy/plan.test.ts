@@ -54,7 +54,7 @@ const recorded = (change: Partial<typeof RECORDED>): State =>
 const database = (change: Partial<NonNullable<State["database"]>>): State =>
   account({ database: { ...DATABASE, ...change } });
 
-/** Whoever has only a custom domain. */
+/** A Worker with a custom domain and without a workers.dev address. */
 const OFF: Partial<Target> = { isPublic: false, domains: ["m.example.com"] };
 
 const domainOf = (owner: string): Partial<State> => ({ domains: new Map([["m.example.com", owner]]) });

@@ -37,7 +37,7 @@ export const aReport = (changes: Partial<EventReport> = {}): EventReport => ({
 });
 
 /** An event as the log hands it to the aggregator: 25 for cus_1 at NOON. */
-export function aLoggedEvent(changes: Partial<LogEntry> = {}): LogEntry {
+export function aLogEntry(changes: Partial<LogEntry> = {}): LogEntry {
   const id = newEventId(NOON);
   return {
     id,

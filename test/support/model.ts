@@ -37,7 +37,7 @@ type Held = {
 
 /**
  * What a log should answer and D1 should end up with, the way the promises read: lists in memory,
- * no slices, no groups, no queue, and nothing that can fail. Times in ms.
+ * no partitions, no groups, no queue, and nothing that can fail. Times in ms.
  */
 export class Model {
   /** Everything accepted, in its order. */
@@ -89,7 +89,7 @@ export class Model {
     return [{ outcome: "cancelled", id, at }];
   }
 
-  /** What the log may say of an event past its 24 hours, when its slice is gone. */
+  /** What the log may say of an event past its 24 hours, when its partition is gone. */
   #forgotten(holder: ModelEvent, at: number): CancelOutcome[] {
     return isFresh(holder.logged, at) ? [] : [{ outcome: "unknown" }];
   }

@@ -80,7 +80,7 @@ describe.each(["v1", "v2"] satisfies ApiVersion[])("a body of %s", (apiVersion) 
     }
   });
 
-  test("past the limit is not read when its length is told, nor for ever when it is not", async () => {
+  test("past the limit is left unread when content-length says so; without it, reading stops at the limit", async () => {
     for (const [length, chunks, most] of [
       [{ "content-length": "256001" }, 1, 0],
       [{}, 15_625, 200],

@@ -9,7 +9,7 @@ import {
   HEADER_BYTES,
   MESSAGE_BYTES,
 } from "../../src/log/groups.ts";
-import { aLoggedEvent } from "../support/builders.ts";
+import { aLogEntry } from "../support/builders.ts";
 
 const text = fc.string({ unit: "binary" });
 
@@ -64,7 +64,7 @@ describe("events cut into groups", () => {
   });
 
   test("never need more than a message for one, even at every limit", () => {
-    const full = aLoggedEvent({
+    const full = aLogEntry({
       customer: "\u0001".repeat(LIMITS.payloadValueLength),
       identifier: "\u0001".repeat(LIMITS.identifierLength),
       value: 999_999_999_999_999,

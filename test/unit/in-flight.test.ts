@@ -120,7 +120,7 @@ describe("a group that is not confirmed", () => {
     }
   });
 
-  test("waits twice as long after each attempt, up to 10 minutes, for ever", () => {
+  test("waits twice as long after each attempt, and never longer than 10 minutes", () => {
     withoutSpread();
     const inFlight = inFlightGroups();
     const waits: number[] = [];

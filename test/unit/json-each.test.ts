@@ -7,7 +7,7 @@ import { expect, inject, test } from "vitest";
 import { onJsonEach } from "../../src/aggregate/json-each.ts";
 import * as statements from "../../src/aggregate/sql/statements.ts";
 import { HOUR_MS } from "../../src/domain/window.ts";
-import { aLoggedEvent, NOON } from "../support/builders.ts";
+import { aLogEntry, NOON } from "../support/builders.ts";
 
 const SCHEMA = readFileSync(path.join(import.meta.dirname, "../../schema.sql"), "utf8");
 
@@ -44,7 +44,7 @@ test("json_each makes of every entry what jsonb_each makes of it", () => {
     });
     for (const batch of batches) {
       const logged = batch.map(({ meter, hour, dimensions, isCancelled, ...event }, i) => ({
-        ...aLoggedEvent({ ...event, ...meter, timestamp: NOON + hour * HOUR_MS, received: NOON + i }),
+        ...aLogEntry({ ...event, ...meter, timestamp: NOON + hour * HOUR_MS, received: NOON + i }),
         ...(dimensions === undefined ? {} : { dimensions }),
         ...(isCancelled ? { cancelled: NOON } : {}),
       }));

@@ -6,7 +6,7 @@ import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, type TimeRange } from "../../../src/domain/window.ts";
 import type { Group, LogEntry } from "../../../src/log/groups.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
-import { aLoggedEvent, aMeter, NOON, unique } from "../../support/builders.ts";
+import { aLogEntry, aMeter, NOON, unique } from "../../support/builders.ts";
 import { fold } from "../../support/fold.ts";
 
 const applyGroups = (db: D1Database, groups: readonly Group[]) => apply(db, groups, NOON);
@@ -39,10 +39,10 @@ const sumOf = async (meter: Meter, customer: string): Promise<bigint | undefined
 describe("applying groups", () => {
   it("counts an event once, however often its group comes: later, in one transaction, or by two consumers", async () => {
     const meter = aMeter();
-    const group = aGroup([aLoggedEvent({ meter: meter.id }), aLoggedEvent({ meter: meter.id })]);
+    const group = aGroup([aLogEntry({ meter: meter.id }), aLogEntry({ meter: meter.id })]);
     await applyGroups(env.DB, [group, group, { ...group }]);
     await Promise.all([1, 2, 3].map(() => applyGroups(env.DB, [group])));
-    const [other, raced] = [aGroup([aLoggedEvent({ meter: meter.id })]), aGroup([aLoggedEvent({ meter: meter.id })])];
+    const [other, raced] = [aGroup([aLogEntry({ meter: meter.id })]), aGroup([aLogEntry({ meter: meter.id })])];
     await applyGroups(env.DB, [other, group]);
     await Promise.all([1, 2, 3].map(() => applyGroups(env.DB, [raced])));
     expect(await sumOf(meter, "cus_1")).toBe(100n);
@@ -50,16 +50,16 @@ describe("applying groups", () => {
 
   it("counts events again that have the same identifier but are others, as after 24 hours", async () => {
     const meter = aMeter();
-    const event = aLoggedEvent({ meter: meter.id });
+    const event = aLogEntry({ meter: meter.id });
     await applyGroups(env.DB, [aGroup([event]), aGroup([{ ...event, id: "another" }])]);
     expect(await sumOf(meter, "cus_1")).toBe(50n);
   });
 
   it("changes neither events nor summaries when the transaction fails", async () => {
     const meter = aMeter();
-    const broken = { ...aLoggedEvent({ meter: meter.id }), identifier: undefined };
+    const broken = { ...aLogEntry({ meter: meter.id }), identifier: undefined };
     const group = { shard: 0, id: ++groupId, kind: "events" as const, entries: JSON.stringify(broken) };
-    await expect(applyGroups(env.DB, [aGroup([aLoggedEvent({ meter: meter.id })]), group])).rejects.toThrow("NOT NULL");
+    await expect(applyGroups(env.DB, [aGroup([aLogEntry({ meter: meter.id })]), group])).rejects.toThrow("NOT NULL");
     expect(await sumOf(meter, "cus_1")).toBeUndefined();
     expect(await env.DB.prepare("SELECT COUNT(*) AS n FROM events WHERE meter = ?").bind(meter.id).first("n")).toBe(0);
   });
@@ -68,7 +68,7 @@ describe("applying groups", () => {
     const meter = aMeter();
     const note = "x".repeat(400);
     const groups = Array.from({ length: 20 }, () =>
-      aGroup(Array.from({ length: 200 }, () => aLoggedEvent({ meter: meter.id, value: 1, dimensions: { note } }))),
+      aGroup(Array.from({ length: 200 }, () => aLogEntry({ meter: meter.id, value: 1, dimensions: { note } }))),
     );
     await applyGroups(env.DB, groups);
     expect(await sumOf(meter, "cus_1")).toBe(4_000n);
@@ -76,7 +76,7 @@ describe("applying groups", () => {
 
   it("stores everything that was reported", async () => {
     const meter = aMeter();
-    const event = aLoggedEvent({ meter: meter.id, customer: "cüs 1 '\"", dimensions: { model: "😀", region: "" } });
+    const event = aLogEntry({ meter: meter.id, customer: "cüs 1 '\"", dimensions: { model: "😀", region: "" } });
     await applyGroups(env.DB, [aGroup([event])]);
     const { dimensions, ...row } =
       (await env.DB.prepare("SELECT * FROM events WHERE meter = ?").bind(meter.id).first()) ?? {};
@@ -95,7 +95,7 @@ describe("applying groups", () => {
 
   it("writes one row an event and one for each summary it touches", async () => {
     const meter = aMeter();
-    const events = Array.from({ length: 100 }, (_, i) => aLoggedEvent({ meter: meter.id, customer: `cus_${i % 10}` }));
+    const events = Array.from({ length: 100 }, (_, i) => aLogEntry({ meter: meter.id, customer: `cus_${i % 10}` }));
     const batch = env.DB.batch.bind(env.DB);
     let rows = 0;
     const counting = Object.assign(Object.create(env.DB), {
@@ -123,7 +123,7 @@ describe("cancellations", () => {
     ];
     for (const order of orders) {
       const meter = aMeter();
-      const [kept, lost] = [aLoggedEvent({ meter: meter.id, value: 1 }), aLoggedEvent({ meter: meter.id, value: 2 })];
+      const [kept, lost] = [aLogEntry({ meter: meter.id, value: 1 }), aLogEntry({ meter: meter.id, value: 2 })];
       const groups = [aGroup([kept, lost]), aCancellation(lost)];
       for (const index of order) await applyGroups(env.DB, groups.slice(index, index + 1));
       expect(await sumOf(meter, "cus_1")).toBe(1n);
@@ -132,7 +132,7 @@ describe("cancellations", () => {
 
   it("may stand in one transaction with their event", async () => {
     const meter = aMeter();
-    const [kept, lost] = [aLoggedEvent({ meter: meter.id, value: 1 }), aLoggedEvent({ meter: meter.id, value: 2 })];
+    const [kept, lost] = [aLogEntry({ meter: meter.id, value: 1 }), aLogEntry({ meter: meter.id, value: 2 })];
     const cancellation = aCancellation(lost);
     await applyGroups(env.DB, [cancellation, aGroup([kept]), aGroup([lost]), cancellation]);
     expect(await sumOf(meter, "cus_1")).toBe(1n);
@@ -140,7 +140,7 @@ describe("cancellations", () => {
 
   it("leave no summary where nothing is left", async () => {
     const meter = aMeter();
-    const lost = aLoggedEvent({ meter: meter.id });
+    const lost = aLogEntry({ meter: meter.id });
     await applyGroups(env.DB, [aGroup([lost]), aCancellation(lost)]);
     expect(await sumOf(meter, "cus_1")).toBeUndefined();
     const minute = { start: NOON - (NOON % MINUTE_MS), end: NOON - (NOON % MINUTE_MS) + MINUTE_MS };
@@ -151,7 +151,7 @@ describe("cancellations", () => {
     const meter = aMeter({ eventTimeWindow: "day" });
     const day = NOON - (NOON % DAY_MS);
     const at = (hour: number, value: number) =>
-      aLoggedEvent({
+      aLogEntry({
         meter: meter.id,
         aggregation: "last_received_of_day",
         timestamp: day + hour * HOUR_MS,
@@ -174,7 +174,7 @@ describe("cancellations", () => {
 describe("sums", () => {
   it("stay exact past 2^53 and 2^63", async () => {
     const meter = aMeter();
-    const events = Array.from({ length: 10_000 }, () => aLoggedEvent({ meter: meter.id, value: 999_999_999_999_999 }));
+    const events = Array.from({ length: 10_000 }, () => aLogEntry({ meter: meter.id, value: 999_999_999_999_999 }));
     await applyGroups(env.DB, [aGroup(events.slice(0, 5_000)), aGroup(events.slice(5_000))]);
     const exact = 9_999_999_999_999_990_000n;
     expect(exact > 2n ** 63n).toBe(true);
@@ -187,9 +187,9 @@ describe("sums", () => {
   it("of two customers and two meters never meet", async () => {
     const [one, two] = [aMeter(), aMeter()];
     const events = [
-      aLoggedEvent({ meter: one.id, value: 1 }),
-      aLoggedEvent({ meter: two.id, value: 2 }),
-      aLoggedEvent({ meter: one.id, value: 4, customer: "cus_2" }),
+      aLogEntry({ meter: one.id, value: 1 }),
+      aLogEntry({ meter: two.id, value: 2 }),
+      aLogEntry({ meter: one.id, value: 4, customer: "cus_2" }),
     ];
     await applyGroups(env.DB, [aGroup(events)]);
     expect(await sumOf(one, "cus_1")).toBe(1n);
@@ -237,7 +237,7 @@ describe("summaries", () => {
               const meter = aMeter({ formula, eventTimeWindow });
               const id = `${meter.id}_${unique("run")}`;
               const events = drawn.map((fields) =>
-                aLoggedEvent({ ...fields, meter: id, aggregation: aggregationOf(meter) }),
+                aLogEntry({ ...fields, meter: id, aggregation: aggregationOf(meter) }),
               );
               // A quarter is cancelled; cancellations come anywhere, also before their events.
               const lost = events.filter(() => chance.next().value === 0);

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { consume } from "../../../src/aggregate/consumer.ts";
 import { encodeMessage, type Group, type LogEntry } from "../../../src/log/groups.ts";
-import { aLoggedEvent, unique } from "../../support/builders.ts";
+import { aLogEntry, unique } from "../../support/builders.ts";
 import { aBatch, aNewEvent, answerOf, aShard, eventually, storedEvents } from "../support.ts";
 
 beforeEach(() => {
@@ -26,7 +26,7 @@ const aGroup = (entries: readonly unknown[], kind: Group["kind"] = "events"): Gr
 
 /** An event that D1 refuses: it has no identifier. */
 const aPoisonEvent = (changes: Partial<LogEntry>): LogEntry =>
-  ({ ...aLoggedEvent(changes), identifier: undefined }) as never;
+  ({ ...aLogEntry(changes), identifier: undefined }) as never;
 
 const deliver = (...groups: readonly Group[]): Promise<void> => consume(aBatch([encodeMessage(groups)]), env);
 
@@ -40,7 +40,7 @@ async function lettersOf(meter: string, key: string = LOCAL_KEYS.test): Promise<
 describe("a group that D1 refuses", () => {
   it("is cut down to the offending events, which are parked with their reason; the others count", async () => {
     const meter = unique("mtr_test_poison");
-    const good = Array.from({ length: 40 }, () => aLoggedEvent({ meter }));
+    const good = Array.from({ length: 40 }, () => aLogEntry({ meter }));
     const [first, second] = [aPoisonEvent({ meter }), aPoisonEvent({ meter })];
     await deliver(aGroup([...good.slice(0, 7), first, ...good.slice(7, 30), second, ...good.slice(30)]));
     expect(await storedEvents(meter)).toBe(40);
@@ -64,9 +64,9 @@ describe("a group that D1 refuses", () => {
   it("holds up no other group of its batch", async () => {
     const [poisoned, sound] = [unique("mtr_test_poison"), unique("mtr_test_sound")];
     await deliver(
-      aGroup([aLoggedEvent({ meter: sound })]),
+      aGroup([aLogEntry({ meter: sound })]),
       aGroup([aPoisonEvent({ meter: poisoned })]),
-      aGroup([aLoggedEvent({ meter: sound })]),
+      aGroup([aLogEntry({ meter: sound })]),
     );
     expect(await storedEvents(sound)).toBe(2);
     expect(await lettersOf(poisoned)).toHaveLength(1);
@@ -74,7 +74,7 @@ describe("a group that D1 refuses", () => {
 
   it("parks an event once, however often it comes", async () => {
     const meter = unique("mtr_test_poison");
-    const group = aGroup([aLoggedEvent({ meter }), aPoisonEvent({ meter })]);
+    const group = aGroup([aLogEntry({ meter }), aPoisonEvent({ meter })]);
     for (const _ of [1, 2, 3]) await deliver(group);
     await Promise.all([deliver(group), deliver(group)]);
     expect(await storedEvents(meter)).toBe(1);
@@ -83,7 +83,7 @@ describe("a group that D1 refuses", () => {
 
   it("is parked whole when it cannot be taken apart", async () => {
     const meter = unique("mtr_test_poison");
-    await deliver(aGroup([aLoggedEvent({ meter }), `{"meter":"${meter}",`]));
+    await deliver(aGroup([aLogEntry({ meter }), `{"meter":"${meter}",`]));
     expect(await storedEvents(meter)).toBe(0);
     // Whose it is cannot be told, so only a live key sees it.
     expect(await lettersOf(meter)).toEqual([]);
@@ -101,7 +101,7 @@ describe("a group that D1 refuses", () => {
 describe("many groups or entries that D1 refuses", () => {
   it("a bad group among hundreds costs some twenty transactions, not one for each", async () => {
     const meter = unique("mtr_test_poison");
-    const groups = Array.from({ length: 300 }, () => aGroup([aLoggedEvent({ meter })]));
+    const groups = Array.from({ length: 300 }, () => aGroup([aLogEntry({ meter })]));
     groups.splice(123, 0, aGroup([aPoisonEvent({ meter })]));
     const batch = vi.spyOn(env.DB, "batch");
     await deliver(...groups);
@@ -113,7 +113,7 @@ describe("many groups or entries that D1 refuses", () => {
   it("what was parked is not tried again, so that any number of attempts add up", async () => {
     const meter = unique("mtr_test_poison");
     const entries = Array.from({ length: 301 }, (_, i) =>
-      i === 0 ? aLoggedEvent({ meter }) : aPoisonEvent({ meter, identifier: undefined as never }),
+      i === 0 ? aLogEntry({ meter }) : aPoisonEvent({ meter, identifier: undefined as never }),
     );
     const group = aGroup(entries);
     const batch = env.DB.batch.bind(env.DB);
@@ -138,7 +138,7 @@ describe("many groups or entries that D1 refuses", () => {
 
   it("when D1 takes none of many, its schema is wrong: nothing is parked, and all count once it is right", async () => {
     const meter = unique("mtr_test_schema");
-    const group = aGroup(Array.from({ length: 20 }, () => aLoggedEvent({ meter })));
+    const group = aGroup(Array.from({ length: 20 }, () => aLogEntry({ meter })));
     const batch = vi
       .spyOn(env.DB, "batch")
       .mockRejectedValue(new Error("D1_ERROR: NOT NULL constraint failed: events.new_column: SQLITE_CONSTRAINT"));
@@ -161,7 +161,7 @@ describe("a failure that is not about the data", () => {
   ])("parks nothing: %s", async (message) => {
     const meter = unique("mtr_test_transient");
     const batch = vi.spyOn(env.DB, "batch").mockRejectedValue(new Error(message));
-    const group = aGroup([aLoggedEvent({ meter })]);
+    const group = aGroup([aLogEntry({ meter })]);
     await deliver(group);
     batch.mockRestore();
     expect([...(await lettersOf(meter)), ...(await lettersOf(meter, LOCAL_KEYS.live))]).toEqual([]);
@@ -171,7 +171,7 @@ describe("a failure that is not about the data", () => {
 
   it("parks nothing in the middle of taking a group apart, and the next attempt ends it", async () => {
     const meter = unique("mtr_test_poison");
-    const group = aGroup([aLoggedEvent({ meter }), aPoisonEvent({ meter }), aLoggedEvent({ meter })]);
+    const group = aGroup([aLogEntry({ meter }), aPoisonEvent({ meter }), aLogEntry({ meter })]);
     const batch = env.DB.batch.bind(env.DB);
     let calls = 0;
     const spy = vi.spyOn(env.DB, "batch").mockImplementation((statements) => {

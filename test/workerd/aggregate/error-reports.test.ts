@@ -8,7 +8,7 @@ import { DAY_MS, SECOND_MS } from "../../../src/domain/window.ts";
 import worker from "../../../src/index.ts";
 import type { Group, LogRejection } from "../../../src/log/groups.ts";
 import { deleteExpiredReports } from "../../../src/query/error-reports.ts";
-import { aLoggedEvent, unique } from "../../support/builders.ts";
+import { aLogEntry, unique } from "../../support/builders.ts";
 import { answerOf, createdMeter } from "../support.ts";
 
 afterEach(() => vi.useRealTimers());
@@ -223,7 +223,7 @@ describe("a rejection", () => {
 
   it("is stored with the events of its transaction or not at all", async () => {
     const start = aDay();
-    const broken = { ...aLoggedEvent(), identifier: undefined };
+    const broken = { ...aLogEntry(), identifier: undefined };
     const events: Group = { shard: 0, id: ++groupId, kind: "events", entries: JSON.stringify(broken) };
     await expect(applyGroups(env.DB, [aGroup([aRejection()]), events], start)).rejects.toThrow("NOT NULL");
     expect((await listAt(start + DAY_MS)).data).toEqual([]);

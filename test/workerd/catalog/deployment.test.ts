@@ -7,7 +7,7 @@ import { type Env, settingsOf } from "../../../src/env.ts";
 import { customerMeter } from "../../../src/ingest/customer-meter-stub.ts";
 import { eventLog } from "../../../src/log/shards.ts";
 import { maintain } from "../../../src/scheduled.ts";
-import { aLoggedEvent } from "../../support/builders.ts";
+import { aLogEntry } from "../../support/builders.ts";
 import { answerOf, createdMeter } from "../support.ts";
 
 afterEach(() => void vi.restoreAllMocks());
@@ -117,7 +117,7 @@ it("a D1 without jsonb_each stores and counts the same with json_each, and the i
   vi.spyOn(env.DB, "prepare").mockImplementation((sql) => prepare(sql.replaceAll("jsonb_each(", "absent_jsonb_each(")));
   const warnings = vi.spyOn(console, "warn").mockImplementation(() => {});
   const meter = "mtr_test_json_each";
-  for (const event of [aLoggedEvent({ meter, dimensions: { region: "eu" } }), aLoggedEvent({ meter })]) {
+  for (const event of [aLogEntry({ meter, dimensions: { region: "eu" } }), aLogEntry({ meter })]) {
     const group = { shard: 0, id: 1, kind: "events", confirmedThrough: 0, entries: JSON.stringify(event) } as const;
     await applyGroups(env.DB, [group], Date.now());
   }

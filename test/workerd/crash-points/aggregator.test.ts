@@ -23,6 +23,8 @@ async function deliver(story: Story, fate: Fate, skip = 0): Promise<void> {
   };
   replaceCall(env.DB, "batch", (commit) => fate(commit, dies), skip);
   await Promise.race([story.deliver(), death.promise]);
+  // A transaction more would be the aggregator's own retry, which the logs alone own.
+  expect(env.DB.batch).toHaveBeenCalledTimes(skip + 1);
 }
 
 /** An event whose message is on its way. */

@@ -128,7 +128,7 @@ const alarmIsLost: Crash = [
   },
 ];
 
-/** The tables of a log's slices. */
+/** The tables of a log's partitions. */
 const tablesOf = (log: DurableObjectStub<EventLog>): Promise<number> =>
   runInDurableObject(
     log,
@@ -136,7 +136,7 @@ const tablesOf = (log: DurableObjectStub<EventLog>): Promise<number> =>
       storage.sql.exec("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB '*_[0-9]*'").toArray().length,
   );
 
-/** A log with one slice, confirmed and expired. */
+/** A log with one partition, confirmed and expired. */
 async function expired() {
   const { story, client } = await acknowledged();
   await story.rest();
@@ -146,7 +146,7 @@ async function expired() {
   return { story, client, tables };
 }
 
-/** The slice is gone, its identifier is free again, and the event that had it still counts. */
+/** The partition is gone, its identifier is free again, and the event that had it still counts. */
 async function usedAgain(story: Story, client: Client): Promise<void> {
   expect(await tablesOf(story.log(client))).toBe(0);
   expect(await story.report({ ...client, key: unique("crash_key") })).toMatchObject({ status: 200 });
@@ -212,15 +212,15 @@ crashPoints("crash-points/delivery.test.ts", {
     "the log dies ten times running": ringsOn(endsAndHangs("abort")),
     "the platform gives up on it after the log died": alarmIsLost,
   },
-  "inside the drop of an expired slice": {
+  "inside the drop of an expired partition": {
     "the disk fails": droppedLater("error"),
     "the log dies": droppedLater("abort"),
   },
-  "after the drop of an expired slice": {
+  "after the drop of an expired partition": {
     "the log dies": dropped("abort"),
     "the log is evicted": dropped("eviction"),
   },
-  "at the expiry of a slice with an unconfirmed group": {
+  "at the expiry of a partition with an unconfirmed group": {
     "the log dies": kept("abort"),
     "the log is evicted": kept("eviction"),
   },

@@ -40,7 +40,7 @@ const diskLosesItsAnswer: Crash = [
     await runInDurableObject(story.log(client), (_, { storage }) => {
       vi.spyOn(storage, "sync").mockRejectedValueOnce(new Error(A_FAILURE));
     });
-    // The second time, the log goes on.
+    // The disk fails once; the log takes the second report too.
     for (const _ of [1, 2]) expect(await story.report(client)).toMatchObject({ status: 200 });
     await story.comesTo(1);
   },

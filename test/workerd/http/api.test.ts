@@ -4,7 +4,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import worker from "../../../src/index.ts";
 import { encodeMessage } from "../../../src/log/groups.ts";
 import { allShards, eventLog } from "../../../src/log/shards.ts";
-import { aLoggedEvent, unique } from "../../support/builders.ts";
+import { aLogEntry, unique } from "../../support/builders.ts";
 import { answerOf, call, createdMeter, eventually, storedEvents } from "../support.ts";
 
 afterEach(() => {
@@ -67,7 +67,7 @@ describe("the queue consumer", () => {
   it("acknowledges every message, also unreadable ones and when D1 fails", async () => {
     const logged = vi.spyOn(console, "error").mockImplementation(() => {});
     vi.spyOn(env.DB, "batch").mockRejectedValue(new Error("D1 is down"));
-    const body = encodeMessage([{ shard: 0, id: 1, kind: "events", entries: JSON.stringify(aLoggedEvent()) }]);
+    const body = encodeMessage([{ shard: 0, id: 1, kind: "events", entries: JSON.stringify(aLogEntry()) }]);
     const batch = createMessageBatch("meter-events", [
       { id: "1", timestamp: new Date(), attempts: 1, body },
       { id: "2", timestamp: new Date(), attempts: 1, body: "nonsense" },

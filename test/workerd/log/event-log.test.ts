@@ -448,7 +448,7 @@ describe("delivery", () => {
     expect(await log.append([aNewEvent()])).toMatchObject([{ outcome: "accepted" }]);
   });
 
-  it("goes on sending when a partition expires while others are unconfirmed", async () => {
+  it("drops an expired partition and keeps sending the unconfirmed groups of the others", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
     const { groups } = catchMessages(shard);

@@ -1,6 +1,6 @@
 // What the server has in the end, compared with what it had acknowledged.
 import { DAY_MS, HOUR_MS } from "../../../../src/domain/window.ts";
-import { aLoggedEvent, aMeter } from "../../builders.ts";
+import { aLogEntry, aMeter } from "../../builders.ts";
 import { fold } from "../../fold.ts";
 import { list } from "./client.ts";
 import { CUSTOMERS, FORMULAS, type Formula } from "./drawn.ts";
@@ -71,7 +71,7 @@ async function auditSummaries(
   const counted = events
     .filter(({ cancelled_at }) => cancelled_at === null)
     .map(({ id, timestamp, payload }) =>
-      aLoggedEvent({ id, customer, timestamp: timestamp * 1_000, value: Number(payload.value) }),
+      aLogEntry({ id, customer, timestamp: timestamp * 1_000, value: Number(payload.value) }),
     );
   for (const [length, grouping] of [
     [range.end - range.start, {}],

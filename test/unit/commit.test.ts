@@ -1,0 +1,141 @@
+// What a log decides, without its tables. The objects' own tests show that it is done in one transaction.
+import { describe, expect, test, vi } from "vitest";
+import { orderAt, placedAt } from "../../src/domain/identifiers.ts";
+import { DAY_MS } from "../../src/domain/window.ts";
+import { accept, cancel, recognise } from "../../src/log/commit.ts";
+import type { EventAppend, RejectionAppend } from "../../src/log/entries.ts";
+import type { Holder } from "../../src/log/holders.ts";
+import { aLogEntry, anEventId, NOON } from "../support/builders.ts";
+
+const holding = (changes: Partial<Holder> = {}): Holder => ({
+  eventId: anEventId(orderAt(NOON)),
+  received: NOON,
+  timestamp: NOON,
+  keyDigest: undefined,
+  reportDigest: "report",
+  cancelled: undefined,
+  ...changes,
+});
+
+const asking = (changes: object = {}) => ({
+  key: "test:a",
+  id: anEventId(orderAt(NOON) + 1),
+  reportDigest: "report",
+  claims: false,
+  ...changes,
+});
+
+describe("an entry whose key is taken", () => {
+  test("is the platform's repetition by its token, wherever it stands in receipt order", () => {
+    const holder = holding();
+    const id = placedAt(orderAt(NOON + 5), holder.eventId ?? "");
+    const outcome = recognise(asking({ id, reportDigest: "another" }), holder);
+    expect(outcome).toEqual({ outcome: "accepted", id: holder.eventId, received: NOON, timestamp: NOON });
+  });
+
+  test.each([
+    ["a retry", { keyDigest: "k" }, { keyDigest: "k" }, "accepted"],
+    ["the same report under another key", { keyDigest: "k" }, { keyDigest: "l" }, "duplicate"],
+    ["the same report under no key", { keyDigest: "k" }, {}, "duplicate"],
+    ["another report under the same key", { keyDigest: "k" }, { keyDigest: "k", reportDigest: "b" }, "duplicate"],
+    ["the same request under a claimed key", {}, { claims: true }, "accepted"],
+    ["another request under a claimed key", {}, { claims: true, reportDigest: "b" }, "key_reused"],
+    [
+      "another request under a key that was only claimed",
+      { eventId: undefined },
+      { claims: true, reportDigest: "b" },
+      "key_reused",
+    ],
+  ])("is %s", (_, held, asked, outcome) => {
+    expect(recognise(asking(asked), holding(held))).toMatchObject({ outcome });
+  });
+});
+
+describe("a commit", () => {
+  const { id, identifier, received: _, timestamp: __, ...event } = aLogEntry();
+  const anEvent: EventAppend = {
+    ...asking({ id }),
+    id,
+    kind: "event",
+    shard: 0,
+    identifier,
+    event: { ...event, timestamp: undefined },
+  };
+  const { event: ___, ...rest } = anEvent;
+  const aRejection: RejectionAppend = {
+    ...rest,
+    kind: "rejection",
+    key: "rejected:test:a",
+    rejection: { livemode: false, meter: null, code: "no_meter", message: "m" },
+  };
+  const aClaim = { kind: "claim", key: "test:k", shard: 0, reportDigest: "r", claims: true } as const;
+
+  test("stores each kind of entry, and looks at what it has just accepted", () => {
+    const again = { ...anEvent, id: anEventId(orderAt(NOON) + 9) };
+    const commit = accept([anEvent, aClaim, aRejection, again], new Map(), { now: NOON, isFull: false });
+    expect(commit.outcomes.map(({ outcome }) => outcome)).toEqual(["accepted", "accepted", "accepted", "duplicate"]);
+    expect(commit.holders.map(({ key, eventId }) => [key, eventId])).toEqual([
+      ["test:a", id],
+      ["test:k", undefined],
+      ["rejected:test:a", id],
+    ]);
+    expect(commit.events).toMatchObject([{ id, timestamp: NOON, received: NOON }]);
+    expect(commit.rejections).toMatchObject([{ id, code: "no_meter", received: NOON }]);
+  });
+
+  test("takes claims alone into a log that is full, and still knows what is there", () => {
+    const known = new Map([["test:a", holding()]]);
+    const other = { ...anEvent, key: "test:b" };
+    const commit = accept([anEvent, other, aClaim, aRejection], known, { now: NOON, isFull: true });
+    expect(commit.outcomes.map(({ outcome }) => outcome)).toEqual(["duplicate", "full", "accepted", "full"]);
+  });
+
+  test("finds a key free again after 24 hours", () => {
+    const known = new Map([["test:a", holding()]]);
+    const outcomeAt = (now: number) => accept([anEvent], known, { now, isFull: false }).outcomes[0]?.outcome;
+    expect([DAY_MS - 1, DAY_MS].map((ms) => outcomeAt(NOON + ms))).toEqual(["duplicate", "accepted"]);
+  });
+});
+
+describe("a cancellation", () => {
+  const logged = aLogEntry();
+  const request = {
+    key: "test:a",
+    id: "adjustment",
+    meters: [logged.meter],
+    keyDigest: undefined,
+    requestDigest: "request",
+  };
+  const first = { id: "first", at: NOON };
+
+  test.each([
+    ["of nothing", {}, undefined, "unknown"],
+    ["of a claim", {}, holding({ eventId: undefined }), "unknown"],
+    ["after 24 hours", {}, holding({ received: NOON - DAY_MS }), "too_old"],
+    ["of another meter's event", { meters: ["another"] }, holding(), "other_meter"],
+    ["of a cancelled event", {}, holding({ cancelled: first }), "already_cancelled"],
+    ["once more by the platform", { id: "first" }, holding({ cancelled: first }), "cancelled"],
+  ])("%s stores nothing", (_, changes, holder, outcome) => {
+    const cancelled = cancel({ ...request, ...changes }, { earlier: undefined, holder, eventOf: () => logged }, NOON);
+    expect(cancelled.outcome.outcome).toBe(outcome);
+    expect(cancelled.entry).toBeUndefined();
+  });
+
+  test("is stored with its event, whole", () => {
+    const known = { earlier: undefined, holder: holding(), eventOf: () => logged };
+    expect(cancel(request, known, NOON + 5)).toEqual({
+      outcome: { outcome: "cancelled", id: "adjustment", at: NOON + 5 },
+      entry: { ...logged, cancelled: NOON + 5 },
+    });
+  });
+
+  test("under a key that came before is answered as then, or refused, without a look at the event", () => {
+    const eventOf = vi.fn(() => logged);
+    const earlier = holding({ eventId: "first", reportDigest: "request" });
+    const again = (requestDigest: string) =>
+      cancel({ ...request, requestDigest }, { earlier, holder: holding(), eventOf }, NOON + 5).outcome;
+    expect(again("request")).toEqual({ outcome: "cancelled", id: "first", at: NOON });
+    expect(again("another")).toEqual({ outcome: "key_reused" });
+    expect(eventOf).not.toHaveBeenCalled();
+  });
+});
