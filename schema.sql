@@ -1,20 +1,25 @@
--- The whole D1 schema. Every statement can run again on a database that has it already.
+-- What the numbered migrations of src/migrations add up to; test/unit/migrations.test.ts compares them. The first part is
+-- the control database (DB), the second every events database (EVENTS_0 and on, TEST_EVENTS).
+
+-- ======== The control database: keys, meters, settings. Nothing in it grows with events. ========
 
 -- API keys. Written by `npm run keys`, read (and cached) by every request.
 -- A key itself is never stored, only its SHA-256 in hex; its mode is in its prefix, and whether it is
 -- restricted. A row that says otherwise than the prefix is no key.
-CREATE TABLE IF NOT EXISTS api_keys (
+CREATE TABLE api_keys (
   hash TEXT PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,
+  number INTEGER NOT NULL UNIQUE, -- what events and cancellations carry; the greatest plus one, never used again
   name TEXT NOT NULL,
   livemode INTEGER NOT NULL,
   created INTEGER NOT NULL, -- ms
   revoked_at INTEGER, -- ms; NULL while the key works
-  permissions TEXT NOT NULL DEFAULT 'ingest read manage' -- words of src/domain/permissions.ts
+  permissions TEXT NOT NULL DEFAULT 'ingest read manage', -- words of src/domain/permissions.ts
+  last_used INTEGER -- ms, to the hour or so; NULL while nobody has used it
 ) WITHOUT ROWID;
 
 -- Meters. Written by /v1/billing/meters, read (and cached) by every event. Never deleted.
-CREATE TABLE IF NOT EXISTS meters (
+CREATE TABLE meters (
   id TEXT PRIMARY KEY, -- sorts by creation, so lists page by it
   livemode INTEGER NOT NULL,
   event_name TEXT NOT NULL,
@@ -23,6 +28,7 @@ CREATE TABLE IF NOT EXISTS meters (
   event_time_window TEXT, -- 'day', 'hour' or NULL
   customer_key TEXT NOT NULL,
   value_key TEXT NOT NULL,
+  dimension_keys TEXT NOT NULL DEFAULT '[]', -- JSON: payload keys whose values tell series apart
   status TEXT NOT NULL, -- 'active', 'inactive'
   created INTEGER NOT NULL, -- ms
   updated INTEGER NOT NULL, -- ms
@@ -30,19 +36,19 @@ CREATE TABLE IF NOT EXISTS meters (
 ) WITHOUT ROWID;
 
 -- One active meter per event name and mode; inactive ones give their name up.
-CREATE UNIQUE INDEX IF NOT EXISTS active_meters ON meters (livemode, event_name) WHERE status = 'active';
+CREATE UNIQUE INDEX active_meters ON meters (livemode, event_name) WHERE status = 'active';
 
 -- For archived_meter and for cancellations: the meters that ever had a name.
-CREATE INDEX IF NOT EXISTS meters_by_name ON meters (livemode, event_name);
+CREATE INDEX meters_by_name ON meters (livemode, event_name);
 
 -- For lists: a mode's meters, and those of a status.
-CREATE INDEX IF NOT EXISTS meters_by_mode ON meters (livemode, id);
-CREATE INDEX IF NOT EXISTS meters_by_status ON meters (livemode, status, id);
+CREATE INDEX meters_by_mode ON meters (livemode, id);
+CREATE INDEX meters_by_status ON meters (livemode, status, id);
 
 -- First answers to POSTs with an Idempotency-Key, except events, which the log remembers.
 -- Written in the same transaction as the change they answer, read by retries, deleted after a day
 -- by the scheduled handler.
-CREATE TABLE IF NOT EXISTS idempotency_keys (
+CREATE TABLE idempotency_keys (
   livemode INTEGER NOT NULL,
   key TEXT NOT NULL,
   request TEXT NOT NULL, -- digest of method, path and body
@@ -53,99 +59,137 @@ CREATE TABLE IF NOT EXISTS idempotency_keys (
 ) WITHOUT ROWID;
 
 -- For deleting what has expired.
-CREATE INDEX IF NOT EXISTS idempotency_keys_by_age ON idempotency_keys (created);
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created);
 
--- Accepted events. Written by the aggregator and by redriven dead letters, repaired by the auditor,
--- always in one transaction with the summaries; read by summaries where a range cuts through an hour, by
--- lists and by the auditor. The mode is the meter's.
--- The key clusters what is read together, so no secondary index is paid for.
-CREATE TABLE IF NOT EXISTS events (
-  meter TEXT NOT NULL,
-  customer TEXT NOT NULL,
-  timestamp INTEGER NOT NULL, -- ms
-  id TEXT NOT NULL,
-  identifier TEXT NOT NULL,
-  value INTEGER NOT NULL,
-  received INTEGER NOT NULL, -- ms
-  dimensions TEXT, -- JSON: the payload without customer and value
-  cancelled INTEGER, -- ms; NULL while it counts. A cancellation that comes first brings its event along
-  PRIMARY KEY (meter, customer, timestamp, id)
+-- How far the auditor has come: one row for each shard of a log, and one for each events database. Written by
+-- the scheduled handler, read by it and by /v1/edgemeter/pipeline.
+CREATE TABLE audits (
+  name TEXT PRIMARY KEY, -- 'log live-0', 'sums EVENTS_0', …
+  position TEXT NOT NULL, -- where the next run begins, as JSON
+  checked INTEGER NOT NULL, -- events or summaries, ever
+  repaired INTEGER NOT NULL, -- of these
+  skipped INTEGER NOT NULL DEFAULT 0, -- groups that the budget left out, ever
+  updated INTEGER NOT NULL -- ms
 ) WITHOUT ROWID;
 
--- Counts and sums per UTC hour of meters that add up (`sum`, `count`). Written by the aggregator,
--- repaired by the auditor, read by summaries. The sum is high * 1,000,000,000 + low; see src/domain/value.ts.
-CREATE TABLE IF NOT EXISTS hourly_summaries (
+-- What a deployment may not change while there is data, or not at once. Recorded by the first event, adjustment
+-- or claimed key; the number of databases also by `npm run deploy` and `npm start`. Read by every isolate.
+CREATE TABLE deployment (
+  name TEXT PRIMARY KEY, -- 'event_log_shards', 'test_event_log_shards', 'jurisdiction', 'databases': see src/catalog/deployment.ts;
+  -- 'self_test': the deployment that passed it last
+  value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- The size of each events database and of each shard of a log, once an hour, kept for two days. Written by the
+-- scheduled handler; tells /v1/edgemeter/pipeline how fast they fill.
+CREATE TABLE sizes (
+  name TEXT NOT NULL, -- 'EVENTS_0', 'live-0', …
+  hour INTEGER NOT NULL, -- since 1970
+  bytes INTEGER NOT NULL,
+  entries INTEGER NOT NULL DEFAULT 0, -- that a shard has taken ever
+  PRIMARY KEY (name, hour)
+) WITHOUT ROWID;
+
+-- ======== An events database: the events of some customers and meters of one mode, and their sums. ========
+
+-- What is counted apart: a customer on a meter, and the values of the dimensions that the meter declares. Written by
+-- the aggregator when it meets a new one, read by everything that reads events or sums.
+CREATE TABLE series (
+  id INTEGER PRIMARY KEY,
   meter TEXT NOT NULL,
   customer TEXT NOT NULL,
-  hour INTEGER NOT NULL, -- start, ms
+  dimensions TEXT NOT NULL DEFAULT '', -- canonical JSON of the declared keys; '' without
+  UNIQUE (meter, customer, dimensions)
+);
+
+-- The template of the slices: this table itself stays empty. A slice `events_S` holds the accepted events of 12 hours
+-- of receipt, S being the first of them (hours since 1970); src/aggregate/slices.ts makes it from this table's own text.
+-- Written by the aggregator and by redriven dead letters, repaired by the auditor, always in one transaction with the
+-- sums; read by summaries where a range cuts a quarter hour, by lists and by the auditor.
+-- The key clusters what is read together, so no secondary index is paid for.
+CREATE TABLE events (
+  series INTEGER NOT NULL,
+  timestamp INTEGER NOT NULL, -- ms
+  id TEXT NOT NULL,
+  identifier NOT NULL, -- a canonical UUID as its 16 bytes, anything else as text
+  value INTEGER NOT NULL,
+  received INTEGER NOT NULL, -- ms
+  payload TEXT, -- JSON: what is neither customer, value nor a declared dimension
+  api_key INTEGER NOT NULL, -- api_keys.number of the key that reported it
+  cancelled INTEGER, -- ms; NULL while it counts. A cancellation that comes first brings its event along
+  cancelled_by INTEGER, -- api_keys.number
+  PRIMARY KEY (series, timestamp, id)
+) WITHOUT ROWID;
+
+-- The slices that there are or were. Written by the aggregator with every transaction that widens a range, and by
+-- the scheduled handler; read by everything that reads events.
+CREATE TABLE slices (
+  slice INTEGER PRIMARY KEY, -- first hour of receipt, since 1970
+  state TEXT NOT NULL, -- 'open'; 'archived' once its table is gone
+  min_timestamp INTEGER, -- ms, on a quarter hour; NULL while it is empty. All its timestamps lie from here
+  max_timestamp INTEGER -- to here, which is not among them
+);
+
+-- For readers, who ask for the slices that have tables.
+CREATE INDEX live_slices ON slices (slice) WHERE state <> 'archived';
+
+-- Counts and sums per quarter hour of meters that add up (`sum`, `count`). A time zone is a multiple of a quarter hour
+-- away from UTC, so local hours and days are made of these. Written by the aggregator, repaired by the auditor, read by
+-- summaries. The sum is high * 1,000,000,000 + low; see src/domain/value.ts.
+CREATE TABLE sums (
+  series INTEGER NOT NULL,
+  quarter_hour INTEGER NOT NULL, -- since 1970
   count INTEGER NOT NULL,
   sum_high INTEGER NOT NULL,
   sum_low INTEGER NOT NULL,
-  PRIMARY KEY (meter, customer, hour)
+  PRIMARY KEY (series, quarter_hour)
 ) WITHOUT ROWID;
 
--- The one event that stands for its UTC window, for meters that keep one: the latest by timestamp
--- (`last`), or the last received (event time windows). Written by the aggregator, repaired by the
--- auditor, read by summaries.
-CREATE TABLE IF NOT EXISTS window_survivors (
-  meter TEXT NOT NULL,
-  customer TEXT NOT NULL,
+-- The one event that stands for its UTC window, for meters that keep one: a quarter hour's latest by timestamp (`last`),
+-- or an hour's or day's last received (event time windows). Written by the aggregator, repaired by the auditor, read by
+-- summaries.
+CREATE TABLE survivors (
+  series INTEGER NOT NULL,
   window_start INTEGER NOT NULL, -- ms
   rank INTEGER NOT NULL, -- what the window keeps the greatest of, before receipt order: the timestamp (ms) for `last`, else 0
   timestamp INTEGER NOT NULL, -- ms
   id TEXT NOT NULL, -- ids sort in receipt order
   value INTEGER NOT NULL,
-  PRIMARY KEY (meter, customer, window_start)
+  vacated INTEGER NOT NULL DEFAULT 0, -- 1: its event was cancelled, and the next one is being looked for
+  PRIMARY KEY (series, window_start)
 ) WITHOUT ROWID;
 
--- Events of streams that were refused. Written by the aggregator, read by /v2/core/events, deleted by
--- the scheduled handler 30 days after their report was created. The key is the rejected event's own,
--- without its report: which report that is depends on when it arrives, so a redelivered row would
--- have another one, and must change nothing.
-CREATE TABLE IF NOT EXISTS rejections (
-  id TEXT PRIMARY KEY,
-  livemode INTEGER NOT NULL,
+-- Events of streams that were refused: a row for those of one commit of the log, meter and code. Written by the
+-- aggregator into a mode's first events database, read by /v2/core/events, deleted by the scheduled handler 30 days
+-- after their report was created. The key leaves the report out: which report that is depends on when the row arrives,
+-- so a redelivered row would have another one, and must change nothing.
+CREATE TABLE error_reports (
+  id TEXT PRIMARY KEY, -- of the log's entry
+  report TEXT NOT NULL, -- id; sorts by mode and creation. See src/aggregate/error-report.ts
   meter TEXT, -- NULL when there is no meter of the name
   code TEXT NOT NULL,
-  message TEXT NOT NULL,
-  identifier TEXT NOT NULL,
-  received INTEGER NOT NULL, -- ms; all of one report are of the same 10 seconds
-  report TEXT NOT NULL -- id; sorts by mode and creation. See src/aggregate/error-report.ts
+  count INTEGER NOT NULL,
+  samples TEXT NOT NULL, -- JSON: the first ten, each [message, identifier]
+  received INTEGER NOT NULL -- ms; all of one report are of the same 10 seconds
 ) WITHOUT ROWID;
 
--- Reports are listed, counted and deleted by the first index alone, those of one meter or of none listed by
--- the second. They are two more rows to pay for per rejected event, which is rare beside accepted ones.
-CREATE INDEX IF NOT EXISTS rejections_by_report ON rejections (report, meter, code, received);
-CREATE INDEX IF NOT EXISTS rejections_by_meter ON rejections (meter, report);
+-- Reports are listed, counted and deleted by the first index alone, those of one meter or of none listed by the second.
+CREATE INDEX error_reports_by_report ON error_reports (report, meter, code, received);
+CREATE INDEX error_reports_by_meter ON error_reports (meter, report);
 
--- Entries of the log that this database refuses for their data. Parked by the aggregator, listed and
--- redriven by /v1/edgemeter/dead_letters, which deletes what went through; counted by
--- /v1/edgemeter/pipeline. The auditor takes them for accounted for. Empty unless something is wrong.
-CREATE TABLE IF NOT EXISTS dead_letters (
+-- Entries of the log that this database refuses for their data. Parked by the aggregator, listed and redriven by
+-- /v1/edgemeter/dead_letters; counted by /v1/edgemeter/pipeline. The auditor takes them for accounted for. Empty unless
+-- something is wrong.
+CREATE TABLE dead_letters (
   id TEXT PRIMARY KEY, -- of the entry's group, shard and place: sorts by receipt, and is parked once
-  livemode INTEGER NOT NULL,
   kind TEXT NOT NULL, -- 'events', 'cancellations', 'rejections'
+  slice INTEGER NOT NULL, -- that it belongs into
   entry TEXT NOT NULL, -- JSON, as the log carried it
   reason TEXT NOT NULL, -- what was said when it was refused
-  parked INTEGER NOT NULL -- ms
+  parked INTEGER NOT NULL, -- ms
+  redriven INTEGER -- ms; NULL while it waits. Kept for a day, so that a repeated call finds what it did
 ) WITHOUT ROWID;
 
 -- For lists and counts.
-CREATE INDEX IF NOT EXISTS dead_letters_by_mode ON dead_letters (livemode, id);
-
--- How far the auditor has come. One row for each log's shard, and one for the summaries. Written by the
--- scheduled handler, read by it and by /v1/edgemeter/pipeline.
-CREATE TABLE IF NOT EXISTS audits (
-  name TEXT PRIMARY KEY, -- 'log-0', 'log-1', …, 'summaries'
-  position TEXT NOT NULL, -- where the next run begins, as JSON
-  checked INTEGER NOT NULL, -- events or summaries, ever
-  repaired INTEGER NOT NULL, -- of these
-  updated INTEGER NOT NULL -- ms
-) WITHOUT ROWID;
-
--- What a deployment may not change while there is data, recorded by the first event, adjustment or claimed key.
--- Read once by every isolate.
-CREATE TABLE IF NOT EXISTS deployment (
-  name TEXT PRIMARY KEY, -- 'event_log_shards', 'jurisdiction'; 'self_test': the deployment that passed it last
-  value TEXT NOT NULL
-) WITHOUT ROWID;
+CREATE INDEX waiting_dead_letters ON dead_letters (id) WHERE redriven IS NULL;
+CREATE INDEX redriven_dead_letters ON dead_letters (redriven) WHERE redriven IS NOT NULL;

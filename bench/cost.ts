@@ -8,7 +8,7 @@ export const PRICES_AS_OF = "November 2026";
 
 /**
  * What Cloudflare charges on the Workers paid plan beyond what it includes, for one of each, in US dollars. Source:
- * developers.cloudflare.com, the pricing pages of Workers, Workers Logs, Durable Objects, D1 and Queues, as of November 2026.
+ * developers.cloudflare.com, the pricing pages of Workers, Durable Objects, D1 and Queues, as of November 2026.
  */
 export const PRICES = {
   /** A Worker's request; a run of a queue consumer or a schedule counts as one. */
@@ -28,8 +28,6 @@ export const PRICES = {
   databaseGbMonth: 0.75,
   /** A write, read or delete of a message, per 64 KB. */
   queueOperation: 0.4 / MILLION,
-  /** A line of Workers Logs. */
-  logLine: 0.6 / MILLION,
 } as const;
 
 /** What an awake object takes of memory, as it is billed (GB). */
@@ -52,10 +50,6 @@ export function costLines(counts: Counts): CostLine[] {
     line("queue operations", counts.queueOperations, PRICES.queueOperation),
   ];
 }
-
-/** What a line of Workers Logs for each invocation would cost; wrangler.toml leaves them out (`invocation_logs`). */
-export const logDollars = (counts: Counts): number =>
-  PRICES.logLine * (counts.httpRequests + counts.consumerRuns + counts.meterCalls + counts.logCalls + counts.alarms);
 
 export const dollarsOf = (lines: readonly { readonly dollars: number }[]): number =>
   lines.reduce((sum, { dollars }) => sum + dollars, 0);

@@ -1,33 +1,35 @@
 // One load on the counting Worker, until everything about it is done: stored, aggregated, audited, expired.
 import { type Counts, combine, NO_COUNTS } from "./counted/counting.ts";
-import { CUSTOMERS, Edgemeter, EVENT_NAME } from "./edgemeter.ts";
-import { cpuMs, withWorkerd } from "./local-workerd.ts";
+import { CUSTOMERS, type Edgemeter, type Target, withEdgemeters } from "./edgemeter.ts";
+import type { Pace } from "./load.ts";
 import type { Side } from "./sides.ts";
 
 /** Old enough to be audited (ms). */
 const SETTLED_MS = 5 * 60_000;
 
-/** By then every identifier and answer of now has expired, every table of the log with it, and the day is closed (ms). */
+/** By then every identifier and answer of now has expired, every table of the log with it (ms). */
 const EXPIRED_MS = 40 * 3_600_000;
 
 /** What is counted; `id` is that of its figures. */
 export type CountedLoad = {
   readonly id: string;
   readonly name: string;
-  readonly load: (edgemeter: Edgemeter) => Promise<unknown>;
+  readonly next: (edgemeter: Edgemeter) => Target | Promise<Target>;
+  readonly pace: Pace;
+  /** Events of a request. */
+  readonly perRequest?: number;
 };
 
-export type CountedCase = Omit<CountedLoad, "load"> & {
+export type CountedCase = Pick<CountedLoad, "id" | "name"> & {
+  readonly perRequest: number;
   /** That D1 has in the end. */
   readonly events: number;
   /** All that was counted for them, but for what happens each minute anyway. Times of transactions are the load's alone. */
   readonly counts: Counts;
-  /** Of these, what it took that they expired. */
-  readonly expiry: Counts;
+  /** Rows of D1 that the day's audit of sums reads, for each event that there is. */
+  readonly rowsAudited: number;
   /** What the scheduled handler takes each minute in which something was sent, however much. */
   readonly eachMinute: Counts;
-  /** Making and dropping the log's tables of one time, of every shard: rows written. */
-  readonly partitionRows: number;
   /** How long the load took, until aggregated (s). */
   readonly seconds: number;
   /** CPU of the whole process, counting included (ms). */
@@ -40,29 +42,23 @@ export type CountedCase = Omit<CountedLoad, "load"> & {
 const minus = (a: Counts, b: Counts): Counts => combine(a, b, (x, y) => x - y);
 const plus = (a: Counts, b: Counts): Counts => combine(a, b, (x, y) => x + y);
 
-export function runCase({ id, name, load }: CountedLoad, side: Side): Promise<CountedCase> {
+export function runCase({ id, name, next, pace, perRequest = 1 }: CountedLoad, side: Side): Promise<CountedCase> {
   const { shards } = side.settings;
   const worker: Side = { ...side, counted: true };
-  return withWorkerd([worker], async (workerd) => {
-    const edgemeter = new Edgemeter(workerd, worker);
+  return withEdgemeters([worker], [], async (edgemeterOf) => {
+    const edgemeter = edgemeterOf(worker);
     const control = (path: string): Promise<Counts> => edgemeter.call(`/counted/${path}`);
     const minute = (ahead: number): Promise<Counts> => control(`minute?ahead=${ahead}`);
-    await edgemeter.createMeter(EVENT_NAME);
     // Objects are awake, and caches full.
-    await edgemeter.load(edgemeter.syncEvents(), { connections: 32, requests: CUSTOMERS });
-    await edgemeter.drained();
+    const warm = await edgemeter.aggregated(edgemeter.syncEvents(), { connections: 32, requests: CUSTOMERS });
     // What the warm-up left to the auditor is not the load's.
-    const tablesMade = (await minute(SETTLED_MS)).tableRowsWritten;
-    const before = { ...(await edgemeter.bytes()), events: await edgemeter.stored() };
+    await minute(SETTLED_MS);
+    const before = await edgemeter.bytes();
 
     await control("reset");
-    const cpu = await cpuMs();
-    const started = performance.now();
-    await load(edgemeter);
-    await edgemeter.drained();
-    const seconds = (performance.now() - started) / 1_000;
-    const spent = (await cpuMs()) - cpu;
-    const after = { ...(await edgemeter.bytes()), events: await edgemeter.stored() };
+    const { accepted, cpu, drained } = await edgemeter.aggregated(await next(edgemeter), pace, perRequest);
+    const events = accepted * perRequest;
+    const after = await edgemeter.bytes();
     const loaded = await control("counts");
     const audited = await minute(SETTLED_MS);
     const quiet = await minute(SETTLED_MS);
@@ -71,17 +67,19 @@ export function runCase({ id, name, load }: CountedLoad, side: Side): Promise<Co
     // Each minute, however long this load was: where a shard had events, a page of them and a note how far it came.
     const perShard: Counts = { ...NO_COUNTS, logCalls: shards, databaseRowsWritten: shards };
     const audit = minus(minus(minus(audited, loaded), minus(quiet, audited)), perShard);
-    const expiry = minus(minus(expired, quiet), minus(over, expired));
+    // By then the day's audit of sums is due as well, and a slice, whatever this load was.
+    const passed = minus(minus(expired, quiet), minus(over, expired));
+    const expiry = { ...passed, databaseRowsRead: 0, databaseRowsWritten: 0 };
     return {
       id,
       name,
-      events: after.events - before.events,
+      perRequest,
+      events,
       counts: { ...plus(plus(loaded, audit), expiry), commitMs: loaded.commitMs, databaseMs: loaded.databaseMs },
-      expiry,
+      rowsAudited: passed.databaseRowsRead / (warm.accepted + events),
       eachMinute: plus(minus(over, expired), perShard),
-      partitionRows: tablesMade + expiry.tableRowsWritten,
-      seconds,
-      cpuMs: spent,
+      seconds: events / drained,
+      cpuMs: cpu * events,
       logBytes: after.log - before.log,
       databaseBytes: after.database - before.database,
     };

@@ -1,7 +1,8 @@
 // edgemeter's API, as far as the bench needs it.
+import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { load, type Pace, type Request, send } from "./load.ts";
-import { cpuMs, type LocalWorkerd, withWorkerd } from "./local-workerd.ts";
+import { cpuMs, type Database, type LocalWorkerd, withWorkerd } from "./local-workerd.ts";
 import type { Side, Worker } from "./sides.ts";
 import { countEvents } from "./tables.ts";
 
@@ -23,8 +24,18 @@ const PIPELINE_PATH = "/v1/edgemeter/pipeline";
 /** What a sync event says who it is: an identifier, unless told, and no key. */
 export type Identity = { readonly key?: "sdk" | "caller"; readonly identifier?: boolean };
 
+export type Named = { readonly id: string; readonly name: string; readonly identity?: Identity };
+
+/** The ways in which sync events are sent; `id` is that of their figures. */
+export const IDENTITIES: readonly Named[] = [
+  { id: "sync", name: "no Idempotency-Key" },
+  { id: "sync-sdk-key", name: "an SDK's key", identity: { key: "sdk" } },
+  { id: "sync-key", name: "a caller's key, no identifier", identity: { key: "caller", identifier: false } },
+  { id: "sync-key-identifier", name: "a caller's key and an identifier", identity: { key: "caller" } },
+];
+
 /** Makes the next request of a load. */
-type Target = () => Request;
+export type Target = () => Request;
 
 /** Numbers the events of a process. */
 let made = 0;
@@ -33,7 +44,7 @@ let made = 0;
 const eventOf = (n: number, customers = CUSTOMERS, identified = true): object => ({
   event_name: EVENT_NAME,
   payload: { stripe_customer_id: `cus_${n % customers}`, value: "25" },
-  ...(identified && { identifier: `bench-event-${n}` }),
+  ...(identified && { identifier: randomUUID() }),
 });
 
 /** Runs `work` with edgemeter of each side, with the meter that events are for, on one workerd that has others too. */
@@ -74,12 +85,12 @@ export class Edgemeter {
     };
   }
 
-  /** A hundred events a request, under a session's token. */
-  async streamEvents(): Promise<Target> {
+  /** A hundred events a request, under a session's token; `make` makes one. */
+  async streamEvents(make = () => eventOf(made++)): Promise<Target> {
     const session = await this.call("/v2/billing/meter_event_session", {});
     const headers = { authorization: `Bearer ${session.authentication_token}` };
     return () => {
-      const events = Array.from({ length: STREAM_EVENTS }, () => eventOf(made++));
+      const events = Array.from({ length: STREAM_EVENTS }, make);
       return this.request("/v2/billing/meter_event_stream", { events }, headers);
     };
   }
@@ -122,17 +133,21 @@ export class Edgemeter {
 
   /** Events in D1. */
   async stored(): Promise<number> {
-    const counts = (await this.#workerd.databases(this.#side)).map(countEvents);
-    return (await Promise.all(counts)).reduce((total, events) => total + events, 0);
+    return this.#sumOverDatabases(countEvents);
   }
 
   /** Bytes of all logs, and of all databases. */
   async bytes(): Promise<{ readonly log: number; readonly database: number }> {
     const { shards }: { shards: { storage_bytes: number }[] } = await this.call(PIPELINE_PATH);
     const log = shards.reduce((total, shard) => total + shard.storage_bytes, 0);
-    const databases = await this.#workerd.databases(this.#side);
-    const sizes = await Promise.all(databases.map((db) => db.prepare("SELECT 1").run()));
-    return { log, database: sizes.reduce((total, { meta }) => total + meta.size_after, 0) };
+    const database = await this.#sumOverDatabases(async (db) => (await db.prepare("SELECT 1").run()).meta.size_after);
+    return { log, database };
+  }
+
+  async #sumOverDatabases(measure: (db: Database) => Promise<number>): Promise<number> {
+    const bindings = Object.keys(this.#side.databases);
+    const each = bindings.map(async (binding) => measure(await this.#workerd.database(this.#side, binding)));
+    return (await Promise.all(each)).reduce((total, number) => total + number, 0);
   }
 
   /** One request; throws unless it is answered with 200. Gives the body, parsed. */
@@ -147,7 +162,7 @@ export class Edgemeter {
     return send(this.#workerd.url, this.request(path, body));
   }
 
-  /** A request with the test key: a GET, or a POST of JSON or of a form's text. */
+  /** A request with the live key: a GET, or a POST of JSON or of a form's text. */
   request(path: string, body?: object | string, headers: Readonly<Record<string, string>> = {}): Request {
     const { name, key } = this.#side;
     const isForm = typeof body === "string";

@@ -14,8 +14,8 @@ export type Database = Awaited<ReturnType<Miniflare["getD1Database"]>>;
 export type LocalWorkerd = {
   /** The address of all its Workers; the host header decides. */
   readonly url: URL;
-  /** A Worker's databases, for SQL that does not belong to what is measured. */
-  readonly databases: (worker: Worker) => Promise<Database[]>;
+  /** A Worker's database, for SQL that does not belong to what is measured. */
+  readonly database: (worker: Worker, binding: string) => Promise<Database>;
 };
 
 /** Runs `work` on these Workers, and ends them whatever comes of it. */
@@ -27,17 +27,16 @@ export async function withWorkerd<T>(
   const options = await Promise.all(workers.map(workerOptions));
   const log = new Log(LogLevel.ERROR);
   const miniflare = new Miniflare(convertV4MiniflareOptions({ workers: options, log, resourcePersistencePath }));
-  const databases = ({ name }: Worker): Promise<Database[]> => {
-    const bindings = Object.keys(options.find((worker) => worker.name === name)?.d1Databases ?? {});
-    return Promise.all(bindings.map((binding) => miniflare.getD1Database(binding, name)));
-  };
+  const database = ({ name }: Worker, binding: string) => miniflare.getD1Database(binding, name);
   try {
     const url = await miniflare.ready;
     for (const worker of workers) {
-      const statements = unstable_splitSqlQuery(worker.schema);
-      for (const db of await databases(worker)) await db.batch(statements.map((statement) => db.prepare(statement)));
+      for (const [binding, schema] of Object.entries(worker.databases)) {
+        const db = await database(worker, binding);
+        await db.batch(unstable_splitSqlQuery(schema).map((statement) => db.prepare(statement)));
+      }
     }
-    return await work({ url, databases });
+    return await work({ url, database });
   } finally {
     await miniflare.dispose();
     await rm(resourcePersistencePath, { recursive: true, force: true });
@@ -74,7 +73,7 @@ async function workerOptions(worker: Worker) {
     ...options,
     name,
     bindings: { ...Object(options.bindings), SESSION_SECRET: randomBytes(32).toString("base64url"), ...vars },
-    d1Databases: mapEntries(options.d1Databases, (binding) => [binding, own(binding)]),
+    d1Databases: mapEntries(worker.databases, (binding) => [binding, own(binding)]),
     queueProducers: mapEntries(options.queueProducers, (binding, { queueName }) => [binding, own(queueName)]),
     queueConsumers: mapEntries(options.queueConsumers, (queue, consumer) => [own(queue), Object(consumer)]),
     routes: [`${name}.test/*`],

@@ -7,6 +7,7 @@ import { SingleBar } from "cli-progress";
 import { Command, InvalidArgumentError } from "commander";
 import { describeMachine } from "./machine.ts";
 import { measureBundle } from "./measures/bundle.ts";
+import { measureBytes } from "./measures/bytes.ts";
 import { measureCounted } from "./measures/counted.ts";
 import { measureFreshness } from "./measures/freshness.ts";
 import { measurePeer } from "./measures/peer.ts";
@@ -29,6 +30,7 @@ const MEASURES: readonly Measure[] = [
   { name: "hot", title: "One hot customer", run: measureHotCustomer },
   { name: "stream", title: "Streams", run: measureStream },
   { name: "freshness", title: "Freshness", run: measureFreshness },
+  { name: "bytes", title: "Bytes an event takes", run: measureBytes },
   { name: "reads", title: "Reads", run: measureReads },
   { name: "counted", title: "Cost and scale", run: measureCounted },
   { name: "peer", title: "A peer: Fastify and PostgreSQL", run: measurePeer },

@@ -17,7 +17,8 @@ const LIMITS = {
   objectBytes: 8_000_000_000,
   /** A database runs one statement at a time, and so does an object (ms of each second). */
   busyMs: 1_000,
-  databaseBytes: 10_000_000_000,
+  /** DATABASE_HIGH_WATER_MB. */
+  databaseBytes: 8_000_000_000,
   /** Of one queue. */
   messages: 5_000,
   messageBytes: 120_000,
@@ -28,20 +29,15 @@ const LOG_SECONDS = 36 * 3_600;
 
 const GB = 1_000_000_000;
 
-/** How events arrive, so many in a request, what was counted of them, and what a million costs, with estimates. */
-export type Shape = {
-  readonly name: string;
-  readonly counted: CountedCase;
-  readonly perRequest: number;
-  readonly dollars: number;
-};
+/** What was counted of events, and what a million costs, with estimates. */
+export type Shape = { readonly counted: CountedCase; readonly dollars: number };
 
 /**
  * How much of each limit is used, with one database. A request's events go to as many logs as it has events, at most to
  * all. A log commits at most once per GROUP_COMMIT_MS, and sends at most once per SEND_DELAY_MS unless a message is full.
  */
-function uses({ counted, perRequest }: Shape, rate: number, shards: number, settings: Settings) {
-  const { counts, events, logBytes } = counted;
+function uses({ counted }: Shape, rate: number, shards: number, settings: Settings) {
+  const { counts, events, logBytes, perRequest } = counted;
   const calls = (rate / perRequest) * (Math.min(perRequest, shards) / shards);
   const commits = Math.min(calls, 1_000 / settings.groupCommitMs);
   const perShard = rate / shards / events;
@@ -71,57 +67,37 @@ function shardsFor(shape: Shape, rate: number, settings: Settings): number {
   return shards;
 }
 
-export function extrapolate(shapes: readonly Shape[], settings: Settings): Table[] {
-  // Every use grows evenly in the end, or not at all.
-  const most = 1e9;
-  const [rows = [], streams = []] = shapes.map((shape) =>
-    uses(shape, most, settings.shards, settings).map(({ of, share }) => ({
-      of,
-      at: share < 1 ? "never" : count(most / share),
-    })),
-  );
-  return [
-    {
-      title: `Scale, calculated: events a second at which each part is at its limit, ${settings.shards} shards, one database`,
-      columns: ["", ...shapes.map(({ name }) => name)],
-      rows: rows.map(({ of, at }, i) => [of, at, streams[i]?.at ?? ""]),
-      notes: [
-        "Limits: an object takes 1,000 requests and 500 transactions a second, and keeps 8 GB (LOG_HIGH_WATER_MB) over 36 hours; a database and an object run one statement at a time; a queue takes 5,000 messages a second.",
-        "Times are measured here, in the log's transactions and in D1's statements; a log's storage is what its events take.",
-      ],
-    },
-    {
-      title: "Scale, calculated: what it takes, and what it costs a month",
-      columns: [
-        "events/s",
-        "",
-        `first at its limit with ${settings.shards} shards, one database`,
-        "shards",
-        "databases, by time",
-        "new databases a month, by size",
-        "operations and objects, $",
-        "a month's events stored, $ a month",
-      ],
-      rows: RATES.flatMap((rate) => shapes.map((shape) => rateRow(shape, rate, settings))),
-      notes: [
-        "Prices beyond what the plan includes. Operations: a million as counted and estimated above, at any rate.",
-        "Stored: a month's events in D1, to be paid for as long as they are kept, and 36 hours of them in the logs.",
-      ],
-    },
-  ];
-}
+export const extrapolate = (shapes: readonly Shape[], settings: Settings): Table => ({
+  title: "Scale, calculated: what it takes, and what it costs a month",
+  columns: [
+    "events/s",
+    "",
+    `first at its limit with ${settings.shards} shards, one database`,
+    "shards",
+    "databases, by time",
+    "new databases a month, by size",
+    "operations and objects, $",
+    "a month's events stored, $ a month",
+  ],
+  rows: RATES.flatMap((rate) => shapes.map((shape) => rateRow(shape, rate, settings))),
+  notes: [
+    "Limits: an object takes 1,000 requests and 500 transactions a second, and keeps 8 GB (LOG_HIGH_WATER_MB) over 36 hours; a database and an object run one statement at a time; a queue takes 5,000 messages a second.",
+    "Times are measured here, in the log's transactions and in D1's statements; a log's storage is what its events take.",
+    "Prices beyond what the plan includes. Operations: a million as counted and estimated above, at any rate. Stored: a month's events in D1, to be paid for as long as they are kept, and 36 hours of them in the logs.",
+  ],
+});
 
 const count = (number: number): string => Math.round(number).toLocaleString("en");
 
 function rateRow(shape: Shape, rate: number, settings: Settings): string[] {
-  const { counts, events, databaseBytes, logBytes } = shape.counted;
+  const { name, counts, events, databaseBytes, logBytes } = shape.counted;
   const first = uses(shape, rate, settings.shards, settings).reduce((a, b) => (b.share > a.share ? b : a));
   const shards = shardsFor(shape, rate, settings);
   const monthGb = (rate * MONTH_SECONDS * databaseBytes) / events / GB;
   const logGb = (rate * LOG_SECONDS * logBytes) / events / GB;
   return [
     count(rate),
-    shape.name,
+    name,
     `${first.of} (${Math.round(100 * first.share)} %)`,
     String(shards),
     String(Math.ceil((rate * counts.databaseMs) / events / LIMITS.busyMs)),

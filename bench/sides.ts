@@ -1,6 +1,6 @@
 // The Workers that are measured: the present one, and that of a commit, each with the settings of its own wrangler.toml.
 import { execFile } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -13,8 +13,8 @@ export type Worker = {
   /** The path of its wrangler.toml. */
   readonly config: string;
   readonly vars?: Readonly<Record<string, string>>;
-  /** SQL that makes its databases. */
-  readonly schema: string;
+  /** SQL that makes each of its databases, by binding. */
+  readonly databases: Readonly<Record<string, string>>;
   /** Whether everything is counted that Cloudflare bills, see bench/counted. */
   readonly counted?: boolean;
 };
@@ -26,10 +26,12 @@ export type Settings = { readonly shards: number; readonly groupCommitMs: number
 export type Side = Worker & {
   /** Whether it is the commit that the present is compared with. */
   readonly base: boolean;
-  /** A test key that its schema holds. */
+  /** A live key that its databases know. */
   readonly key: string;
   readonly settings: Settings;
 };
+
+type D1Block = { readonly binding: string; readonly migrations_dir?: string };
 
 export const root: string = path.join(import.meta.dirname, "..");
 
@@ -53,17 +55,33 @@ export async function sideAt(commit: string): Promise<Side> {
   return sideOf("base", folder, true);
 }
 
+/** The SQL that makes a database: its migrations, or `schema.sql` of a commit from before there were any. */
+function schemaOf(folder: string, migrations: string | undefined): string {
+  const files =
+    migrations === undefined
+      ? ["schema.sql"]
+      : readdirSync(path.join(folder, migrations))
+          .sort()
+          .map((name) => path.join(migrations, name));
+  return files.map((file) => readFileSync(path.join(folder, file), "utf8")).join("\n");
+}
+
 async function sideOf(name: string, folder: string, base: boolean): Promise<Side> {
   const config = path.join(folder, "wrangler.toml");
-  const { vars } = unstable_readConfig({ config });
+  const { vars, d1_databases } = unstable_readConfig({ config });
   const setting = (name: string): number => Number(vars[name]);
   const keys: typeof import("../scripts/local-keys.ts") = await import(path.join(folder, "scripts/local-keys.ts"));
   return {
     name,
     base,
     config,
-    schema: readFileSync(path.join(folder, "schema.sql"), "utf8") + keys.SEED_LOCAL_KEYS,
-    key: keys.LOCAL_KEYS.test,
+    databases: Object.fromEntries(
+      (d1_databases as D1Block[]).map(({ binding, migrations_dir }) => [
+        binding,
+        schemaOf(folder, migrations_dir) + (binding === "DB" ? keys.SEED_LOCAL_KEYS : ""),
+      ]),
+    ),
+    key: keys.LOCAL_KEYS.live,
     settings: {
       shards: setting("EVENT_LOG_SHARDS"),
       groupCommitMs: setting("GROUP_COMMIT_MS"),

@@ -1,6 +1,12 @@
 // All that the bench knows of edgemeter's tables in D1.
+
+import { bind } from "../src/aggregate/sql/bind.ts";
+import { tableOf } from "../src/aggregate/sql/events.ts";
+import { openSlice, quarterOf, widen } from "../src/aggregate/sql/slices.ts";
+import { added } from "../src/aggregate/sql/sums.ts";
+import { databaseOf, databasesAt, type Placement } from "../src/domain/placement.ts";
+import { receiptOf, sliceOf, type TimeRange } from "../src/domain/window.ts";
 import type { Database } from "./local-workerd.ts";
-import type { Side } from "./sides.ts";
 
 const SELECT_EVENT_TABLES = `
   SELECT name FROM sqlite_schema WHERE type = 'table' AND (name = 'events' OR name GLOB 'events_[0-9]*')`;
@@ -12,55 +18,58 @@ export async function countEvents(db: Database): Promise<number> {
   return (await Promise.all(counts)).reduce<number>((total, count) => total + Number(count), 0);
 }
 
-/** The definitions of the tables that `fill` fills. */
-export const filledTables = ({ schema }: Side): string =>
-  ["events", "hourly_summaries"]
-    .map((name) => schema.match(new RegExp(`CREATE TABLE IF NOT EXISTS ${name} .*?;\n`, "s"))?.[0])
-    .join()
-    .replaceAll(/--.*/g, "");
+/** Customers of a meter, each with as many events, spread evenly over a range of receipt. */
+type Filling = { readonly customers: readonly string[]; readonly each: number };
 
-/**
- * Events ?5 to ?6 of customers whose names begin with ?1, each customer's in a run, spread over ?4 ms before ?3; ?7 of
- * them each. In the order of the table's key, which is the fastest.
- */
-const INSERT_EVENTS = `
-  WITH RECURSIVE counter (n) AS (SELECT CAST(?5 AS INTEGER) UNION ALL SELECT n + 1 FROM counter WHERE n + 1 < ?6),
+const INSERT_SERIES = "INSERT INTO series (meter, customer) SELECT :meter, value FROM json_each(:customers)";
+
+/** Of every hundred events of a customer, whose values are 1 to 100. */
+export const MEAN_VALUE = 50.5;
+
+/** Events :from to :to of each customer, the n-th at :start + n * :span / :each. In the order of the table's key. */
+const insertEvents = (slice: number): string => `
+  WITH RECURSIVE counter (n) AS (SELECT CAST(:from AS INTEGER) UNION ALL SELECT n + 1 FROM counter WHERE n + 1 < :to),
   made AS (
     SELECT
+      series.id AS series,
       n,
-      ?1 || printf('%04d', n / CAST(?7 AS INTEGER)) AS customer,
-      CAST(?3 - ?4 AS INTEGER) + (n % CAST(?7 AS INTEGER)) * CAST(?4 AS INTEGER) / CAST(?7 AS INTEGER) AS timestamp
-    FROM counter
+      CAST(:start AS INTEGER) + n * CAST(:span AS INTEGER) / CAST(:each AS INTEGER) AS timestamp
+    FROM json_each(:customers) AS item CROSS JOIN series CROSS JOIN counter
+    WHERE series.meter = :meter AND series.customer = item.value AND series.dimensions = ''
   )
-  INSERT INTO events (meter, customer, timestamp, id, identifier, value, received)
-  SELECT ?2, customer, timestamp, ?1 || printf('%016d', n), ?1 || 'identifier-' || n, 1 + n % 100, timestamp
+  INSERT INTO ${tableOf(slice)} (series, timestamp, id, identifier, value, received, api_key)
+  SELECT series, timestamp, printf('%011d%012d', n, series), randomblob(16), 1 + n % 100, timestamp, 1
   FROM made`;
 
-const INSERT_SUMS = `
-  INSERT INTO hourly_summaries (meter, customer, hour, count, sum_high, sum_low)
-  SELECT meter, customer, timestamp - timestamp % 3600000, COUNT(*), 0, SUM(value) FROM events GROUP BY 1, 2, 3`;
+const insertSums = (slice: number): string =>
+  `INSERT INTO sums (series, quarter_hour, count, sum_high, sum_low) ${added(tableOf(slice), "true")}`;
 
-/** Over so long, until now, the events of everyone are spread (ms). */
-const SPAN_MS = 30 * 86_400_000;
-
-/** Rows of one statement. */
-const CHUNK = 50_000;
-
-/** So many events of a meter, `each` of them of one customer: of `${prefix}0000`, and so on. */
-export type Filling = {
-  readonly meter: string;
-  readonly prefix: string;
-  readonly events: number;
-  readonly each: number;
-};
-
-/** Fills a database with events until `now` (ms), and with what the aggregator would have made of them. */
-export async function fill(db: Database | undefined, now: number, fillings: readonly Filling[]): Promise<void> {
-  for (const { meter, prefix, events, each } of fillings) {
-    for (let from = 0; from < events; from += CHUNK) {
-      const to = Math.min(events, from + CHUNK);
-      await db?.prepare(INSERT_EVENTS).bind(prefix, meter, now, SPAN_MS, from, to, each).run();
+/**
+ * Fills the databases of a mode with events that were received within a range, and with what the aggregator would have
+ * made of them, where the placement has them.
+ */
+export async function fill(
+  databases: readonly Database[],
+  meter: string,
+  { start, end }: TimeRange,
+  placement: Placement,
+  fillings: readonly Filling[],
+): Promise<void> {
+  const all = JSON.stringify(fillings.flatMap(({ customers }) => customers));
+  for (const db of databases) await bind(db, INSERT_SERIES, { meter, customers: all }).run();
+  const span = end - start;
+  for (let slice = sliceOf(start); slice <= sliceOf(end - 1); slice = sliceOf(receiptOf(slice).end)) {
+    const [first, last] = [Math.max(start, receiptOf(slice).start), Math.min(end, receiptOf(slice).end)];
+    const bound = databasesAt(placement, first);
+    for (const [place, db] of databases.slice(0, bound).entries()) {
+      await openSlice(db, slice);
+      for (const { customers, each } of fillings) {
+        const [from = 0, to = 0] = [first, last].map((time) => Math.ceil(((time - start) * each) / span));
+        const here = customers.filter((customer) => databaseOf(meter, customer, bound) === place);
+        const values = { meter, customers: JSON.stringify(here), start, span, each, from, to };
+        if (from < to) await bind(db, insertEvents(slice), values).run();
+      }
+      await db.batch([widen(db, slice, quarterOf(first), quarterOf(last - 1)), db.prepare(insertSums(slice))]);
     }
   }
-  await db?.prepare(INSERT_SUMS).run();
 }

@@ -6,7 +6,11 @@ import { load } from "./load.ts";
 import { cpuMs, type LocalWorkerd } from "./local-workerd.ts";
 import { root, type Worker } from "./sides.ts";
 
-export const BARE: Worker = { name: "bare", config: path.join(root, "bench/bare/wrangler.toml"), schema: SCHEMA };
+export const BARE: Worker = {
+  name: "bare",
+  config: path.join(root, "bench/bare/wrangler.toml"),
+  databases: { DB: SCHEMA },
+};
 
 /** A body as an event has. */
 const BODY = JSON.stringify({
@@ -31,7 +35,7 @@ export const yardsticksOn =
       return { path, headers: { host: `${BARE.name}.test` }, body: BODY };
     };
     // workerd ends an object that had nothing to do for ten seconds, which is about what other loads of a round take.
-    if (!route.startsWith("bulk")) await load(url, next, { connections, requests: CUSTOMERS });
+    if (route !== "bulk") await load(url, next, { connections, requests: CUSTOMERS });
     const cpu = await cpuMs();
     const loaded = await load(url, next, { connections, seconds: share * seconds });
     return { ...loaded, cpu: ((await cpuMs()) - cpu) / loaded.accepted };

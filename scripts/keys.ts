@@ -4,7 +4,7 @@ import { FRESH_MS } from "../src/catalog/positive-cache.ts";
 import { GRANTS, UNRESTRICTED, writePermissions } from "../src/domain/permissions.ts";
 import { isStorable } from "../src/domain/text.ts";
 import { commandLine, run } from "./command.ts";
-import { type Database, LOCAL, remote } from "./keys/database.ts";
+import { type Where, withKeys } from "./keys/database.ts";
 import { createKey, keyTable, listKeys, revokeKey } from "./keys/keys.ts";
 import { table } from "./table.ts";
 
@@ -12,7 +12,7 @@ const NAME_LENGTH = 100;
 
 const HELP = `
 The keys are those of the local server (STATE_DIR, default .edgemeter), whether it runs or not. With
---remote they are those of the deployment on Cloudflare, which wrangler must be logged in to.
+--remote they are those of the deployment on Cloudflare: of CLOUDFLARE_API_TOKEN, or whom wrangler is logged in as.
 
 A key reports, reads and manages everything in its mode. With --permission it is restricted: 'ingest' may
 report and cancel events and open stream sessions, 'read' may make every GET, and 'operate' may make every
@@ -25,8 +25,8 @@ Examples:
   npm run keys -- revoke key_…
 `;
 
-type Where = { readonly remote?: boolean; readonly env?: string };
-type Create = Where & { readonly name: string; readonly live?: boolean; readonly permission?: keyof typeof GRANTS };
+type Options = { readonly remote?: boolean; readonly env?: string };
+type Create = Options & { readonly name: string; readonly live?: boolean; readonly permission?: keyof typeof GRANTS };
 
 const program = commandLine("keys", "Makes, lists and revokes API keys.", HELP);
 
@@ -36,20 +36,21 @@ command("create", "makes a key, and prints it this once")
   .addOption(new Option("--permission <permission>", "restrict it to this").choices(Object.keys(GRANTS)))
   .action(async ({ name, live = false, permission, ...where }: Create) => {
     const permissions = permission === undefined ? UNRESTRICTED : GRANTS[permission];
-    const { id, secret } = await createKey(await databaseOf(where), { name, livemode: live, permissions }, Date.now());
+    const key = { name, livemode: live, permissions };
+    const { id, secret } = await withKeys(whereOf(where), (database) => createKey(database, key, Date.now()));
     const made = { id, name, mode: live ? "live" : "test", may: writePermissions(permissions), key: secret };
     console.log(table(Object.entries(made)));
     console.error("\nThe key is not shown again: only its SHA-256 is stored.");
   });
 
-command("list", "lists all keys").action(async (where: Where) => {
-  console.log(keyTable(await listKeys(await databaseOf(where))));
+command("list", "lists all keys").action(async (where: Options) => {
+  console.log(keyTable(await withKeys(whereOf(where), listKeys)));
 });
 
 command("revoke", "revokes a key for good")
   .argument("<id>", "its id, as list shows it")
-  .action(async (id: string, where: Where) => {
-    const { revoked, before } = await revokeKey(await databaseOf(where), id, Date.now());
+  .action(async (id: string, where: Options) => {
+    const { revoked, before } = await withKeys(whereOf(where), (database) => revokeKey(database, id, Date.now()));
     const since = new Date(revoked).toISOString();
     console.log(
       before
@@ -69,9 +70,9 @@ function command(name: string, description: string): Command {
 }
 
 /** Where the keys are. Ends the program when the command line does not say it well. */
-function databaseOf({ remote: isRemote = false, env }: Where): Database | Promise<Database> {
-  if (isRemote) return remote(env ?? process.env.CLOUDFLARE_ENV);
-  return env === undefined ? LOCAL : program.error("error: --env is of a deployment, so it needs --remote");
+function whereOf({ remote = false, env }: Options): Where {
+  if (remote) return { env: env ?? process.env.CLOUDFLARE_ENV ?? "" };
+  return env === undefined ? "local" : program.error("error: --env is of a deployment, so it needs --remote");
 }
 
 function keyName(text: string): string {

@@ -1,4 +1,5 @@
 import { hashOf } from "../src/catalog/key-hash.ts";
+import { NEXT_KEY_NUMBER } from "./sql.ts";
 
 /** The API keys of a local server, which may do everything. They are no secret, and no deployment ever has them. */
 export const LOCAL_KEYS = { test: "sk_test_edgemeter_local", live: "sk_live_edgemeter_local" } as const;
@@ -7,8 +8,8 @@ export const LOCAL_KEYS = { test: "sk_test_edgemeter_local", live: "sk_live_edge
 export const SEED_LOCAL_KEYS = Object.entries(LOCAL_KEYS)
   .map(
     ([mode, key]) => `
-INSERT INTO api_keys (hash, id, name, livemode, created, permissions)
-VALUES ('${hashOf(key)}', 'key_${mode}_local', 'local', ${mode === "live" ? 1 : 0}, 0, 'ingest read manage operate')
+INSERT INTO api_keys (hash, id, number, name, livemode, created, permissions)
+VALUES ('${hashOf(key)}', 'key_${mode}_local', ${NEXT_KEY_NUMBER}, 'local', ${mode === "live" ? 1 : 0}, 0, 'ingest read manage operate')
 ON CONFLICT DO NOTHING;`,
   )
   .join("\n");

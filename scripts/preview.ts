@@ -1,17 +1,25 @@
 // `npm run preview`: deploys a branch beside everything else, under names of its own. See --help.
 import { Option } from "commander";
+import { UNRESTRICTED } from "../src/domain/permissions.ts";
 import { addressOption, commandLine, run, waitOption } from "./command.ts";
 import { connect } from "./deploy/cloudflare.ts";
+import { runOn } from "./deploy/database.ts";
 import { deploy } from "./deploy/deploy.ts";
-import { configuredNames, targetOf } from "./deploy/target.ts";
-import { allowPreviews, claim } from "./preview/claim.ts";
-import { writePreviewConfig } from "./preview/config.ts";
-import { KEY_CHOICES, type KeyChoice, previewKey } from "./preview/key.ts";
+import { configuredNames } from "./deploy/target.ts";
+import { createKey, hasWorkingKey } from "./keys/keys.ts";
+import { withPreview } from "./preview/config.ts";
 import { currentBranch, previewNames } from "./preview/names.ts";
+import { allowPreviews, claim } from "./preview/resources.ts";
+import type { RunSql } from "./sql.ts";
+
+/** When a run makes a key: if there is none that works, each time, or not at all. */
+const KEY_CHOICES = ["first", "always", "never"] as const;
+type KeyChoice = (typeof KEY_CHOICES)[number];
 
 const HELP = `
-What is deployed is the code of this folder, with wrangler.toml's top level: a Worker of its own, with a database,
-a queue, logs and keys of its own. On the account of production only with PREVIEWS=this-account. Run again, it brings the preview up to date. npm run preview:delete deletes it.
+What is deployed is the code of this folder, with wrangler.toml's top level: a Worker of its own, with databases,
+queues, logs and keys of its own. On the account of production only with PREVIEWS=this-account. Run again, it brings
+the preview up to date. npm run preview:delete deletes it.
 
 Exit code: 0 deployed and well, 1 not, 2 the command line is wrong.
 `;
@@ -30,17 +38,25 @@ const program = commandLine("preview", "Deploys a branch as a preview.", HELP)
   .action(async ({ branch, key, url, wait }: Options) => {
     const { worker, environments } = await configuredNames();
     const names = previewNames(branch ?? (await currentBranch()), worker, environments);
-    const target = await targetOf("", await writePreviewConfig(names));
-    const cloudflare = await connect(target.account);
-    await allowPreviews(cloudflare, worker, process.env.PREVIEWS);
-    console.log(`${target.worker}, a preview of ${names.branch}, on account ${cloudflare.account}`);
-    const database = await claim(cloudflare, target, names.branch);
-    const options = { log: console.log, url, patienceMs: wait, dryRun: false };
-    const address = await deploy(cloudflare, target, options);
-    console.log(`address   ${address}`);
-    const secret = await previewKey(cloudflare, database, key);
-    if (secret !== undefined) console.log(`key       ${secret}\n\nThe key is not shown again.`);
-    else if (key === "first") console.log("\nIt has a key already; --key always makes another one.");
+    await withPreview(names, async (target) => {
+      const cloudflare = await connect(target.account);
+      await allowPreviews(cloudflare, worker, process.env.PREVIEWS);
+      console.log(`${target.worker}, a preview of ${names.branch}, on account ${cloudflare.account}`);
+      const database = await claim(cloudflare, target, names.branch);
+      const options = { log: console.log, url, patienceMs: wait, dryRun: false };
+      const address = await deploy(cloudflare, target, options);
+      console.log(`address   ${address}`);
+      const secret = await makeKey(runOn(cloudflare, database), key);
+      if (secret !== undefined) console.log(`key       ${secret}\n\nThe key is not shown again.`);
+      else if (key === "first") console.log("\nIt has a key already; --key always makes another one.");
+    });
   });
 
 await run("preview", 1, () => program.parseAsync());
+
+/** A new test key, or `undefined` when none is to be made. Only the caller gets it. */
+async function makeKey(database: RunSql, choice: KeyChoice): Promise<string | undefined> {
+  if (choice === "never" || (choice === "first" && (await hasWorkingKey(database)))) return undefined;
+  const key = { name: "preview", livemode: false, permissions: UNRESTRICTED };
+  return (await createKey(database, key, Date.now())).secret;
+}

@@ -13,6 +13,7 @@ const root = path.join(import.meta.dirname, "..");
 /** What a round does of each; a round takes some minutes. */
 const KILLS = 15;
 const STORIES = 1_000;
+const LONG_STORIES = 1_000;
 const REQUESTS = 10_000;
 
 const { minutes, seed } = commandLine(
@@ -55,8 +56,9 @@ const PARTS: Readonly<Record<string, (seed: number) => Promise<boolean>>> = {
     return report.problems.length === 0;
   },
   model: async (seed) => {
-    const passed = await runTests("test/workerd/log/model.test.ts", { SEED: String(seed), SOAK_RUNS: String(STORIES) });
-    if (passed) total.stories += STORIES;
+    const runs = { SOAK_RUNS: String(STORIES), PLACEMENT_RUNS: String(LONG_STORIES) };
+    const passed = await runTests("test/workerd/log/model.test.ts", { SEED: String(seed), ...runs });
+    if (passed) total.stories += STORIES + LONG_STORIES;
     return passed;
   },
   outage: (seed) => runTests("test/workerd/aggregate/hostile.test.ts", { SEED: String(seed), OUTAGE_MINUTES: "60" }),

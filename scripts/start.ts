@@ -1,11 +1,12 @@
 // `npm start`: a local edgemeter on workerd, with its data on disk. PORT and STATE_DIR are honoured.
-import { type ChildProcess, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import path from "node:path";
 import { hashOf } from "../src/catalog/key-hash.ts";
 import { LOCAL_KEYS, SEED_LOCAL_KEYS } from "./local-keys.ts";
+import { CONTROL, migrationsOf } from "./migrations.ts";
 import { exitOf, root, stateDir, wrangler } from "./wrangler.ts";
 
 const port = Number(process.env.PORT ?? 8787);
@@ -25,34 +26,27 @@ async function portIsFree(): Promise<boolean> {
   });
 }
 
-/** Brings the local database to the schema, and puts the local keys in. */
-async function prepareDatabase(): Promise<void> {
-  await mkdir(stateDir, { recursive: true });
-  const schema = await readFile(path.join(root, "schema.sql"), "utf8");
-  const prepared = await preparedMark(schema + SEED_LOCAL_KEYS);
+/** Brings the local databases to the newest migration, and puts the local keys in. */
+async function prepareDatabases(): Promise<void> {
+  const prepared = await preparedMark(await Promise.all([migrationsOf(CONTROL), migrationsOf("EVENTS_0")]));
   if (await prepared.isThere()) return;
-  // Loaded here, since most starts need none of it.
-  const [{ prepareLocal }, { CommandError }] = await Promise.all([
-    import("./schema/local.ts"),
-    import("./command-error.ts"),
-  ]);
-  await prepareLocal(stateDir, SEED_LOCAL_KEYS).catch((error: unknown) => {
-    if (error instanceof CommandError) fail(error.message);
-    throw error;
-  });
+  const preparing = spawn(process.execPath, [path.join(root, "scripts/prepare.ts")], { stdio: "inherit" });
+  if ((await exitOf(preparing)) !== 0) process.exit(1);
   await prepared.leave();
 }
 
 /**
- * A restart need not prepare a database again, which takes as long as starting the server. The mark
+ * A restart need not prepare the databases again, which takes as long as starting the server. The mark
  * lies in the databases' own folder, so that it goes when they go, and says what they were prepared
- * with: the SQL, and what decides which database that was.
+ * with: the migrations, the keys, and what decides which databases those were.
  */
-async function preparedMark(sql: string): Promise<{ isThere(): Promise<boolean>; leave(): Promise<void> }> {
+async function preparedMark(
+  migrations: readonly object[],
+): Promise<{ isThere(): Promise<boolean>; leave(): Promise<void> }> {
   const file = path.join(stateDir, "v3/d1/prepared");
   const config = ["wrangler.toml", "node_modules/wrangler/package.json"];
   const parts = await Promise.all(config.map((name) => readFile(path.join(root, name), "utf8")));
-  const mark = hashOf(JSON.stringify([sql, ...parts]));
+  const mark = hashOf(JSON.stringify([migrations, SEED_LOCAL_KEYS, ...parts]));
   return {
     isThere: async () => (await readFile(file, "utf8").catch(() => "")) === mark,
     // Without the folder there is no mark: then the next start prepares it again.
@@ -101,7 +95,7 @@ const WELCOME = `
 if (!Number.isInteger(port) || port < 1 || port > 65_535)
   fail(`PORT must be a port number, not '${process.env.PORT}'.`);
 if (!(await portIsFree())) fail(`port ${port} is in use. Choose another one: PORT=8788 npm start`);
-await prepareDatabase();
+await prepareDatabases();
 
 const options = ["--port", String(port), "--ip", "127.0.0.1", "--inspector-port", "0", "--persist-to", stateDir];
 // A local workerd knows no jurisdictions.

@@ -2,7 +2,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import path from "node:path";
 import { text } from "node:stream/consumers";
-import { setTimeout } from "node:timers/promises";
 
 /** The project's folder, where wrangler.toml lies. */
 export const root = path.join(import.meta.dirname, "..");
@@ -38,25 +37,8 @@ export const exitOf = (child: ChildProcess): Promise<number | null> =>
 
 type Ran = { readonly ok: boolean; readonly stdout: string; readonly stderr: string };
 
-/** What SQLite says of a local database that the server or another command writes to. */
-const BUSY = /SQLITE_BUSY|database is locked/;
-
-/** How long a busy database is waited for, and how long between two attempts (ms). */
-const PATIENCE_MS = 60_000;
-const PAUSE_MS = 250;
-
-/** Runs wrangler to its end, again while a local database is busy, and gives what it printed. */
+/** Runs wrangler to its end, and gives what it printed. */
 export async function runWrangler(args: readonly string[]): Promise<Ran> {
-  const deadline = Date.now() + PATIENCE_MS;
-  for (let hasWaited = false; ; hasWaited = true) {
-    const ran = await runOnce(args);
-    if (ran.ok || !BUSY.test(ran.stdout + ran.stderr) || Date.now() > deadline) return ran;
-    if (!hasWaited) console.error("The local database is busy; waiting for it.");
-    await setTimeout(PAUSE_MS);
-  }
-}
-
-async function runOnce(args: readonly string[]): Promise<Ran> {
   const child = wrangler(args, "pipe");
   const [stdout, stderr, code] = await Promise.all([printed(child.stdout), printed(child.stderr), exitOf(child)]);
   return { ok: code === 0, stdout, stderr };

@@ -14,6 +14,7 @@ export const isLocationHint = (text: string): text is LocationHint => LOCATION_H
 
 const Settings = z.object({
   EVENT_LOG_SHARDS: count(1, 1_000),
+  TEST_EVENT_LOG_SHARDS: count(1, 1_000),
   LOCATION_HINT: z.enum(LOCATION_HINTS),
   JURISDICTION: z.enum(["", "eu", "fedramp"]),
   CONFLICT_WAIT_MS: count(0, 10_000),
@@ -22,6 +23,8 @@ const Settings = z.object({
   SEND_DELAY_MS: count(0, 60_000),
   RESEND_AFTER_MS: count(1, 3_600_000),
   LOG_HIGH_WATER_MB: count(1, 10_000),
+  DATABASE_HIGH_WATER_MB: count(1, 10_000),
+  AUDIT_ROWS_A_MINUTE: count(0, 10_000_000),
 });
 
 /** The settings of wrangler.toml's `[vars]`, as numbers. */
@@ -42,8 +45,13 @@ export type RateLimitName =
 /** What wrangler.toml binds. */
 export type Env = Readonly<
   {
+    /** The control database: keys, meters, settings. */
     DB: D1Database;
+    /** Live mode's events databases: EVENTS_1 and on are there when wrangler.toml has them; see `eventsDatabases`. */
+    EVENTS_0: D1Database;
+    TEST_EVENTS: D1Database;
     EVENT_QUEUE: Queue;
+    TEST_EVENT_QUEUE: Queue;
     CUSTOMER_METER: DurableObjectNamespace;
     EVENT_LOG: DurableObjectNamespace;
     /** Signs the tokens of streams; without it there are no streams. */

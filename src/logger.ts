@@ -11,6 +11,12 @@ export function logError(message: string, error: unknown, fields: Fields = {}): 
   console.error(JSON.stringify({ level: "error", message, error: text, ...fields }));
 }
 
+/** For `catch`: says that something failed, and goes on. */
+export const loggedAs =
+  (message: string, fields?: Fields) =>
+  (error: unknown): void =>
+    logError(message, error, fields);
+
 /** Says that something was not as it should be, and was repaired. As careful as `logError`. */
 export function logWarning(message: string, fields: Fields = {}): void {
   console.warn(JSON.stringify({ level: "warning", message, ...fields }));

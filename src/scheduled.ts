@@ -1,23 +1,43 @@
-import { auditSome } from "./audit/audit-some.ts";
+import { forgetRedriven } from "./aggregate/dead-letters.ts";
+import { sizeOf } from "./aggregate/fill.ts";
+import { keepSlices } from "./aggregate/keep-slices.ts";
+import { auditLog } from "./audit/audit-log.ts";
+import { auditSums } from "./audit/audit-sums.ts";
+import { eventsDatabases, firstDatabase } from "./catalog/databases.ts";
 import { regionOnceBegun } from "./catalog/deployment.ts";
-import { eventsDatabase } from "./catalog/placement.ts";
-import type { Env } from "./env.ts";
+import { areNoted, databaseDaysLeft, hourOf, logDaysLeft, noteSizes, readSizes, type Size } from "./catalog/sizes.ts";
+import { type Env, settingsOf } from "./env.ts";
 import { deleteExpiredResponses } from "./http/idempotent-answer.ts";
-import { allShards, eventLog } from "./log/shards.ts";
-import { logError } from "./logger.ts";
+import { eventLog, shardsOf } from "./log/shards.ts";
+import { loggedAs, logWarning } from "./logger.ts";
 import { deleteExpiredReports } from "./query/error-reports.ts";
 
+const MODES = [true, false] as const;
+
+/** What is said when there are fewer days left until a database or a log is full. */
+const FEW_DAYS = { database: 3, log: 0.5 } as const;
+
+/** What part of DATABASE_HIGH_WATER_MB is too much. */
+const NEARLY_FULL = 0.9;
+
 /**
- * What happens each minute: every log is nudged, in case an alarm was lost, expired answers and error
- * reports go, and the auditor does its share. `now` in ms.
+ * What happens each minute, of each mode and database by itself: every log is nudged, in case an alarm was lost, the
+ * next slices are made, expired responses, error reports and dead letters go, and the auditors do their share. Once an
+ * hour the sizes are noted. `now` in ms.
  */
 export async function maintain(env: Env, now: number): Promise<void> {
   await Promise.all([
-    maintainLogs(env, now).catch((error: unknown) => logError("the logs were not looked after", error)),
-    deleteExpiredResponses(env.DB, now).catch((error: unknown) => logError("expired answers were not deleted", error)),
-    deleteExpiredReports(eventsDatabase(env), now).catch((error: unknown) =>
-      logError("expired error reports were not deleted", error),
-    ),
+    deleteExpiredResponses(env.DB, now).catch(loggedAs("expired responses were not deleted")),
+    maintainLogs(env, now).catch(loggedAs("the logs were not looked after")),
+    ...MODES.flatMap((livemode) => [
+      deleteExpiredReports(firstDatabase(env, livemode), livemode, now).catch(
+        loggedAs("expired error reports were not deleted"),
+      ),
+      ...eventsDatabases(env, livemode).flatMap(({ name, db }) => [
+        keepSlices(db, now).catch(loggedAs("slices were not looked after", { database: name })),
+        forgetRedriven(db, now).catch(loggedAs("redriven dead letters were not forgotten", { database: name })),
+      ]),
+    ]),
   ]);
 }
 
@@ -29,10 +49,48 @@ async function maintainLogs(env: Env, now: number): Promise<void> {
   const region = await regionOnceBegun(env.DB);
   if (region === undefined) return;
   const placed = env.LOCATION_HINT === "" && region !== "" ? { ...env, LOCATION_HINT: region } : env;
-  const nudges = allShards(placed).map((shard) =>
-    eventLog(placed, shard)
-      .nudge()
-      .catch((error: unknown) => logError("a log was not nudged", error, { shard })),
+  await Promise.all([
+    ...MODES.flatMap((livemode) => [
+      ...shardsOf(placed, livemode).map((shard) =>
+        eventLog(placed, shard).nudge().catch(loggedAs("a log was not nudged", { shard })),
+      ),
+      auditLog(placed, livemode, now).catch(loggedAs("a log was not audited")),
+      auditSums(placed, livemode, now).catch(loggedAs("sums were not audited")),
+    ]),
+    noteHour(placed, now).catch(loggedAs("sizes were not noted")),
+  ]);
+}
+
+/** Notes the sizes once an hour, and warns of what will be full. What does not answer is left out. */
+async function noteHour(env: Env, now: number): Promise<void> {
+  const hour = hourOf(now);
+  if (await areNoted(env.DB, hour)) return;
+  const { DATABASE_HIGH_WATER_MB, LOG_HIGH_WATER_MB } = settingsOf(env);
+  const before = await readSizes(env.DB);
+  const highWater = DATABASE_HIGH_WATER_MB * 1_000_000;
+  const databases = MODES.flatMap((livemode) => eventsDatabases(env, livemode)).map(
+    async ({ name, db }): Promise<Size> => {
+      const bytes = await sizeOf(db);
+      const days = databaseDaysLeft(before.get(name), bytes, highWater, now);
+      if (bytes > NEARLY_FULL * highWater) logWarning("a database is nearly full", { database: name, bytes });
+      else if (days !== undefined && days < FEW_DAYS.database) {
+        logWarning("a database will be full within days", { database: name, days: Math.round(days * 10) / 10 });
+      }
+      return { name, hour, bytes, entries: 0 };
+    },
   );
-  await Promise.all([...nudges, auditSome(placed, now)]);
+  const logs = MODES.flatMap((livemode) => shardsOf(env, livemode)).map(async (shard): Promise<Size> => {
+    const { bytes, total } = await eventLog(env, shard).status();
+    const days = logDaysLeft(before.get(shard), bytes, LOG_HIGH_WATER_MB * 1_000_000, now);
+    if (days !== undefined && days < FEW_DAYS.log) {
+      logWarning("a log will be full within hours", { shard, hours: Math.round(days * 24) });
+    }
+    return { name: shard, hour, bytes, entries: total };
+  });
+  const found = await Promise.allSettled([...databases, ...logs]);
+  await noteSizes(
+    env.DB,
+    hour,
+    found.flatMap((each) => (each.status === "fulfilled" ? [each.value] : [])),
+  );
 }

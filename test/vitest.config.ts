@@ -1,5 +1,5 @@
 import path from "node:path";
-import { cloudflareTest } from "@cloudflare/vitest-plugin";
+import { cloudflareTest, readD1Migrations } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 
@@ -18,11 +18,20 @@ const crashKills = count("CRASH_KILLS", 5);
 const deployFailures = count("DEPLOY_FAILURES", 2);
 const counts = {
   modelRuns: count("SOAK_RUNS", 100),
+  placementRuns: count("PLACEMENT_RUNS", 40),
   fuzzRequests: count("FUZZ_REQUESTS", 4_000),
   outageMinutes: count("OUTAGE_MINUTES", 20),
   crashKills,
   // Of the calls of a deployment, of which there are some twenty, each made to fail in two ways.
   deployFailures,
+};
+
+const CONSUMER = { maxBatchSize: 100, maxBatchTimeout: 0.05, maxRetries: 0 };
+
+/** What the databases of the tests are made by. */
+const migrations = {
+  CONTROL_MIGRATIONS: await readD1Migrations(path.join(root, "src/migrations/control")),
+  EVENTS_MIGRATIONS: await readD1Migrations(path.join(root, "src/migrations/events")),
 };
 
 /** The files that take longest begin first, so that no worker is left with one at the end. */
@@ -66,9 +75,11 @@ export default defineConfig({
           cloudflareTest({
             wrangler: { configPath: path.join(root, "wrangler.toml") },
             miniflare: {
-              bindings: { SESSION_SECRET: "no secret: what the tests sign tokens with" },
+              bindings: { SESSION_SECRET: "no secret: what the tests sign tokens with", ...migrations },
+              // Beside wrangler.toml's EVENTS_0. A test uses them once it has grown its placement.
+              d1Databases: { EVENTS_1: "events-1", EVENTS_2: "events-2", EVENTS_3: "events-3" },
               // Nobody waits for a batch to fill up.
-              queueConsumers: { "edgemeter-events": { maxBatchSize: 100, maxBatchTimeout: 0.05, maxRetries: 0 } },
+              queueConsumers: { "edgemeter-events": CONSUMER, "edgemeter-test-events": CONSUMER },
             },
           }),
         ],

@@ -43,10 +43,6 @@ export class Store extends DurableObject<Env> {
     ctx.storage.sql.exec(SCHEMA);
   }
 
-  insert(key: string, body: string): void {
-    this.ctx.storage.sql.exec(INSERT_ONE, key, body);
-  }
-
   insertBulk(key: string, rows: string): void {
     this.ctx.storage.sql.exec(INSERT_BULK, key, rows);
   }
@@ -57,7 +53,7 @@ export class Store extends DurableObject<Env> {
     if (this.#waiting.length === 0) setTimeout(() => this.#commit(), Math.max(0, wait));
     return new Promise((appended) => {
       this.#waiting.push(() => {
-        this.insert(key, body);
+        this.ctx.storage.sql.exec(INSERT_ONE, key, body);
         appended();
       });
     });
@@ -73,9 +69,6 @@ export class Store extends DurableObject<Env> {
 
 type Call = { readonly env: Env; readonly name: string; readonly key: string; readonly body: string };
 
-const bulkObject = ({ env, name, key }: Call) => env.STORE.getByName(name).insertBulk(key, BULK_ROWS);
-const bulkD1 = ({ env, key }: Call) => env.DB.prepare(INSERT_BULK).bind(key, BULK_ROWS).run();
-
 /** What a path's first part does with its second, an object's name, and its third, a key of its own for each request. */
 const ROUTES: Record<string, (call: Call) => Promise<unknown>> = {
   worker: async () => {},
@@ -84,13 +77,10 @@ const ROUTES: Record<string, (call: Call) => Promise<unknown>> = {
     const [object = "", shard = ""] = name.split(":");
     return env.ECHO.getByName(object).pass(shard, key, body);
   },
-  insert: ({ env, name, key, body }) => env.STORE.getByName(name).insert(key, body),
   d1: ({ env, key, body }) => env.DB.prepare(INSERT_ONE).bind(key, body).run(),
-  "bulk-object": bulkObject,
-  "bulk-d1": bulkD1,
-  "bulk-both": async (call) => {
-    await bulkObject(call);
-    await bulkD1(call);
+  bulk: async ({ env, name, key }) => {
+    await env.STORE.getByName(name).insertBulk(key, BULK_ROWS);
+    await env.DB.prepare(INSERT_BULK).bind(key, BULK_ROWS).run();
   },
 };
 

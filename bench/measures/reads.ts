@@ -1,93 +1,108 @@
-// Reads over 10^4, 10^5 and 10^6 stored events, each in databases of its own, asked in turn.
+// Reads over 10^4, 10^6 and 10^7 stored events, each in four databases of its own, asked in turn.
+import { databaseOf, type Placement } from "../../src/domain/placement.ts";
+import { DAY_MS, floorTo, QUARTER_HOUR_MS, sliceOf } from "../../src/domain/window.ts";
 import { withEdgemeters } from "../edgemeter.ts";
 import { type Bench, figure, inTurn, type Measured, ratio } from "../results.ts";
 import type { Side } from "../sides.ts";
-import { fill, filledTables } from "../tables.ts";
+import { fill, MEAN_VALUE } from "../tables.ts";
 
-const SIZES = [10_000, 100_000, 1_000_000] as const;
+const SIZES = [10_000, 1_000_000, 10_000_000] as const;
 
-/** Customers beside the one who is asked for, and events of the latter where the others' grow. */
-const OTHERS = 1_000;
-const FIXED_EVENTS = 1_000;
+const DATABASES = 4;
+
+/** Over so many days until now the events are spread; on the fifth of them one database became four. */
+const DAYS = 30;
+const DAYS_OF_ONE = 5;
 
 const DAY_S = 86_400;
 
-/** What is asked for, of a customer on a meter; `now` in seconds, on a minute. */
+/** Half of all events are of one customer, the others of so many. */
+const OTHERS = 1_000;
+
+/** Events of the customer whose own do not grow. */
+const FIXED_EVENTS = 1_000;
+
+/** What is asked for, of a customer on a meter; `now` in seconds, on a quarter hour. */
 const QUERIES: Readonly<Record<string, (meter: string, customer: string, now: number) => string>> = {
-  "30 days": (meter, customer, now) => summaries(meter, customer, now - 30 * DAY_S, now),
+  "30 days": (meter, customer, now) => summaries(meter, customer, now - DAYS * DAY_S, now),
+  "30 days, ragged": (meter, customer, now) => summaries(meter, customer, now - DAYS * DAY_S + 437, now - 211),
   "7 days by hour": (meter, customer, now) => {
     const end = Math.ceil(now / 3_600) * 3_600;
     return `${summaries(meter, customer, end - 7 * DAY_S, end)}&value_grouping_window=hour&limit=100`;
   },
-  "event listing": (meter, customer) => `/v1/billing/meter_events?meter=${meter}&customer=${customer}&limit=100`,
+  listing: (meter, customer) => `/v1/billing/meter_events?meter=${meter}&customer=${customer}&limit=100`,
 };
 
 const summaries = (meter: string, customer: string, start: number, end: number): string =>
   `/v1/billing/meters/${meter}/event_summaries?customer=${customer}&start_time=${start}&end_time=${end}`;
 
-/** Whose events grow, each on a meter of its own, and the customer who is asked for. */
-const GROWING = [
-  { growing: "others", whose: "the others' events", customer: "fixed_0000" },
-  { growing: "own", whose: "the customer's own events", customer: "own_0000" },
-];
+const WHOSE = { fixed: `a customer of ${FIXED_EVENTS} events`, half: "the customer of half of all" } as const;
 
-const CASES = GROWING.flatMap(({ growing, whose, customer }) =>
+const CASES = (["fixed", "half"] as const).flatMap((whose) =>
   Object.entries(QUERIES).map(([query, path]) => ({
-    id: `read-${query.replaceAll(" ", "-")}-${growing}`,
-    name: `${query}, ${whose}`,
-    path: (meters: Meters, now: number) => path(meters[growing] ?? "", customer, now),
+    id: `read-${query.replaceAll(/\W+/g, "-")}-${whose}`,
+    name: `${query}, ${WHOSE[whose]}`,
+    whose,
+    path,
   })),
 );
 
-type Meters = Readonly<Record<string, string>>;
+/** The present one, with four databases of which it had one at first: a reader asks two of them. */
+function storeOf(present: Side, size: number, placement: Placement): Side {
+  const { EVENTS_0: events = "" } = present.databases;
+  const record = JSON.stringify(placement.map(({ databases, since }) => [databases, since]));
+  const databases = { ...present.databases };
+  for (let place = 0; place < DATABASES; place++) databases[`EVENTS_${place}`] = events;
+  databases.DB += `\nINSERT INTO deployment (name, value) VALUES ('databases', '${record}');`;
+  return { ...present, name: `reads-${size}`, databases };
+}
 
 export function measureReads(bench: Bench): Promise<Measured> {
-  const [present, ...others] = bench.sides;
-  // Events are put into tables by SQL, which knows those of the present alone.
-  const sides = [present, ...others.filter((side) => filledTables(side) === filledTables(present))] as const;
-  const note = sides.length < bench.sides.length ? "the other commit has other tables: not compared" : undefined;
-  const storeOf = (side: Side, size: number): Side => ({ ...side, name: `${side.name}-reads-${size}` });
-  const stores = SIZES.flatMap((size) => sides.map((side) => ({ size, store: storeOf(side, size) })));
-  return withEdgemeters(
-    stores.map(({ store }) => store),
-    [],
-    async (edgemeterOf, workerd) => {
-      const now = Math.floor(Date.now() / 60_000) * 60;
-      const meters = new Map<string, Meters>();
-      for (const { store, size } of stores) {
-        bench.progress(`${size} events are stored`);
-        const [others, own] = [
-          await edgemeterOf(store).createMeter("others"),
-          await edgemeterOf(store).createMeter("own"),
-        ];
-        const [db] = await workerd.databases(store);
-        await fill(db, now * 1_000, [
-          { meter: others, prefix: "fixed_", events: FIXED_EVENTS, each: FIXED_EVENTS },
-          { meter: others, prefix: "other_", events: size, each: size / OTHERS },
-          { meter: own, prefix: "own_", events: size, each: size },
-        ]);
-        meters.set(store.name, { others, own });
+  const [present] = bench.sides;
+  const now = floorTo(Date.now(), QUARTER_HOUR_MS);
+  const range = { start: now - DAYS * DAY_MS, end: now };
+  const grown = sliceOf(range.start + DAYS_OF_ONE * DAY_MS) * 3_600_000;
+  const placement = [
+    { databases: 1, since: 0 },
+    { databases: DATABASES, since: grown },
+  ];
+  const stores = new Map(SIZES.map((size) => [size, storeOf(present, size, placement)]));
+  return withEdgemeters([...stores.values()], [], async (edgemeterOf, workerd) => {
+    const contestants: Parameters<typeof inTurn>[1][] = [];
+    for (const [size, store] of stores) {
+      bench.progress(`${size} events are stored`);
+      const edgemeter = edgemeterOf(store);
+      const { meter } = edgemeter;
+      const moved = (name: string): string => {
+        for (let n = 0; ; n++) if (databaseOf(meter, `${name}_${n}`, DATABASES) > 0) return `${name}_${n}`;
+      };
+      const customers = { fixed: moved("fixed"), half: moved("half") };
+      const others = Array.from({ length: OTHERS }, (_, n) => `other_${n}`);
+      const bindings = Array.from({ length: DATABASES }, (_, place) => workerd.database(store, `EVENTS_${place}`));
+      await fill(await Promise.all(bindings), meter, range, placement, [
+        { customers: [customers.fixed], each: FIXED_EVENTS },
+        { customers: [customers.half], each: size / 2 },
+        { customers: others, each: size / 2 / OTHERS },
+      ]);
+      for (const [whose, events] of [["fixed", FIXED_EVENTS] as const, ["half", size / 2] as const]) {
+        const { data } = await edgemeter.call(summaries(meter, customers[whose], range.start / 1_000, now / 1_000));
+        const sum = data[0]?.aggregated_value;
+        if (sum !== events * MEAN_VALUE) throw new Error(`the sum of ${events} events is ${sum}`);
       }
-      const contestants = CASES.flatMap(({ id, path }) =>
-        SIZES.map((size) => {
-          const read = (seconds: number, side: Side) => {
-            const store = storeOf(side, size);
-            const edgemeter = edgemeterOf(store);
-            const next = () => edgemeter.request(path(meters.get(store.name) ?? {}, now));
-            return edgemeter.load(next, { connections: 1, seconds: seconds / 8 });
-          };
-          return [`${id}-${size}`, read] as const;
-        }),
-      );
-      const taken = await inTurn({ ...bench, sides }, Object.fromEntries(contestants));
-      const figures = CASES.flatMap(({ id, name }) => {
-        const of = (size: number) => taken(`${id}-${size}`, "p50");
-        return [
-          ...SIZES.map((size) => figure(`${id}-${size}`, `${name}: 10^${Math.log10(size)}, p50`, "ms", of(size))),
-          figure(`${id}-growth`, "  at 10^6 ÷ at 10^4", "×", ratio(of(1_000_000), of(10_000)), { note }),
-        ];
-      });
-      return { figures };
-    },
-  );
+      for (const { id, whose, path } of CASES) {
+        const next = () => edgemeter.request(path(meter, customers[whose], now / 1_000));
+        const read = (seconds: number) => edgemeter.load(next, { connections: 1, seconds: seconds / 8 });
+        contestants.push({ [`${id}-${size}`]: read });
+      }
+    }
+    const taken = await inTurn({ ...bench, sides: [present] }, Object.assign({}, ...contestants));
+    const figures = CASES.flatMap(({ id, name }) => {
+      const of = (size: number) => taken(`${id}-${size}`, "p50");
+      return [
+        ...SIZES.map((size) => figure(`${id}-${size}`, `${name}: 10^${Math.log10(size)}, p50`, "ms", of(size))),
+        figure(`${id}-growth`, `  ${name}: at 10^7 ÷ at 10^4`, "×", ratio(of(10_000_000), of(10_000))),
+      ];
+    });
+    return { figures };
+  });
 }

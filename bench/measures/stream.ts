@@ -1,7 +1,7 @@
 // Streams, until every event is in the summaries, in turn with the same workerd doing nothing but the bulk inserts that
 // a stream cannot do without.
 import { CUSTOMERS, type Edgemeter, STREAM_EVENTS, withEdgemeters } from "../edgemeter.ts";
-import { type Bench, figure, inTurn, type Measured, ratio, type Values } from "../results.ts";
+import { type Bench, figure, inTurn, type Measured, ratio } from "../results.ts";
 import { BARE, yardsticksOn } from "../yardsticks.ts";
 import { clientNote } from "./sync.ts";
 
@@ -20,18 +20,13 @@ export const measureStream = (bench: Bench): Promise<Measured> =>
     const taken = await inTurn(
       bench,
       { stream: (seconds, side) => streamed(edgemeterOf(side), seconds) },
-      {
-        "bulk-object": yardstick("bulk-object", (n) => n % shards, 0.5),
-        "bulk-d1": yardstick("bulk-d1", (n) => n % shards, 0.5),
-        "bulk-both": yardstick("bulk-both", (n) => n % shards),
-      },
+      { bulk: yardstick("bulk", (n) => n % shards) },
     );
     const of = (field: string) => taken("stream", field);
-    const rows = (route: string): Values => ({ rounds: taken(route, "rate").rounds.map((rate) => rate * BULK_ROWS) });
     const name = `stream, end to end: ${STREAM_EVENTS} events a request, ${CUSTOMERS} customers, ${CONNECTIONS} connections`;
     const limit = {
       name: `bulk inserts of ${BULK_ROWS} rows into a Durable Object, then into D1`,
-      ...rows("bulk-both"),
+      rounds: taken("bulk", "rate").rounds.map((rate) => rate * BULK_ROWS),
     };
     const paced = `  by the clock at ${100 * PACED_SHARE} % of that`;
     return {
@@ -44,8 +39,6 @@ export const measureStream = (bench: Bench): Promise<Measured> =>
         figure("stream-paced-p50", `${paced}: p50 of a request`, "ms", of("pacedP50")),
         figure("stream-paced-p99", `${paced}: p99`, "ms", of("pacedP99")),
         figure("stream-tail", `${paced}: p99 ÷ p50`, "×", ratio(of("pacedP99"), of("pacedP50"))),
-        figure("bulk-object", "bulk inserts into Durable Objects", "rows/s", rows("bulk-object")),
-        figure("bulk-d1", "bulk inserts into D1", "rows/s", rows("bulk-d1")),
       ],
     };
   });

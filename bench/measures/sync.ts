@@ -1,30 +1,16 @@
 // Sync events over many customers, in turn with what a request through Durable Objects costs at least; and of one.
-import { CUSTOMERS, type Edgemeter, type Identity, withEdgemeters } from "../edgemeter.ts";
+import { CUSTOMERS, type Edgemeter, IDENTITIES, type Named, withEdgemeters } from "../edgemeter.ts";
 import { type Bench, figure, inTurn, type Measured, median, type Values } from "../results.ts";
 import { BARE, yardsticksOn } from "../yardsticks.ts";
 
 const CONNECTIONS = 32;
 
-/** How sync events are sent: unless told by 32 connections, of many customers, with an identifier and no key. */
-type Load = {
-  readonly id: string;
-  readonly name: string;
-  readonly identity?: Identity;
-  readonly connections?: number;
-  readonly customers?: number;
-};
+/** How sync events are sent: unless told by 32 connections and of many customers. */
+type Load = Named & { readonly connections?: number; readonly customers?: number };
 
-const LOADS: readonly Load[] = [
-  { id: "sync", name: "sync events, no Idempotency-Key" },
-  { id: "sync-sdk-key", name: "sync events, an SDK's key", identity: { key: "sdk" } },
-  {
-    id: "sync-key",
-    name: "sync events, a caller's key, no identifier",
-    identity: { key: "caller", identifier: false },
-  },
-  { id: "sync-key-identifier", name: "sync events, a caller's key and an identifier", identity: { key: "caller" } },
-  { id: "sync-128", name: "sync events, 128 connections", connections: 128 },
-];
+const LOADS: readonly Load[] = [...IDENTITIES, { id: "sync-128", name: "128 connections", connections: 128 }].map(
+  (load) => ({ ...load, name: `sync events, ${load.name}` }),
+);
 
 const HOT = [
   { id: "hot", wait: "0" },
@@ -59,25 +45,20 @@ export const measureSync = (bench: Bench): Promise<Measured> =>
     const taken = await inTurn(bench, Object.fromEntries(loads), {
       echo: yardstick("echo", (n) => n % CUSTOMERS),
       grouped: yardstick("grouped", (n) => `${n % CUSTOMERS}:${n % shards}`),
-      insert: yardstick("insert", (n) => n % shards),
       worker: yardstick("worker", () => 0, 0.5),
       d1: yardstick("d1", () => 0, 0.5),
     });
     const limit = (route: string, name: string) => ({ limit: { name, rounds: taken(route, "rate").rounds } });
     const echo = limit("echo", `bare round trips to ${CUSTOMERS} objects`);
     const grouped = limit("grouped", `two hops, over ${CUSTOMERS} objects to ${shards} that group rows`);
-    const insert = limit("insert", `bare durable inserts of one row over ${shards} objects`);
     const limits: Readonly<Record<string, object>> = { sync: grouped, "sync-128": echo };
-    const besides = [
-      figure("sync-by-echo", "the same", "/s", taken("sync", "rate"), echo),
-      figure("sync-by-insert", "the same", "/s", taken("sync", "rate"), insert),
-    ];
+    const byEcho = figure("sync-by-echo", "the same", "/s", taken("sync", "rate"), echo);
     const figures = LOADS.map((load) => figuresOf(load, taken, limits[load.id]));
     return {
       figures: [
         ...figures.map(({ cpu }) => cpu),
         figure("bare-worker-cpu", "processor time of a bare Worker's response", "ms", taken("worker", "cpu")),
-        ...figures.flatMap(({ rate, more }, i) => [rate, ...(i === 0 ? besides : []), ...more]),
+        ...figures.flatMap(({ rate, more }, i) => [rate, ...(i === 0 ? [byEcho] : []), ...more]),
         figure("bare-worker", "bare Worker responses", "/s", taken("worker", "rate")),
         figure("bare-d1", "bare D1 inserts, one row each", "/s", taken("d1", "rate")),
       ],

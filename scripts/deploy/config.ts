@@ -7,8 +7,8 @@ import type { Target } from "./target.ts";
 /** What the account decides of a deployment, and the configuration only names or leaves open. */
 export type Found = {
   readonly account: string;
-  /** The id of the database. */
-  readonly database: string;
+  /** The ids of the databases, by binding. */
+  readonly databases: ReadonlyMap<string, string>;
   /** Variables whose value was derived. */
   readonly vars: Readonly<Record<string, string>>;
 };
@@ -18,25 +18,25 @@ const Part = z.looseObject({
   d1_databases: z.array(z.looseObject({ binding: z.string() })),
 });
 
-/**
- * Gives a file with a target's configuration and what was found, for as long as it is used, where wrangler
- * can read it and git does not. wrangler alone would keep a Worker bound to the database that it is bound to, also when that
- * is gone, and would take an account_id of the file before that of CLOUDFLARE_ACCOUNT_ID.
- */
-export async function withConfig<T>(target: Target, found: Found, use: (file: string) => Promise<T>): Promise<T> {
+/** Gives a file with a configuration, for as long as it is used, where wrangler can read it and git does not. */
+export async function withConfigFile<T>(name: string, config: object, use: (file: string) => Promise<T>): Promise<T> {
   const folder = path.join(root, ".wrangler/deployments");
   await mkdir(folder, { recursive: true });
-  const own = await mkdtemp(path.join(folder, `${target.worker}-`));
+  const own = await mkdtemp(path.join(folder, `${name}-`));
   try {
     const file = path.join(own, "wrangler.json");
-    await writeFile(file, JSON.stringify(await configWith(target, found), null, 2));
+    await writeFile(file, JSON.stringify(config, null, 2));
     return await use(file);
   } finally {
     await rm(own, { recursive: true, force: true });
   }
 }
 
-async function configWith(target: Target, found: Found): Promise<object> {
+/**
+ * A target's configuration with what was found. wrangler alone would keep a Worker bound to the databases that it is
+ * bound to, also when those are gone, and would take an account_id of the file before that of CLOUDFLARE_ACCOUNT_ID.
+ */
+export async function configWith(target: Target, found: Found): Promise<object> {
   const { experimental_readRawConfig: readRawConfig } = await import("wrangler");
   const raw = z
     .looseObject({ main: z.string(), env: z.record(z.string(), z.unknown()).optional() })
@@ -50,12 +50,12 @@ async function configWith(target: Target, found: Found): Promise<object> {
 const fromRoot = ({ file }: Target, main: string): string => path.resolve(path.dirname(file), main);
 
 /** The account stands in the part itself: an environment's own would come before the top level's. */
-function withFound(part: unknown, { account, database, vars }: Found): object {
+function withFound(part: unknown, { account, databases, vars }: Found): object {
   const { d1_databases, ...parsed } = Part.parse(part);
   return {
     ...parsed,
     account_id: account,
     vars: { ...parsed.vars, ...vars },
-    d1_databases: d1_databases.map((binding) => ({ ...binding, database_id: database })),
+    d1_databases: d1_databases.map((block) => ({ ...block, database_id: databases.get(block.binding) })),
   };
 }

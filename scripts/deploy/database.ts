@@ -1,7 +1,6 @@
 import { z } from "zod";
 import { CommandError } from "../command-error.ts";
-import { READ_OBJECTS, type StoredObject, toObjects } from "../schema/objects.ts";
-import type { Step } from "../schema/steps.ts";
+import type { RunSql } from "../sql.ts";
 import type { Cloudflare } from "./cloudflare.ts";
 import { regionOf } from "./region.ts";
 import type { Target } from "./target.ts";
@@ -22,12 +21,17 @@ const Rows = z.array(z.object({ results: z.array(z.record(z.string(), z.unknown(
 export const findDatabase = (cloudflare: Cloudflare, name: string): Promise<Database | undefined> =>
   cloudflare.find(`/d1/database/${encodeURIComponent(name)}`, Database);
 
-/** Makes a target's database where it is to be, and says where that is. */
+/**
+ * Makes a database where a target's are to be, or in the region of another one (as Cloudflare names it) when the
+ * target leaves that open. Says where it is.
+ */
 export async function createDatabase(
   cloudflare: Cloudflare,
-  { database: name, locationHint, jurisdiction }: Target,
+  { locationHint, jurisdiction }: Target,
+  name: string,
+  beside?: string | null,
 ): Promise<Database> {
-  const region = regionOf(locationHint);
+  const region = regionOf(locationHint || (beside ?? "").toLowerCase());
   // With a jurisdiction Cloudflare ignores the hint.
   const place = jurisdiction === "" ? region && { primary_location_hint: region } : { jurisdiction };
   const created = await cloudflare.post("/d1/database", { name, ...place }, Database);
@@ -46,22 +50,20 @@ export const deleteDatabase = (cloudflare: Cloudflare, { uuid }: Database): Prom
   cloudflare.remove(`/d1/database/${uuid}`);
 
 /**
- * Runs statements, and gives the rows of each. Not by an import, which would close the database to
- * everybody else for as long as it takes.
+ * Runs statements on a database of the account. Not by an import, which would close the database to everybody else
+ * for as long as it takes.
  */
-export async function query(
-  cloudflare: Cloudflare,
-  { uuid }: Pick<Database, "uuid">,
-  sql: string,
-): Promise<readonly (readonly Readonly<Record<string, unknown>>[])[]> {
-  const answered = await cloudflare.post(`/d1/database/${uuid}/query`, { sql }, Rows);
-  return answered.map(({ results }) => results);
-}
+export const runOn =
+  (cloudflare: Cloudflare, { uuid }: Pick<Database, "uuid">): RunSql =>
+  async (sql) => {
+    const answered = await cloudflare.post(`/d1/database/${uuid}/query`, { sql }, Rows);
+    return answered.map(({ results }) => results);
+  };
 
 /** Whether a database has `jsonb_each`, which is in no list of what D1 has; see src/aggregate/json-each.ts. */
-export async function hasJsonbEach(cloudflare: Cloudflare, database: Database): Promise<boolean> {
+export async function hasJsonbEach(run: RunSql): Promise<boolean> {
   try {
-    await query(cloudflare, database, "SELECT key FROM jsonb_each('[1]')");
+    await run("SELECT key FROM jsonb_each('[1]')");
     return true;
   } catch (error) {
     // Its own name is in what the database says of a function that it has not, and in no other failure.
@@ -70,26 +72,10 @@ export async function hasJsonbEach(cloudflare: Cloudflare, database: Database): 
   }
 }
 
-/** What a database is made of. */
-export async function objectsOf(cloudflare: Cloudflare, database: Database): Promise<StoredObject[]> {
-  const [rows = []] = await query(cloudflare, database, READ_OBJECTS);
-  return toObjects(rows);
-}
-
 const Records = z.array(z.object({ name: z.string(), value: z.string() }));
 
-/** What a database's `deployment` table records, by name: nothing where it has no such table yet. */
-export async function recordedIn(
-  cloudflare: Cloudflare,
-  database: Database,
-  objects: readonly StoredObject[],
-): Promise<ReadonlyMap<string, string>> {
-  if (!objects.some(({ type, name }) => type === "table" && name === "deployment")) return new Map();
-  const [rows = []] = await query(cloudflare, database, "SELECT name, value FROM deployment");
+/** What the control database records of a deployment, by name. */
+export async function recordedIn(run: RunSql): Promise<ReadonlyMap<string, string>> {
+  const [rows = []] = await run("SELECT name, value FROM deployment");
   return new Map(Records.parse(rows).map(({ name, value }) => [name, value]));
-}
-
-/** Brings a database forward, in one transaction. */
-export async function applySteps(cloudflare: Cloudflare, database: Database, steps: readonly Step[]): Promise<void> {
-  await query(cloudflare, database, steps.map(({ sql }) => `${sql};\n`).join(""));
 }

@@ -1,7 +1,10 @@
+import { applyMigration, CONTROL } from "../migrations.ts";
+import { recordGrowth } from "../placement.ts";
+import type { RunSql } from "../sql.ts";
 import type { Cloudflare } from "./cloudflare.ts";
-import { applySteps, createDatabase, hasJsonbEach, query, replicate } from "./database.ts";
+import { createDatabase, type Database, hasJsonbEach, replicate, runOn } from "./database.ts";
 import { awaitHealth } from "./health.ts";
-import { derivedVars, describePlan, planOf, stateOf } from "./plan.ts";
+import { derivedVars, describePlan, GROWTH_MINUTES, type Plan, planOf, type State, stateOf } from "./plan.ts";
 import { createQueue } from "./queue.ts";
 import { selfTest } from "./self-test.ts";
 import type { Target } from "./target.ts";
@@ -30,23 +33,51 @@ export async function deploy(cloudflare: Cloudflare, target: Target, options: De
   const address = options.url ?? (await addressOf(cloudflare, target));
   if (options.dryRun) return address;
 
-  const database = state.database ?? (await createDatabase(cloudflare, target));
-  if (plan.replicate) await replicate(cloudflare, database);
-  if (plan.schema.length > 0) await applySteps(cloudflare, database, plan.schema);
+  const databases = await prepareDatabases(cloudflare, target, state, plan);
+  const run = (binding: string): RunSql => {
+    const database = databases.get(binding);
+    if (database === undefined) throw new Error(`there is no database ${binding}`);
+    return runOn(cloudflare, database);
+  };
   for (const queue of plan.createQueues) await createQueue(cloudflare, queue);
-  if (!(await hasJsonbEach(cloudflare, database))) {
+  if (!(await hasJsonbEach(run("EVENTS_0")))) {
     options.log("          D1 has no jsonb_each here: events are aggregated with json_each, at about half the speed");
   }
   if (plan.upload !== undefined) {
-    const found = { account: cloudflare.account, database: database.uuid, vars: derivedVars(target, database) };
-    await upload(target, found, plan.setSecret);
+    const ids = new Map([...databases].map(([binding, { uuid }]) => [binding, uuid]));
+    const vars = derivedVars(target, databases.get(CONTROL));
+    await upload(target, { account: cloudflare.account, databases: ids, vars }, plan.setSecret);
   }
   await awaitHealth(address, target.fingerprint, options.patienceMs);
   if (plan.selfTest) {
-    await selfTest((sql) => query(cloudflare, database, sql), address, target.fingerprint, options.patienceMs);
+    await selfTest(run(CONTROL), address, target.fingerprint, options.patienceMs);
     options.log("self-test passed: an event was counted");
   }
+  if (plan.growth !== undefined) {
+    const { recorded, databases: count } = plan.growth;
+    await run(CONTROL)(recordGrowth(recorded, count, Date.now() + GROWTH_MINUTES * 60_000));
+  }
   return address;
+}
+
+/** Makes the databases that are missing, the control database first, and brings all forward; gives each by its binding. */
+async function prepareDatabases(
+  cloudflare: Cloudflare,
+  target: Target,
+  state: State,
+  plan: Plan,
+): Promise<ReadonlyMap<string, Database>> {
+  const databases = new Map<string, Database>();
+  for (const { binding, name } of target.databases) {
+    const beside = databases.get(CONTROL)?.running_in_region;
+    const database = state.databases.get(binding) ?? (await createDatabase(cloudflare, target, name, beside));
+    databases.set(binding, database);
+    if (binding === CONTROL && plan.replicate) await replicate(cloudflare, database);
+    for (const migration of plan.migrations.get(binding) ?? []) {
+      await applyMigration(runOn(cloudflare, database), migration);
+    }
+  }
+  return databases;
 }
 
 async function addressOf(cloudflare: Cloudflare, { worker, domains }: Target): Promise<string> {

@@ -1,102 +1,141 @@
 import { CommandError } from "../command-error.ts";
-import { desiredObjects } from "../schema/desired.ts";
-import type { StoredObject } from "../schema/objects.ts";
-import { type Step, stepsTo } from "../schema/steps.ts";
+import { appliedTo, CONTROL, type Migration, migrationsOf } from "../migrations.ts";
+import { grows, liveDatabases } from "../placement.ts";
 import type { Cloudflare } from "./cloudflare.ts";
-import { type Database, findDatabase, isReplicated, objectsOf, recordedIn } from "./database.ts";
+import { type Database, findDatabase, isReplicated, recordedIn, runOn } from "./database.ts";
 import { consumerOf, findQueue, type Queue, refuseOthersQueue } from "./queue.ts";
 import { hintBeside, regionOf } from "./region.ts";
-import type { Target } from "./target.ts";
+import type { Target, TargetDatabase } from "./target.ts";
 import { findWorker, type Worker, workerBehind } from "./worker.ts";
 
 /** Signs the tokens of streams; made here once, and known to the Worker alone. */
 export const SECRET = "SESSION_SECRET";
 
+/**
+ * How long after a deployment its new events databases take events: until then, isolates of the version before may
+ * still be answering.
+ */
+export const GROWTH_MINUTES = 15;
+
 /** What the account has of a target. */
 export type State = {
-  readonly database: Database | undefined;
-  /** Its tables and indexes. */
-  readonly objects: readonly StoredObject[];
+  /** The databases that are there, by binding. */
+  readonly databases: ReadonlyMap<string, Database>;
+  /** The names of the migrations that each of them has. */
+  readonly applied: ReadonlyMap<string, readonly string[]>;
   readonly queues: readonly Queue[];
   readonly worker: Worker | undefined;
   /** The Worker behind each of the target's domains. */
   readonly domains: ReadonlyMap<string, string | undefined>;
   /**
-   * What its database records: the settings that the data was started with, and under `self_test` the fingerprint
-   * of the last deployment that passed its self-test.
+   * What its control database records: the settings that the data was started with, the placement of its events, and
+   * under `self_test` the fingerprint of the last deployment that passed its self-test.
    */
   readonly recorded: ReadonlyMap<string, string>;
 };
 
 /** What is to be done, in this order. */
 export type Plan = {
-  readonly createDatabase: boolean;
-  /** Have Cloudflare keep read replicas of the database. */
+  readonly createDatabases: readonly TargetDatabase[];
+  /** Have Cloudflare keep read replicas of the control database. */
   readonly replicate: boolean;
-  /** What the database lacks of schema.sql. It is brought forward before any code that knows the new schema. */
-  readonly schema: readonly Step[];
+  /** What each database lacks, by binding. They are brought forward before any code that knows the new schema. */
+  readonly migrations: ReadonlyMap<string, readonly Migration[]>;
   readonly createQueues: readonly string[];
   readonly setSecret: boolean;
   /** Why the Worker is uploaded; `undefined` when it is as it should be. */
   readonly upload: string | undefined;
   readonly selfTest: boolean;
+  /** The recorded placement, and to how many databases events are to go, when those are more. */
+  readonly growth: { readonly recorded: string; readonly databases: number } | undefined;
 };
 
 export async function stateOf(cloudflare: Cloudflare, target: Target): Promise<State> {
-  const [database, worker, domains, ...queues] = await Promise.all([
-    findDatabase(cloudflare, target.database),
+  const [found, worker, domains, ...queues] = await Promise.all([
+    Promise.all(
+      target.databases.map(async ({ binding, name }) => ({ binding, database: await findDatabase(cloudflare, name) })),
+    ),
     findWorker(cloudflare, target.worker),
     Promise.all(target.domains.map(async (domain) => [domain, await workerBehind(cloudflare, domain)] as const)),
     ...target.queues.map((name) => findQueue(cloudflare, name)),
   ]);
-  const objects = database === undefined ? [] : await objectsOf(cloudflare, database);
-  const recorded = database === undefined ? new Map() : await recordedIn(cloudflare, database, objects);
+  const databases = new Map(
+    found.flatMap(({ binding, database }) => (database === undefined ? [] : [[binding, database] as const])),
+  );
+  const applied = await Promise.all(
+    [...databases].map(async ([binding, database]) => [binding, await appliedTo(runOn(cloudflare, database))] as const),
+  );
   return {
-    ...{ database, objects, worker, recorded },
+    ...{ databases, worker, applied: new Map(applied) },
+    recorded: await recordsOf(cloudflare, databases.get(CONTROL), new Map(applied).get(CONTROL)),
     domains: new Map(domains),
     queues: queues.filter((queue) => queue !== undefined),
   };
 }
 
+/** A control database without tables records nothing. */
+const recordsOf = async (
+  cloudflare: Cloudflare,
+  control: Database | undefined,
+  applied: readonly string[] = [],
+): Promise<State["recorded"]> =>
+  control === undefined || applied.length === 0 ? new Map() : recordedIn(runOn(cloudflare, control));
+
 /**
- * Throws a CommandError when the database cannot be brought to schema.sql by adding to it, when its data was
- * started with other settings, and when what the target names is another Worker's. `hasAddress`: it is reached at
- * an address that is not in the target.
+ * Throws a CommandError when the data was started with other settings or is in more databases, and when what the
+ * target names is another Worker's. `hasAddress`: it is reached at an address that is not in the target.
  */
 export async function planOf(target: Target, state: State, hasAddress: boolean): Promise<Plan> {
   refuseForeign(target, state);
   refuseChanged(target, state);
+  const { databases, worker, recorded } = state;
   const queues = new Set(state.queues.map(({ queue_name }) => queue_name));
   const upload = whyUpload(target, state, hasAddress);
+  const control = databases.get(CONTROL);
+  const placement = recorded.get("databases");
+  const bound = liveDatabases(target.databases.map(({ binding }) => binding));
   return {
-    createDatabase: state.database === undefined,
-    replicate: state.database === undefined || !isReplicated(state.database),
-    schema: stepsTo(await desiredObjects(), state.objects),
+    createDatabases: target.databases.filter(({ binding }) => !databases.has(binding)),
+    replicate: control === undefined || !isReplicated(control),
+    migrations: await migrationsFor(target, state),
     createQueues: target.queues.filter((name) => !queues.has(name)),
-    setSecret: !state.worker?.secrets.includes(SECRET),
+    setSecret: !worker?.secrets.includes(SECRET),
     upload,
-    selfTest: upload !== undefined || state.recorded.get("self_test") !== target.fingerprint,
+    selfTest: upload !== undefined || recorded.get("self_test") !== target.fingerprint,
+    growth: grows(placement, bound) ? { recorded: placement, databases: bound } : undefined,
   };
 }
 
-function refuseForeign({ worker, jurisdiction }: Target, { database, queues, domains }: State): void {
+/** A database may have more than this code knows: those of a newer version, before a rollback. */
+async function migrationsFor({ databases }: Target, { applied }: State): Promise<Plan["migrations"]> {
+  const lacking = databases.map(async ({ binding }) => {
+    const migrations = await migrationsOf(binding);
+    return [binding, migrations.filter(({ name }) => !applied.get(binding)?.includes(name))] as const;
+  });
+  return new Map(await Promise.all(lacking));
+}
+
+function refuseForeign({ worker, jurisdiction }: Target, { databases, queues, domains }: State): void {
   for (const queue of queues) refuseOthersQueue(queue, worker);
   for (const [domain, owner] of domains) {
     if (owner !== undefined && owner !== worker) {
       throw new CommandError(`the domain ${domain} leads to the Worker ${owner}: it is left alone.`);
     }
   }
-  if (database !== undefined && (database.jurisdiction ?? "") !== jurisdiction) {
+  for (const database of databases.values()) {
+    const was = database.jurisdiction ?? "";
+    if (was === jurisdiction) continue;
     throw new CommandError(
-      `the database ${database.name} was made with JURISDICTION = "${database.jurisdiction ?? ""}", which cannot be changed to "${jurisdiction}".`,
+      `the database ${database.name} was made with JURISDICTION = "${was}", which cannot be changed to "${jurisdiction}".`,
     );
   }
 }
 
 /** The deployed Worker itself would accept no more events: see src/catalog/deployment.ts, which records the settings. */
-function refuseChanged({ jurisdiction, shards }: Target, { recorded }: State): void {
+function refuseChanged({ jurisdiction, shards, testShards }: Target, { recorded }: State): void {
   const settings = [
     ["EVENT_LOG_SHARDS", recorded.get("event_log_shards"), String(shards)],
+    ["TEST_EVENT_LOG_SHARDS", recorded.get("test_event_log_shards"), String(testShards)],
     ["JURISDICTION", recorded.get("jurisdiction"), jurisdiction],
   ] as const;
   for (const [setting, was, is] of settings) {
@@ -105,30 +144,42 @@ function refuseChanged({ jurisdiction, shards }: Target, { recorded }: State): v
   }
 }
 
-/** The variables of a Worker that are derived from where its database is, and from what is deployed. */
+/** The variables of a Worker that are derived from where its control database is, and from what is deployed. */
 export const derivedVars = (
   { locationHint, fingerprint }: Target,
-  database: Database | undefined,
+  control: Database | undefined,
 ): { readonly LOCATION_HINT: string; readonly DEPLOYED_VERSION: string } => ({
   // GET /health returns it.
   DEPLOYED_VERSION: fingerprint,
-  LOCATION_HINT: locationHint === "" ? hintBeside(database?.running_in_region) : locationHint,
+  LOCATION_HINT: locationHint === "" ? hintBeside(control?.running_in_region) : locationHint,
 });
 
 function whyUpload(target: Target, state: State, hasAddress: boolean): string | undefined {
-  const { worker, database } = state;
+  const { worker } = state;
   if (worker === undefined) return "it is not there";
-  if (database === undefined) return "its database is gone";
-  if (worker.database !== database.uuid) return "it is bound to another database";
+  const misbound = whyMisbound(target, state, worker);
+  if (misbound !== undefined) return misbound;
   if (worker.fingerprint !== target.fingerprint) return "its code or settings are others";
   const isAsDerived = ([name, value]: [string, string]): boolean => worker.vars.get(name) === value;
-  if (!Object.entries(derivedVars(target, database)).every(isAsDerived)) return "its settings are others";
+  if (!Object.entries(derivedVars(target, state.databases.get(CONTROL))).every(isAsDerived))
+    return "its settings are others";
   if (!worker.secrets.includes(SECRET)) return `it has no ${SECRET}`;
   if (target.isPublic && !worker.isPublic && !hasAddress) return "it has no address";
   if (!target.isPublic && worker.isPublic) return "it has a workers.dev address";
   if (target.domains.some((domain) => state.domains.get(domain) === undefined)) return "a domain of it is not attached";
   if ([...worker.crons].sort().join() !== [...target.crons].sort().join()) return "its crons are others";
-  return consumesAsItShould(target, state) ? undefined : "it does not take its queue's messages as it should";
+  return consumesAsItShould(target, state) ? undefined : "it does not take its queues' messages as it should";
+}
+
+function whyMisbound({ databases }: Target, state: State, worker: Worker): string | undefined {
+  for (const { binding, name } of databases) {
+    const bound = worker.databases.get(binding);
+    const database = state.databases.get(binding);
+    if (bound === undefined) return `it is not bound to ${name}`;
+    if (database === undefined) return `its database ${name} is gone`;
+    if (bound !== database.uuid) return `${binding} is another database than ${name}`;
+  }
+  return undefined;
 }
 
 function consumesAsItShould(target: Target, { queues }: State): boolean {
@@ -143,22 +194,24 @@ function consumesAsItShould(target: Target, { queues }: State): boolean {
   });
 }
 
-/** The plan for people, a line for each part. */
+/** The plan for people, a line for each kind of part. */
 export function describePlan(target: Target, state: State, plan: Plan): string[] {
   const line = (what: string, isThere: boolean, otherwise: string): string =>
     `${what.padEnd(9)} ${isThere ? "is there" : otherwise}`;
-  const movedFrom = elsewhere(target, state);
+  const { createDatabases, createQueues, growth } = plan;
+  const migrations = new Set([...plan.migrations.values()].flat().map(({ file }) => file));
   return [
-    line("database", !plan.createDatabase, `make ${target.database}${placeOf(target)}`),
-    ...(movedFrom === undefined
-      ? []
-      : [`          in ${movedFrom}, not ${regionOf(target.locationHint)}: a database stays where it was made`]),
+    line("databases", createDatabases.length === 0, `make ${named(createDatabases)}${placeOf(target)}`),
+    ...elsewhere(target, state),
     line("replicas", !plan.replicate, "have them kept, of keys and meters for the edge"),
-    line("tables", plan.schema.length === 0, `add ${whatIsAdded(plan.schema)}`),
-    ...target.queues.map((queue) => line("queue", !plan.createQueues.includes(queue), `make ${queue}`)),
+    line("tables", migrations.size === 0, `apply ${[...migrations].join(", ")}`),
+    line("queues", createQueues.length === 0, `make ${createQueues.join(", ")}`),
     line("secret", !plan.setSecret, `make a ${SECRET}`),
     `Worker    ${plan.upload === undefined ? "is up to date" : `deploy ${target.worker}: ${plan.upload}`}`,
     `self-test ${plan.selfTest ? "run it" : "was passed"}`,
+    ...(growth === undefined
+      ? []
+      : [`events    go to ${growth.databases} databases, ${GROWTH_MINUTES} minutes after that`]),
   ];
 }
 
@@ -168,14 +221,19 @@ function placeOf({ locationHint, jurisdiction }: Target): string {
   return region === undefined ? "" : `, in ${region}`;
 }
 
-/** A first deployment adds more than anybody wants to read. */
+/** More databases than anybody wants to read. */
 const NAMED = 6;
 
-const whatIsAdded = (steps: readonly Step[]): string =>
-  steps.length > NAMED ? `${steps.length} tables and indexes` : steps.map(({ makes }) => makes).join(", ");
+const named = (databases: readonly TargetDatabase[]): string =>
+  databases.length > NAMED ? `${databases.length} of them` : databases.map(({ name }) => name).join(", ");
 
-function elsewhere({ locationHint }: Target, { database }: State): string | undefined {
+/** A line for each database that is in another region than LOCATION_HINT says. */
+function elsewhere({ locationHint }: Target, { databases }: State): string[] {
   const region = regionOf(locationHint);
-  const actual = database?.running_in_region?.toLowerCase();
-  return region !== undefined && actual !== undefined && actual !== region ? actual : undefined;
+  if (region === undefined) return [];
+  return [...databases.values()].flatMap(({ name, running_in_region }) => {
+    const actual = running_in_region?.toLowerCase();
+    if (actual === undefined || actual === region) return [];
+    return [`          ${name} in ${actual}, not ${region}: a database stays where it was made`];
+  });
 }

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { hashOf } from "../../src/catalog/key-hash.ts";
 import { CommandError } from "../command-error.ts";
 import { Client } from "../http.ts";
-import { sqlText } from "../keys/database.ts";
+import { NEXT_KEY_NUMBER, type RunSql, sqlText } from "../sql.ts";
 
 /** Its meter, of test mode: made by the first deployment and used again by the next ones. */
 const SELF_TEST_METER = "edgemeter_self_test";
@@ -12,9 +12,6 @@ const SELF_TEST_METER = "edgemeter_self_test";
 const KEY_ID = "key_self_test";
 
 const VALUE = "25";
-
-/** Runs statements on the Worker's database, and gives the rows of each. */
-export type RunSql = (sql: string) => Promise<readonly (readonly Readonly<Record<string, unknown>>[])[]>;
 
 /**
  * Has the Worker at an address count one event, from its report to its sum: through keys, meters, lock,
@@ -40,8 +37,8 @@ export async function selfTest(run: RunSql, address: string, fingerprint: string
 /** A test key under an id that is always the same, so that only the last one's hash is kept. */
 async function createKey(run: RunSql): Promise<string> {
   const secret = `sk_test_${randomBytes(32).toString("hex")}`;
-  await run(`INSERT INTO api_keys (hash, id, name, livemode, created)
-    VALUES (${sqlText(hashOf(secret))}, '${KEY_ID}', 'npm run deploy: self-test', 0, ${Date.now()})
+  await run(`INSERT INTO api_keys (hash, id, number, name, livemode, created)
+    VALUES (${sqlText(hashOf(secret))}, '${KEY_ID}', ${NEXT_KEY_NUMBER}, 'npm run deploy: self-test', 0, ${Date.now()})
     ON CONFLICT (id) DO UPDATE SET hash = excluded.hash, created = excluded.created, revoked_at = NULL`);
   return secret;
 }

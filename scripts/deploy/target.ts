@@ -1,6 +1,8 @@
 import path from "node:path";
 import { z } from "zod";
 import { CommandError } from "../command-error.ts";
+import { CONTROL } from "../migrations.ts";
+import { liveDatabases } from "../placement.ts";
 import { root } from "../wrangler.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { HINTS } from "./region.ts";
@@ -31,6 +33,9 @@ type Consumer = Readonly<Pick<z.output<typeof Consumer>, "queue" | "settings">>;
 /** Where data may be kept; "" for anywhere. */
 export type Jurisdiction = "" | "eu" | "fedramp";
 
+/** A D1 database, and what the Worker calls it. */
+export type TargetDatabase = { readonly binding: string; readonly name: string };
+
 /** What is to be on the account, by names: all that the deployment needs of a wrangler configuration. */
 export type Target = {
   /** Wrangler's configuration, and the environment of it ("": its top level). */
@@ -39,12 +44,14 @@ export type Target = {
   /** Of the configuration, when it names one. */
   readonly account: string | undefined;
   readonly worker: string;
-  readonly database: string;
+  /** The control database first. */
+  readonly databases: readonly [TargetDatabase, ...TargetDatabase[]];
   /** LOCATION_HINT, "" for none. */
   readonly locationHint: string;
   readonly jurisdiction: Jurisdiction;
-  /** EVENT_LOG_SHARDS. */
+  /** EVENT_LOG_SHARDS and TEST_EVENT_LOG_SHARDS. */
   readonly shards: number;
+  readonly testShards: number;
   readonly queues: readonly string[];
   readonly consumers: readonly Consumer[];
   readonly crons: readonly string[];
@@ -56,9 +63,27 @@ export type Target = {
   readonly fingerprint: string;
 };
 
-const CONFIG = path.join(root, "wrangler.toml");
+/** The configuration of the project. */
+export const CONFIG = path.join(root, "wrangler.toml");
 
 const Route = z.union([z.string(), z.object({ pattern: z.string(), custom_domain: z.boolean().optional() })]);
+
+const Shards = z.coerce.number().int().min(1).max(1_000);
+
+/** The control database, then live mode's without a gap, then test mode's: each once, under a name of its own. */
+const Databases = z.array(z.object({ binding: z.string(), database_name: z.string() })).transform((blocks, context) => {
+  const live = Math.max(1, liveDatabases(blocks.map(({ binding }) => binding)));
+  const wanted = [CONTROL, ...Array.from({ length: live }, (_, place) => `EVENTS_${place}`), "TEST_EVENTS"];
+  const databases = wanted.flatMap((wants) =>
+    blocks.flatMap(({ binding, database_name: name }) => (binding === wants ? [{ binding, name }] : [])),
+  );
+  const [control, ...others] = databases;
+  const isWhole = databases.map(({ binding }) => binding).join() === wanted.join() && blocks.length === wanted.length;
+  const names = new Set(databases.map(({ name }) => name));
+  if (isWhole && names.size === wanted.length && control !== undefined) return [control, ...others] as const;
+  context.addIssue(`there must be ${wanted.join(", ")}, each once, and each with a database_name of its own`);
+  return z.NEVER;
+});
 
 /** As much of wrangler's configuration as is needed here. */
 const Config = z.object({
@@ -67,7 +92,7 @@ const Config = z.object({
   definedEnvironments: z.array(z.string()).default([]),
   workers_dev: z.boolean().optional(),
   routes: z.array(Route).default([]),
-  d1_databases: z.tuple([z.object({ binding: z.literal("DB"), database_name: z.string() })]),
+  d1_databases: Databases,
   queues: z.object({
     producers: z.array(z.object({ queue: z.string() })).default([]),
     consumers: z.array(Consumer).default([]),
@@ -75,7 +100,8 @@ const Config = z.object({
   triggers: z.object({ crons: z.array(z.string()).default([]) }),
   // As src/env.ts takes them, which reads them only once the Worker runs.
   vars: z.object({
-    EVENT_LOG_SHARDS: z.coerce.number().int().min(1).max(1_000),
+    EVENT_LOG_SHARDS: Shards,
+    TEST_EVENT_LOG_SHARDS: Shards,
     LOCATION_HINT: z.enum(["", ...HINTS]),
     JURISDICTION: z.enum(["", "eu", "fedramp"]),
   }),
@@ -145,10 +171,11 @@ async function read(file: string, env: string): Promise<Target> {
     env,
     account: account_id,
     worker: name,
-    database: d1_databases[0].database_name,
+    databases: d1_databases,
     locationHint: vars.LOCATION_HINT,
     jurisdiction: vars.JURISDICTION,
     shards: vars.EVENT_LOG_SHARDS,
+    testShards: vars.TEST_EVENT_LOG_SHARDS,
     queues: [...new Set([...producers.map(({ queue }) => queue), ...consumers.flatMap(({ queues }) => queues)])],
     consumers,
     crons: triggers.crons,

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { CommandError } from "../command-error.ts";
 import { runWrangler } from "../wrangler.ts";
-import { type Found, withConfig } from "./config.ts";
+import { configWith, type Found, withConfigFile } from "./config.ts";
 import { SECRET } from "./plan.ts";
 import type { Target } from "./target.ts";
 
@@ -15,7 +15,7 @@ import type { Target } from "./target.ts";
  * without. Throws a CommandError with wrangler's words.
  */
 export async function upload(target: Target, found: Found, withSecret: boolean): Promise<void> {
-  await withConfig(target, found, async (config) => {
+  await withConfigFile(target.worker, await configWith(target, found), async (config) => {
     const args = ["deploy", "--config", config, "--env", target.env, "--tag", target.fingerprint];
     if (!withSecret) return run(args);
     await withSecretsFile((file) => run([...args, "--secrets-file", file]));

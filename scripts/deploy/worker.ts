@@ -7,8 +7,8 @@ export type Worker = {
   /** Of the version that all requests go to; `undefined` when there is none, or it carries none. */
   readonly fingerprint: string | undefined;
   readonly vars: ReadonlyMap<string, string>;
-  /** The id of the database that it is bound to, which may not exist any more. */
-  readonly database: string | undefined;
+  /** The ids of the databases that it is bound to, by binding. They may not exist any more. */
+  readonly databases: ReadonlyMap<string, string>;
   readonly secrets: readonly string[];
   readonly crons: readonly string[];
   /** Whether its workers.dev address works. */
@@ -49,6 +49,13 @@ const bindingsOf = async (cloudflare: Cloudflare, name: string): Promise<Binding
 const varsOf = (bindings: Bindings): Worker["vars"] =>
   new Map(bindings.flatMap(({ type, name, text = "" }) => (type === "plain_text" ? [[name, text]] : [])));
 
+const databasesOf = (bindings: Bindings): Worker["databases"] =>
+  new Map(
+    bindings.flatMap(({ type, name, id, database_id = id }) =>
+      type === "d1" && database_id !== undefined ? [[name, database_id]] : [],
+    ),
+  );
+
 /** The text variables of a Worker, or nothing when there is no such Worker. */
 export async function findVars(cloudflare: Cloudflare, name: string): Promise<Worker["vars"] | undefined> {
   const bindings = await bindingsOf(cloudflare, name);
@@ -64,11 +71,10 @@ export async function findWorker(cloudflare: Cloudflare, name: string): Promise<
     cloudflare.find(`${path(name)}/subdomain`, Publicity),
     runningFingerprint(cloudflare, name),
   ]);
-  const database = bindings.find((binding) => binding.type === "d1" && binding.name === "DB");
   return {
     fingerprint,
     vars: varsOf(bindings),
-    database: database?.id ?? database?.database_id,
+    databases: databasesOf(bindings),
     secrets: secrets.map((secret) => secret.name),
     crons: crons?.schedules.map(({ cron }) => cron) ?? [],
     isPublic: publicity?.enabled ?? false,

@@ -7,10 +7,10 @@ const Step = z.object({
   checked: z.number(),
   missing: z.number(),
   altered: z.number(),
-  days: z.number(),
+  summaries: z.number(),
   summaries_repaired: z.number(),
   summaries_suspect: z.number(),
-  days_failed: z.number(),
+  portions_failed: z.number(),
   entries_waiting: z.number(),
   accepted: counts,
   stored: counts,
@@ -38,34 +38,38 @@ export async function audit(
   // What is missing was found one by one, and is sent again; here only what is too much.
   const surplus = [...stored].filter(([minute, count]) => count > (accepted.get(minute) ?? 0));
 
-  print(`event log   ${total("checked")} entries compared with D1: ${total("missing")} missing, sent again`);
+  print(`event log   ${total("checked")} entries compared with the databases: ${total("missing")} missing, sent again`);
   print(`            ${total("altered")} altered, repaired`);
-  print(`summaries   ${total("days")} days recomputed: ${total("summaries_repaired")} summaries differed, repaired`);
+  print(
+    `summaries   ${total("summaries")} compared with their events: ${total("summaries_repaired")} differed, repaired`,
+  );
   if (total("summaries_suspect") > 0) {
     print(
       `            ${total("summaries_suspect")} say more than their events, from before the log's reach: left as they are`,
     );
-    print("            (--trust-events recomputes them, if no events were lost)");
+    print("            (--trust-events repairs them, if no events were lost)");
   }
-  if (total("days_failed") > 0) print(`            ${total("days_failed")} days could not be recomputed`);
+  if (total("portions_failed") > 0) print(`            ${total("portions_failed")} portions could not be compared`);
   if (total("entries_waiting") > 0)
     print(`waiting     ${total("entries_waiting")} entries were not compared: they wait for the aggregator`);
   const { start = 0, end = 0 } = steps[0]?.counted ?? {};
   if (end > start) {
     print(
-      `events      received from ${time(start)} to ${time(end)}: ${sum(accepted)} in the log, ${sum(stored)} in D1`,
+      `events      received from ${time(start)} to ${time(end)}: ${sum(accepted)} in the log, ${sum(stored)} in the databases`,
     );
   }
   for (const [minute, count] of surplus) {
     const more = count - (accepted.get(minute) ?? 0);
-    print(`            ${more} more in D1 than in the log, received in the minute of ${time(Number(minute))}`);
+    print(
+      `            ${more} more in the databases than in the log, received in the minute of ${time(Number(minute))}`,
+    );
   }
   const differences =
     total("missing") +
     total("altered") +
     total("summaries_repaired") +
     total("summaries_suspect") +
-    total("days_failed") +
+    total("portions_failed") +
     surplus.length;
   print(
     differences === 0 ? "no difference" : `${differences} differences; run it again in a minute to see what is left`,

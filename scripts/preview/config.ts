@@ -1,7 +1,9 @@
-import { mkdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
 import { CommandError } from "../command-error.ts";
+import { withConfigFile } from "../deploy/config.ts";
+import { CONFIG, type Target, targetOf } from "../deploy/target.ts";
+import { CONTROL } from "../migrations.ts";
 import { root } from "../wrangler.ts";
 import type { PreviewNames } from "./names.ts";
 
@@ -24,9 +26,12 @@ const Raw = z.strictObject({
   workers_dev: z.boolean().optional(),
   routes: z.array(z.looseObject({ pattern: z.string(), custom_domain: z.literal(true) })).optional(),
   vars: z.record(z.string(), z.unknown()),
-  d1_databases: z.tuple([
-    z.strictObject({ binding: z.string(), database_name: z.string(), database_id: z.unknown().optional() }),
-  ]),
+  d1_databases: z.array(
+    z.strictObject({
+      ...{ binding: z.string(), database_name: z.string() },
+      ...{ database_id: z.unknown().optional(), migrations_dir: z.unknown().optional() },
+    }),
+  ),
   durable_objects: z.strictObject({
     bindings: z.array(z.strictObject({ name: z.string(), class_name: z.string() })),
   }),
@@ -54,30 +59,28 @@ export function previewConfig(raw: unknown, names: PreviewNames): object {
     main: path.resolve(root, shared.main),
     workers_dev: true,
     vars: { ...shared.vars, [MARK]: names.branch },
-    d1_databases: databases.map(({ binding }) => ({ binding, database_name: names.worker })),
+    // One events database for each mode is enough.
+    d1_databases: databases
+      .filter(({ binding }) => !/^EVENTS_[1-9]/.test(binding))
+      .map(({ binding, database_name: name }) => ({
+        binding,
+        database_name: binding === CONTROL ? names.worker : names.own(name),
+      })),
     queues: {
-      producers: queues.producers.map((producer) => ({ ...producer, queue: names.queue(producer.queue) })),
+      producers: queues.producers.map((producer) => ({ ...producer, queue: names.own(producer.queue) })),
       consumers: queues.consumers.map(({ queue, dead_letter_queue: dead, ...consumer }) => ({
         ...consumer,
-        queue: names.queue(queue),
-        ...(dead === undefined ? {} : { dead_letter_queue: names.queue(dead) }),
+        queue: names.own(queue),
+        ...(dead === undefined ? {} : { dead_letter_queue: names.own(dead) }),
       })),
     },
     ratelimits: shared.ratelimits.map((limit) => ({ ...limit, namespace_id: names.rateLimit(limit.namespace_id) })),
   };
 }
 
-const folderOf = ({ worker }: PreviewNames): string => path.join(root, ".wrangler/previews", worker);
-
-/** Writes a preview's configuration where wrangler can read it and git does not, and says where. */
-export async function writePreviewConfig(names: PreviewNames): Promise<string> {
+/** Gives a preview as what is to be deployed, for as long as `use` takes. */
+export async function withPreview<T>(names: PreviewNames, use: (target: Target) => Promise<T>): Promise<T> {
   const { experimental_readRawConfig: readRawConfig } = await import("wrangler");
-  const { rawConfig } = readRawConfig({ config: path.join(root, "wrangler.toml") }, { hideWarnings: true });
-  const file = path.join(folderOf(names), "wrangler.json");
-  await mkdir(path.dirname(file), { recursive: true });
-  await writeFile(file, JSON.stringify(previewConfig(rawConfig, names), null, 2));
-  return file;
+  const { rawConfig } = readRawConfig({ config: CONFIG }, { hideWarnings: true });
+  return withConfigFile(names.worker, previewConfig(rawConfig, names), async (file) => use(await targetOf("", file)));
 }
-
-export const removePreviewConfig = (names: PreviewNames): Promise<void> =>
-  rm(folderOf(names), { recursive: true, force: true });

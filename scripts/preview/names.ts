@@ -7,10 +7,10 @@ import { root } from "../wrangler.ts";
 /** What a branch's preview is called on the account. */
 export type PreviewNames = {
   readonly branch: string;
-  /** The Worker, and its database. */
+  /** The Worker, and its control database. */
   readonly worker: string;
-  /** A queue of its own for each of wrangler.toml's. */
-  readonly queue: (queue: string) => string;
+  /** A queue or database of its own for each of wrangler.toml's. */
+  readonly own: (name: string) => string;
   /** Counts of rate limits are shared by all that name the same. */
   readonly rateLimit: (namespace: string) => string;
 };
@@ -55,8 +55,8 @@ export function previewNames(branch: string, worker: string, environments: reado
   return {
     branch,
     worker: fitting(name),
-    // A queue that is named after production's Worker is named after the preview's instead.
-    queue: (queue) => fitting(`${name}-${queue.replace(`${worker}-`, "")}`),
+    // What is named after production's Worker is named after the preview's instead.
+    own: (theirs) => fitting(`${name}-${theirs.replace(`${worker}-`, "")}`),
     rateLimit: (namespace) => String(2 ** 30 + (digest(`${namespace} ${branch}`).readUInt32BE() >>> 2)),
   };
 }

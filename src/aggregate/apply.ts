@@ -1,81 +1,96 @@
-import { KEEPS_SURVIVORS } from "../domain/meter.ts";
-import { GROUP_KINDS, type Group, type GroupKind, packByBytes } from "../log/groups.ts";
+import { GROUP_KINDS, type GroupKind } from "../log/groups.ts";
+import { type Entries, keepsSurvivors, packByBytes, STATEMENT_BYTES } from "./entries.ts";
 import { withReports } from "./error-report.ts";
 import { forDatabase, withJsonEach } from "./json-each.ts";
+import { INSERT_SERIES } from "./sql/entries.ts";
 import { INSERT_REJECTIONS } from "./sql/error-reports.ts";
-import {
-  ADD_TO_HOURLY_SUMMARIES,
-  CANCEL_EVENTS,
-  DELETE_CANCELLED_SURVIVORS,
-  INSERT_EVENTS,
-  KEEP_WINDOW_SURVIVORS,
-  RESTORE_WINDOW_SURVIVORS,
-  SUBTRACT_FROM_HOURLY_SUMMARIES,
-} from "./sql/statements.ts";
+import { cancelEvents, insertEvents } from "./sql/events.ts";
+import { bringSlicesForward, isAboutColumn, openSlice, sliceWithoutTable, widen } from "./sql/slices.ts";
+import { addToSums, subtractFromSums } from "./sql/sums.ts";
+import { keepSurvivors, VACATE_CANCELLED } from "./sql/survivors.ts";
+import { restoreVacated } from "./vacated.ts";
 
-/** The most text one statement takes (bytes). D1 binds up to 2 MB. */
-const STATEMENT_BYTES = 1_500_000;
+/** A statement on entries; `survivors` only where an entry's meter keeps survivors, since most have none. */
+type Step = { readonly sql: (slice: number) => string; readonly survivors?: true };
 
-/**
- * What is done with the entries of each kind of group, in this order; statements in `survivors`
- * only where an entry's meter keeps survivors, since most have none.
- */
-const STATEMENTS: Record<GroupKind, readonly { readonly sql: string; readonly survivors?: true }[]> = {
-  events: [{ sql: ADD_TO_HOURLY_SUMMARIES }, { sql: KEEP_WINDOW_SURVIVORS, survivors: true }, { sql: INSERT_EVENTS }],
-  cancellations: [
-    { sql: SUBTRACT_FROM_HOURLY_SUMMARIES },
-    { sql: CANCEL_EVENTS },
-    { sql: DELETE_CANCELLED_SURVIVORS, survivors: true },
-    { sql: RESTORE_WINDOW_SURVIVORS, survivors: true },
+/** What is done with the entries of each kind, in this order. */
+const STEPS: Record<GroupKind, readonly Step[]> = {
+  events: [
+    { sql: () => INSERT_SERIES },
+    { sql: addToSums },
+    { sql: keepSurvivors, survivors: true },
+    { sql: insertEvents },
   ],
-  rejections: [{ sql: INSERT_REJECTIONS }],
+  cancellations: [
+    { sql: () => INSERT_SERIES },
+    { sql: subtractFromSums },
+    { sql: cancelEvents },
+    { sql: () => VACATE_CANCELLED, survivors: true },
+  ],
+  rejections: [{ sql: () => INSERT_REJECTIONS }],
 };
 
 /**
- * Stores the entries of these groups and brings the summaries up to date, in one transaction. What
- * is already stored changes nothing, so any group may come again, alone, twice at once or beside
- * others, and a cancellation before its event. `now` (ms) decides which error report takes rejections
- * that are new. Throws when D1 did not say that the transaction succeeded; it may have.
+ * Stores entries in a database and brings its sums up to date, in one transaction. What is already stored changes
+ * nothing, so anything may come again, alone, twice at once or beside others, and a cancellation before its event;
+ * but nothing twice in one call. Entries of a slice whose table is gone are repetitions: they were stored. `now` (ms)
+ * decides which error report takes rejections that are new. Gives the database's size in bytes. Throws when D1 did
+ * not say that the transaction succeeded; it may have.
  */
-export async function applyGroups(db: D1Database, groups: readonly Group[], now: number): Promise<void> {
-  await withJsonEach(async () => {
-    const statements = applyStatements(db, withoutRepeats(groups), now);
-    if (statements.length > 0) await db.batch(statements);
-  });
+export async function applyEntries(db: D1Database, entries: readonly Entries[], now: number): Promise<number> {
+  const bytes = await withJsonEach(() => applyOnce(db, entries, now));
+  await restoreVacated(db, entries);
+  return bytes;
+}
+
+/** Slices that have no table get one, those of an older shape are brought forward; each once. */
+async function applyOnce(db: D1Database, entries: readonly Entries[], now: number): Promise<number> {
+  const opened = new Set<number>();
+  let areForward = false;
+  let rest = entries;
+  for (;;) {
+    const statements = applyStatements(db, rest, now);
+    if (statements.length === 0) return 0;
+    try {
+      const results = await db.batch(statements);
+      return results.at(-1)?.meta.size_after ?? 0;
+    } catch (error) {
+      const slice = sliceWithoutTable(error);
+      if (slice !== undefined && !opened.has(slice)) {
+        opened.add(slice);
+        if ((await openSlice(db, slice)) === "archived") rest = rest.filter((each) => each.slice !== slice);
+      } else if (isAboutColumn(error) && !areForward) {
+        areForward = true;
+        await bringSlicesForward(db);
+      } else throw error;
+    }
+  }
 }
 
 /** The statements that store entries, each once; for one transaction, in this order. `written`: as the database can run them. */
 export function applyStatements(
   db: D1Database,
-  groups: readonly Pick<Group, "kind" | "entries">[],
+  entries: readonly Entries[],
   now: number,
   written: (sql: string) => string = forDatabase,
 ): D1PreparedStatement[] {
   return GROUP_KINDS.flatMap((kind) => {
-    const ofKind = groups.filter((group) => group.kind === kind).map((group) => group.entries);
-    const entries = kind === "rejections" ? ofKind.map((group) => withReports(group, now)) : ofKind;
-    return packByBytes(entries, STATEMENT_BYTES).flatMap((packed) =>
-      statementsFor(db, kind, `[${packed.entries}]`, written),
-    );
+    const ofKind = entries.filter((each) => each.kind === kind);
+    return [...Map.groupBy(ofKind, ({ slice }) => slice)].flatMap(([slice, ofSlice]) => {
+      const texts = ofSlice.map((each) => (kind === "rejections" ? withReports(each.entries, now) : each.entries));
+      const stored = packByBytes(texts, STATEMENT_BYTES).flatMap((text) =>
+        stepsFor(kind, text).map(({ sql }) => db.prepare(written(sql(slice))).bind(`[${text}]`)),
+      );
+      if (kind === "rejections") return stored;
+      const [from, to] = [Math.min(...ofSlice.map((each) => each.from)), Math.max(...ofSlice.map((each) => each.to))];
+      return [...stored, widen(db, slice, from, to)];
+    });
   });
 }
 
-function statementsFor(
-  db: D1Database,
-  kind: GroupKind,
-  entries: string,
-  written: (sql: string) => string,
-): D1PreparedStatement[] {
-  const keepsSurvivors = KEEPS_SURVIVORS.some((aggregation) => entries.includes(aggregation));
-  return STATEMENTS[kind]
-    .filter(({ survivors }) => keepsSurvivors || !survivors)
-    .map(({ sql }) => db.prepare(written(sql)).bind(entries));
+function stepsFor(kind: GroupKind, text: string): readonly Step[] {
+  return keepsSurvivors(text) ? STEPS[kind] : STEPS[kind].filter(({ survivors }) => !survivors);
 }
-
-/** A group twice in one statement would be counted twice: neither copy is stored yet when both are added. */
-const withoutRepeats = (groups: readonly Group[]): Group[] => [
-  ...new Map(groups.map((group) => [`${group.shard}:${group.id}`, group])).values(),
-];
 
 /**
  * What SQLite says of data that it will never take. Everything else is a failure of the moment, or of

@@ -1,14 +1,20 @@
-import { isLiveMeter } from "../domain/meter.ts";
-import { type Cursor, isBackwards, type Page, pageOf } from "../domain/page.ts";
-import type { Group, GroupKind } from "../log/groups.ts";
+import { type Cursor, isBackwards } from "../domain/page.ts";
+import { DAY_MS, sliceOf } from "../domain/window.ts";
+import { readEvents } from "../log/codec.ts";
+import type { ShareName } from "../log/entries.ts";
+import type { GroupKind } from "../log/groups.ts";
 import { applyStatements } from "./apply.ts";
 import { onJsonEach } from "./json-each.ts";
+import { liveSlices, openSlice, quarterOf } from "./sql/slices.ts";
+import { restoreVacated } from "./vacated.ts";
 
 /** An entry of the log that D1 refused for its data, kept until it is redriven. */
 export type DeadLetter = {
   /** Of the entry's group, shard and place there: sorts by receipt, and parking it again changes nothing. */
   readonly id: string;
   readonly kind: GroupKind;
+  /** The slice that it belongs into. */
+  readonly slice: number;
   /** As the log carried it: JSON, or what should have been. */
   readonly entry: string;
   readonly reason: string;
@@ -16,104 +22,145 @@ export type DeadLetter = {
   readonly parked: number;
 };
 
+/** How long a redriven letter is kept (ms), so that a repeated call finds what it did. */
+const REDRIVEN_MS = DAY_MS;
+
+const COLUMNS = "id, kind, slice, entry, reason, parked";
+
 const PARK = `
-  INSERT INTO dead_letters (id, livemode, kind, entry, reason, parked)
+  INSERT INTO dead_letters (${COLUMNS})
   VALUES (?1, ?2, ?3, ?4, ?5, ?6)
   ON CONFLICT DO NOTHING`;
 
-const FIND = "SELECT id, kind, entry, reason, parked FROM dead_letters WHERE id = ?1 AND livemode = ?2";
+const FIND = `SELECT ${COLUMNS}, redriven FROM dead_letters WHERE id = ?1`;
 
-// An entry that is no JSON has no id.
-const OF_ENTRY = `
-  SELECT id, kind, entry, reason, parked FROM dead_letters
-  WHERE id >= ?1 AND id < ?1 || '~' AND CASE WHEN json_valid(entry) THEN entry ->> 'id' END = ?2`;
+// '~' sorts after every id.
+const OF_SHARE = `
+  SELECT ${COLUMNS} FROM dead_letters WHERE id >= ?1 AND id < ?1 || '~' AND redriven IS NULL`;
 
 const PARKED = "SELECT id FROM dead_letters WHERE id >= ?1 AND id < ?1 || '~'";
 
-// '~' sorts after every id.
 const LIST_BEFORE = `
-  SELECT id, kind, entry, reason, parked FROM dead_letters
-  WHERE livemode = ?1 AND id < COALESCE(?2, '~')
-  ORDER BY id DESC LIMIT ?3`;
+  SELECT ${COLUMNS} FROM dead_letters
+  WHERE redriven IS NULL AND id < COALESCE(?1, '~')
+  ORDER BY id DESC LIMIT ?2`;
 
 const LIST_AFTER = `
-  SELECT id, kind, entry, reason, parked FROM dead_letters
-  WHERE livemode = ?1 AND id > ?2
-  ORDER BY id LIMIT ?3`;
+  SELECT ${COLUMNS} FROM dead_letters
+  WHERE redriven IS NULL AND id > ?1
+  ORDER BY id LIMIT ?2`;
 
-const COUNT = "SELECT livemode, COUNT(*) AS count FROM dead_letters GROUP BY livemode";
+const COUNT = "SELECT COUNT(*) AS count FROM dead_letters WHERE redriven IS NULL";
 
-const REMOVE = "DELETE FROM dead_letters WHERE id = ?1";
+const REDRIVEN = "UPDATE dead_letters SET redriven = ?2 WHERE id = ?1";
 
-/** What the ids of a group's dead letters begin with; the entry's place in the group follows. */
-export const deadLetterPrefix = ({ shard, id }: Pick<Group, "shard" | "id">): string => `dl_${id}_${shard}_`;
+const FORGET_REDRIVEN = "DELETE FROM dead_letters WHERE redriven < ?1";
 
-/** The ids of a group's dead letters. */
-export async function parkedOf(db: D1Database, group: Pick<Group, "shard" | "id">): Promise<ReadonlySet<string>> {
-  const { results } = await db.prepare(PARKED).bind(deadLetterPrefix(group)).all<{ id: string }>();
+/** What the ids of a share's dead letters begin with; the entry's place in the group follows. */
+export const deadLetterPrefix = (shard: string, { group, database }: ShareName): string =>
+  `dl_${group}_${shard}_${database}_`;
+
+const ID = /^dl_\d+_(live|test)-\d+_(\d+)_\d+$/;
+
+/** The mode and the database of a dead letter, by its id; nothing when it is no dead letter's id. */
+export function placeOfDeadLetter(id: string): { readonly livemode: boolean; readonly database: number } | undefined {
+  const [, mode, database] = ID.exec(id) ?? [];
+  return database === undefined ? undefined : { livemode: mode === "live", database: Number(database) };
+}
+
+/** The ids of a share's dead letters, also of those that were redriven. */
+export async function parkedOf(db: D1Database, shard: string, share: ShareName): Promise<ReadonlySet<string>> {
+  const { results } = await db.prepare(PARKED).bind(deadLetterPrefix(shard, share)).all<{ id: string }>();
   return new Set(results.map(({ id }) => id));
 }
 
-/** The dead letter of an entry, by its group and its own id; nothing when it is not parked. */
+/** The dead letter of an event, by its share and its own id; nothing when it is not parked. */
 export async function deadLetterOf(
   db: D1Database,
-  group: Pick<Group, "shard" | "id">,
-  entryId: string,
+  shard: string,
+  share: ShareName,
+  eventId: string,
 ): Promise<DeadLetter | undefined> {
-  const letter = await db.prepare(OF_ENTRY).bind(deadLetterPrefix(group), entryId).first<DeadLetter>();
-  return letter ?? undefined;
+  const { results } = await db.prepare(OF_SHARE).bind(deadLetterPrefix(shard, share)).all<DeadLetter>();
+  return results.find(({ entry }) => idOfEntry(entry) === eventId);
 }
 
 /** The statement that keeps an entry; once, however often it is parked. */
-export const parkStatement = (db: D1Database, { id, kind, entry, reason, parked }: DeadLetter): D1PreparedStatement =>
-  db.prepare(PARK).bind(id, livemodeOf(entry) ? 1 : 0, kind, entry, reason, parked);
+export const parkStatement = (
+  db: D1Database,
+  { id, kind, slice, entry, reason, parked }: DeadLetter,
+): D1PreparedStatement => db.prepare(PARK).bind(id, kind, slice, entry, reason, parked);
 
-/** A page of a mode's dead letters. */
+/** The dead letters of a database next to a cursor, in the direction of paging. */
 export async function listDeadLetters(
   db: D1Database,
-  livemode: boolean,
   cursor: Cursor | undefined,
   limit: number,
-): Promise<Page<DeadLetter>> {
+): Promise<DeadLetter[]> {
   const { results } = await db
     .prepare(isBackwards(cursor) ? LIST_AFTER : LIST_BEFORE)
-    .bind(livemode ? 1 : 0, cursor?.id ?? null, limit + 1)
+    .bind(cursor?.id ?? null, limit)
     .all<DeadLetter>();
-  return pageOf(results, cursor, limit);
+  return results;
 }
 
-/** How many there are, by mode. */
-export async function countDeadLetters(db: D1Database): Promise<{ live: number; test: number }> {
-  const { results } = await db.prepare(COUNT).all<{ livemode: number; count: number }>();
-  const countOf = (livemode: number): number => results.find((row) => row.livemode === livemode)?.count ?? 0;
-  return { live: countOf(1), test: countOf(0) };
-}
+/** How many wait in a database. */
+export const countDeadLetters = async (db: D1Database): Promise<number> =>
+  (await db.prepare(COUNT).first<number>("count")) ?? 0;
 
-/** A mode's dead letter; nothing when there is none of that id. */
-export async function findDeadLetter(db: D1Database, livemode: boolean, id: string): Promise<DeadLetter | undefined> {
-  const letter = await db
-    .prepare(FIND)
-    .bind(id, livemode ? 1 : 0)
-    .first<DeadLetter>();
-  return letter ?? undefined;
-}
+/** When a letter was redriven (ms); null while it waits. */
+type Redriven = { readonly redriven: number | null };
+
+/** A dead letter, also one that was redriven. */
+export const findDeadLetter = async (db: D1Database, id: string): Promise<(DeadLetter & Redriven) | undefined> =>
+  (await db.prepare(FIND).bind(id).first<DeadLetter & Redriven>()) ?? undefined;
 
 /**
- * Statements that store a dead letter's entry after all and remove it, for one transaction. It fails when
- * D1 refuses the entry still; then the letter stays. `now` in ms.
+ * Stores a dead letter's entry after all and marks it, in one transaction; once, however often it is called. The
+ * entry goes into its own slice, or into the oldest that is left: it was never stored before. Throws when D1 refuses
+ * it still; then the letter waits on. `now` in ms.
  */
-export const redriveStatements = (db: D1Database, letter: DeadLetter, now: number): D1PreparedStatement[] => [
-  // For one entry it does not matter which is faster, and every database has this one.
-  ...applyStatements(db, [{ kind: letter.kind, entries: letter.entry }], now, onJsonEach),
-  db.prepare(REMOVE).bind(letter.id),
-];
+export async function redrive(db: D1Database, letter: DeadLetter & Redriven, now: number): Promise<void> {
+  const { id, kind, entry } = letter;
+  const quarter = quarterOf(timestampOf(entry) ?? now);
+  const entries = { kind, from: quarter, to: quarter, entries: entry };
+  if (letter.redriven === null) {
+    const slice = await sliceFor(db, letter, now);
+    // For one entry it does not matter which is faster, and every database has this one.
+    await db.batch([
+      ...applyStatements(db, [{ ...entries, slice }], now, onJsonEach),
+      db.prepare(REDRIVEN).bind(id, now),
+    ]);
+  }
+  await restoreVacated(db, [entries]);
+}
 
-/** The mode of an entry; live when it cannot be told, so that only a live key sees it. */
-function livemodeOf(entry: string): boolean {
+async function sliceFor(db: D1Database, { kind, slice }: DeadLetter, now: number): Promise<number> {
+  if (kind === "rejections" || (await openSlice(db, slice)) === "open") return slice;
+  const oldest = (await liveSlices(db))[0]?.slice ?? sliceOf(now);
+  await openSlice(db, oldest);
+  return oldest;
+}
+
+/** Deletes letters that were redriven so long ago that nobody asks for them again. `now` in ms. */
+export const forgetRedriven = async (db: D1Database, now: number): Promise<void> =>
+  void (await db
+    .prepare(FORGET_REDRIVEN)
+    .bind(now - REDRIVEN_MS)
+    .run());
+
+const idOfEntry = (entry: string): string | undefined => eventOf(entry)?.id;
+
+const timestampOf = (entry: string): number | undefined => {
+  const timestamp = eventOf(entry)?.timestamp;
+  return Number.isSafeInteger(timestamp) ? timestamp : undefined;
+};
+
+/** The event that an entry says; nothing for what is none. */
+function eventOf(entry: string) {
   try {
-    const { livemode, meter }: Record<string, unknown> = JSON.parse(entry);
-    return livemode !== false && !(typeof meter === "string" && !isLiveMeter(meter));
+    return readEvents(entry)[0];
   } catch {
-    return true;
+    return undefined;
   }
 }

@@ -1,6 +1,6 @@
 import { digest } from "../domain/identifiers.ts";
 import { DAY_MS, floorTo, SECOND_MS, type TimeRange } from "../domain/window.ts";
-import type { LogRejection } from "../log/groups.ts";
+import type { LogRejection } from "../log/codec.ts";
 
 /** Refused events are reported per this much of the time they were received in (ms); docs/wire-contract.md, section 4. */
 export const REPORT_WINDOW_MS = 10 * SECOND_MS;

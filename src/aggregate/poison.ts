@@ -1,10 +1,10 @@
-// A group that D1 refuses for its data is taken apart, so that one bad entry holds up no good one.
-import type { Group } from "../log/groups.ts";
-import { applyStatements, isAboutData } from "./apply.ts";
+// A share that D1 refuses for its data is taken apart, so that one bad entry holds up no good one.
+import type { Line, Share } from "../log/groups.ts";
+import { applyEntries, isAboutData } from "./apply.ts";
 import { type DeadLetter, deadLetterPrefix, parkedOf, parkStatement } from "./dead-letters.ts";
 
-/** An entry and its place in its group, by which its dead letter is known again. */
-type Placed = { readonly place: number; readonly entry: string };
+/** An entry, its line, and its place in its share, by which its dead letter is known again. */
+type Placed = { readonly place: number; readonly entry: string; readonly line: Line };
 
 /** Letters that one transaction parks. */
 const LETTERS_PER_BATCH = 50;
@@ -13,32 +13,32 @@ const LETTERS_PER_BATCH = 50;
 const TOO_MANY = 10;
 
 /**
- * Stores what D1 takes of a group and parks what it refuses; gives what was parked. May be repeated
+ * Stores what D1 takes of a share and parks what it refuses; gives what was parked. May be repeated
  * from the beginning at any time: what is stored or parked already changes nothing and is not tried
- * again. Throws on any failure that is not about the data, with a part of the group perhaps stored;
+ * again. Throws on any failure that is not about the data, with a part of the share perhaps stored;
  * also when D1 refuses all of many entries, since then a schema does not fit this Worker.
  */
-export async function applyOrPark(db: D1Database, group: Group, now: number): Promise<DeadLetter[]> {
-  const entries = entriesOf(group);
-  // A group that is no JSON cannot be cut into entries.
-  if (entries === undefined) {
-    const letter = letterOf(group, { place: 0, entry: group.entries }, "malformed JSON", now);
-    await parkAll(db, [letter]);
-    return [letter];
-  }
-  const before = await parkedOf(db, group);
-  const rest = entries.filter(({ place }) => !before.has(deadLetterPrefix(group) + place));
+export async function applyOrPark(db: D1Database, share: Share, now: number): Promise<DeadLetter[]> {
+  const before = await parkedOf(db, share.shard, share);
+  const entries = share.lines.flatMap(entriesOf).map((entry, place) => ({ ...entry, place }));
+  const rest = entries.filter(({ place }) => !before.has(idOf(share, place)));
   const parked: DeadLetter[] = [];
   let refused: DeadLetter[] = [];
   let someWereTaken = rest.length < TOO_MANY || before.size > 0;
-  for await (const outcome of inHalves(db, group, rest, now)) {
-    if (outcome === "taken") someWereTaken = true;
-    else refused.push(outcome);
-    if (someWereTaken && refused.length >= LETTERS_PER_BATCH) {
-      await parkAll(db, refused);
-      parked.push(...refused);
-      refused = [];
+  try {
+    for await (const outcome of inHalves(db, share, rest, now)) {
+      if (outcome === "taken") someWereTaken = true;
+      else refused.push(outcome);
+      if (someWereTaken && refused.length >= LETTERS_PER_BATCH) {
+        await parkAll(db, refused);
+        parked.push(...refused);
+        refused = [];
+      }
     }
+  } catch (error) {
+    // What was found so far need not be found again.
+    if (someWereTaken) await parkAll(db, refused);
+    throw error;
   }
   if (!someWereTaken) throw new Error(`D1 refuses each of ${rest.length} entries: ${refused[0]?.reason}`);
   await parkAll(db, refused);
@@ -48,32 +48,37 @@ export async function applyOrPark(db: D1Database, group: Group, now: number): Pr
 /** Tries entries together, and those that are refused in ever smaller parts. */
 async function* inHalves(
   db: D1Database,
-  group: Group,
+  share: Share,
   entries: readonly Placed[],
   now: number,
 ): AsyncGenerator<DeadLetter | "taken"> {
   const [first] = entries;
   if (first === undefined) return;
   try {
-    await db.batch(
-      applyStatements(db, [{ kind: group.kind, entries: entries.map(({ entry }) => entry).join(",") }], now),
+    await applyEntries(
+      db,
+      entries.map(({ entry, line }) => ({ ...line, kind: share.kind, entries: entry })),
+      now,
     );
     yield "taken";
   } catch (error) {
     if (!isAboutData(error)) throw error;
     if (entries.length === 1) {
-      yield letterOf(group, first, error.message, now);
+      yield letterOf(share, first, error.message, now);
       return;
     }
     const middle = Math.ceil(entries.length / 2);
-    yield* inHalves(db, group, entries.slice(0, middle), now);
-    yield* inHalves(db, group, entries.slice(middle), now);
+    yield* inHalves(db, share, entries.slice(0, middle), now);
+    yield* inHalves(db, share, entries.slice(middle), now);
   }
 }
 
-const letterOf = (group: Group, { place, entry }: Placed, reason: string, now: number): DeadLetter => ({
-  id: deadLetterPrefix(group) + place,
-  kind: group.kind,
+const idOf = (share: Share, place: number): string => deadLetterPrefix(share.shard, share) + place;
+
+const letterOf = (share: Share, { place, entry, line }: Placed, reason: string, now: number): DeadLetter => ({
+  id: idOf(share, place),
+  kind: share.kind,
+  slice: line.slice,
   entry,
   reason,
   parked: now,
@@ -83,11 +88,12 @@ async function parkAll(db: D1Database, letters: readonly DeadLetter[]): Promise<
   if (letters.length > 0) await db.batch(letters.map((letter) => parkStatement(db, letter)));
 }
 
-function entriesOf({ entries }: Group): Placed[] | undefined {
+/** The entries of a line; the line itself as one entry when it is no JSON and cannot be cut. */
+function entriesOf(line: Line): Omit<Placed, "place">[] {
   try {
-    const parsed: unknown[] = JSON.parse(`[${entries}]`);
-    return parsed.map((entry, place) => ({ place, entry: JSON.stringify(entry) }));
+    const parsed: unknown[] = JSON.parse(`[${line.entries}]`);
+    return parsed.map((entry) => ({ line, entry: JSON.stringify(entry) }));
   } catch {
-    return undefined;
+    return [{ line, entry: line.entries }];
   }
 }

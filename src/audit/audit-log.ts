@@ -1,103 +1,71 @@
-import { deadLetterPrefix } from "../aggregate/dead-letters.ts";
-import { eventsDatabase } from "../catalog/placement.ts";
-import { DAY_MS, floorTo, MINUTE_MS } from "../domain/window.ts";
-import type { Env } from "../env.ts";
-import { GROUP_KINDS, type GroupKind, type LogEntry } from "../log/groups.ts";
-import type { StoredGroup } from "../log/partitions.ts";
-import { eventLog } from "../log/shards.ts";
-import { logWarning } from "../logger.ts";
-import { type CountsByMinute, recompute } from "./audit-summaries.ts";
-import type { Span } from "./days.ts";
-import { CHECK, RESTORE_EVENTS } from "./log-statements.ts";
+import { HOUR_MS, MINUTE_MS } from "../domain/window.ts";
+import { type Env, settingsOf } from "../env.ts";
+import { IDS_PER_MS } from "../log/partitions.ts";
+import { eventLog, shardsOf } from "../log/shards.ts";
+import { logError, loggedAs } from "../logger.ts";
+import { Budget } from "./budget.ts";
+import { auditPage } from "./log-page.ts";
+import { readProgress, saveProgress } from "./progress.ts";
 
-type LogAudit = {
-  /** Entries compared: events, cancellations, rejections. */
-  readonly checked: number;
-  /** Of these, those that D1 had not; their groups are sent again. */
-  readonly missing: number;
-  /** Events that D1 had with other values than were logged; they and their summaries were repaired. */
-  readonly altered: number;
-  /** How many entries are events, by the minute in which they were received. */
-  readonly accepted: CountsByMinute;
-  /** The last group that was compared; nothing when there was none. */
-  readonly last: number | undefined;
+/** How old a group is before it is compared (ms): by then nothing about it is under way. */
+export const SETTLED_MS = 2 * MINUTE_MS;
+
+/** How long the audit of a shard may lag (ms): then it leaves out what it has not compared. */
+const LONGEST_LAG_MS = 6 * HOUR_MS;
+
+/** Where the audit of a shard stands. */
+type Position = {
+  /** The last group that was compared or left out. */
+  readonly after: number;
+  /** Since when (ms) there was more to compare than each run could; absent when the last run compared all. */
+  readonly behindSince?: number | undefined;
 };
 
-/** A group with its entries read; what is no object in them, or cannot be read at all, is a dead letter. */
-type ReadGroup = { readonly id: number; readonly kind: GroupKind; readonly entries: readonly unknown[] };
-
-type Difference = { place: number; missing: number; altered: number };
-
 /**
- * Compares the next groups that D1 has confirmed to a shard of the log, after a group's id and received
- * before a time (ms), entry by entry with what D1 holds. Has the log send again what D1 lacks, and puts
- * right what D1 has otherwise.
+ * A minute's comparison of a mode's log with its databases: each shard's groups in their order, from where the last
+ * run ended to the first that a database has not confirmed, within AUDIT_ROWS_A_MINUTE. Has the log send again what a
+ * database lacks, and corrects what it holds differently. A shard that lags by six hours, because there is more than
+ * the budget allows, or a database does not answer or confirm, leaves out what it has not compared. `now` in ms.
  */
-export async function auditLog(env: Env, shard: number, after: number, before: number): Promise<LogAudit> {
-  const groups = (await eventLog(env, shard).confirmedAfter(after, before)).map(readGroup);
-  const audit = { checked: 0, missing: 0, altered: 0 };
-  const incomplete: number[] = [];
-  for (const kind of GROUP_KINDS) {
-    const ofKind = groups.filter((group) => group.kind === kind);
-    audit.checked += ofKind.reduce((sum, { entries }) => sum + entries.length, 0);
-    for (const { place, missing, altered } of await check(env, shard, kind, ofKind)) {
-      const group = ofKind[place];
-      if (group === undefined) continue;
-      if (altered > 0) await restore(eventsDatabase(env), group.entries.filter(isEvent));
-      if (missing > 0) incomplete.push(group.id);
-      audit.missing += missing;
-      audit.altered += altered;
-    }
-  }
-  if (incomplete.length > 0) await eventLog(env, shard).sendAgain(incomplete);
-  const { missing, altered } = audit;
-  if (missing + altered > 0) {
-    logWarning("the database differed from the log", { shard, missing, altered, groups: incomplete.length });
-  }
-  return { ...audit, accepted: countByMinute(groups), last: groups.at(-1)?.id };
-}
-
-async function check(env: Env, shard: number, kind: GroupKind, groups: readonly ReadGroup[]): Promise<Difference[]> {
-  if (groups.length === 0) return [];
-  const listed = groups.map(({ id, entries }) => ({ prefix: deadLetterPrefix({ shard, id }), entries }));
-  const { results } = await eventsDatabase(env).prepare(CHECK[kind]).bind(JSON.stringify(listed)).all<Difference>();
-  return results;
-}
-
-/** Puts events back to what was logged, and recomputes the summaries of their days in the same transaction. */
-async function restore(db: D1Database, events: readonly LogEntry[]): Promise<void> {
-  const days = new Map(
-    events.map(({ meter, customer, timestamp, aggregation }): [string, Span] => {
-      const start = floorTo(timestamp, DAY_MS);
-      const day = { meter, customer, start, end: start + DAY_MS, aggregation };
-      return [JSON.stringify(day), day];
-    }),
+export async function auditLog(env: Env, livemode: boolean, now: number): Promise<void> {
+  const budget = new Budget(settingsOf(env).AUDIT_ROWS_A_MINUTE);
+  await budget.divide(shardsOf(env, livemode), now, (shard, own) =>
+    auditShard(env, shard, now, own).catch(loggedAs("a shard was not audited", { shard })),
   );
-  // The log says what they are: their summaries follow whatever they said.
-  await db.batch([
-    db.prepare(RESTORE_EVENTS).bind(JSON.stringify(events)),
-    ...recompute(db, [...days.values()], 0).map(({ statement }) => statement),
-  ]);
 }
 
-function countByMinute(groups: readonly ReadGroup[]): CountsByMinute {
-  const counts: Record<string, number> = {};
-  for (const { kind, entries } of groups) {
-    if (kind !== "events") continue;
-    for (const { received } of entries.filter(isEvent)) {
-      const minute = String(floorTo(received, MINUTE_MS));
-      counts[minute] = (counts[minute] ?? 0) + 1;
+async function auditShard(env: Env, shard: string, now: number, budget: Budget): Promise<void> {
+  const name = `log ${shard}`;
+  const { after, behindSince } = (await readProgress<Position>(env.DB, name)) ?? { after: 0 };
+  const oldestWaiting = (await eventLog(env, shard).oldestWaiting()) ?? Number.POSITIVE_INFINITY;
+  // A group that waits for its database holds up those after it, but not without end.
+  const before = Math.min(now - SETTLED_MS, Math.max(oldestWaiting, now - LONGEST_LAG_MS));
+  const lagsTooLong = behindSince !== undefined && now - behindSince > LONGEST_LAG_MS;
+  const run = { last: after, groups: 0, checked: 0, repaired: 0 };
+  let isDone = lagsTooLong;
+  try {
+    while (!isDone && !budget.isSpent) {
+      const page = await auditPage(env, shard, run.last, before, budget);
+      run.last = page.last ?? run.last;
+      run.groups += page.groups;
+      run.checked += page.checked;
+      run.repaired += page.missing + page.altered;
+      isDone = page.last === undefined;
+    }
+  } finally {
+    // Also when a later page failed: what was found is not looked for again.
+    const leavesOut = isDone && (lagsTooLong || oldestWaiting < before);
+    const skipped = leavesOut ? (await eventLog(env, shard).countGroups(after, before)) - run.groups : 0;
+    const position: Position = {
+      after: leavesOut ? Math.max(run.last, before * IDS_PER_MS - 1) : run.last,
+      ...(isDone ? {} : { behindSince: behindSince ?? now }),
+    };
+    if (skipped > 0) {
+      const reason = lagsTooLong ? "it lagged for six hours" : "a database has not confirmed them for six hours";
+      logError("groups were left out of the audit", reason, { shard, groups: skipped });
+    }
+    if (position.after !== after || isDone !== (behindSince === undefined)) {
+      await saveProgress(env.DB, { name, position, checked: run.checked, repaired: run.repaired, skipped, now });
     }
   }
-  return counts;
 }
-
-function readGroup({ id, kind, entries }: StoredGroup): ReadGroup {
-  try {
-    return { id, kind, entries: JSON.parse(`[${entries}]`) };
-  } catch {
-    return { id, kind, entries: [] };
-  }
-}
-
-const isEvent = (entry: unknown): entry is LogEntry => typeof entry === "object" && entry !== null;

@@ -1,48 +1,45 @@
 import * as z from "zod";
-import { eventsDatabase } from "../catalog/placement.ts";
+import { type EventsDatabase, eventsDatabases } from "../catalog/databases.ts";
 import { UNIQUENESS_MS } from "../domain/limits.ts";
-import { floorTo, MINUTE_MS, type TimeRange } from "../domain/window.ts";
-import { type Env, settingsOf } from "../env.ts";
+import { floorTo, MINUTE_MS, receiptOf, type TimeRange } from "../domain/window.ts";
+import type { Env } from "../env.ts";
 import { allShards, eventLog } from "../log/shards.ts";
-import { auditLog } from "./audit-log.ts";
-import { auditSummaries, type CountsByMinute, countStored } from "./audit-summaries.ts";
-import { BEGINNING, END } from "./days.ts";
-
-/** How old a group is before it is compared (ms): by then nothing about it is under way. */
-export const SETTLED_MS = 2 * MINUTE_MS;
-
-/** From when on the log remembers what it accepted (ms), so that it can say which of two is wrong. */
-export const logReach = (now: number): number => now - UNIQUENESS_MS;
-
-/** Rows of events whose days' summaries are recomputed in one step. */
-const STEP_ROWS = 20_000;
+import { SETTLED_MS } from "./audit-log.ts";
+import { logReach } from "./audit-sums.ts";
+import { Budget } from "./budget.ts";
+import { auditPage, type CountsByMinute } from "./log-page.ts";
+import { BEGINNING, type Part } from "./portions.ts";
+import { readSlices } from "./slices.ts";
+import { countReceived } from "./statements.ts";
+import { auditPortion } from "./sums-portion.ts";
 
 const Cursor = z.strictObject({
   /** What is received in it is counted on both sides (ms). */
   received: z.strictObject({ start: z.int(), end: z.int() }),
   at: z.union([
-    z.strictObject({ shard: z.int().min(0), after: z.int() }),
-    z.strictObject({ meter: z.string(), customer: z.string(), time: z.int() }),
+    z.strictObject({ shard: z.string(), after: z.int() }),
+    z.strictObject({ database: z.string(), series: z.int().min(0), time: z.int().min(0) }),
   ]),
 });
 
-/** Where the next step begins: in a shard of the log, after a group; or among the summaries. */
+/** Where the next step begins: in a shard of the log, after a group; or among the sums of a database. */
 export type Cursor = z.output<typeof Cursor>;
 
 /** What a step of a full audit found; nothing of what it did not look at. */
-type AuditStep = {
-  /** Entries of the log that were compared, those that D1 had not, and events that D1 had otherwise. */
+export type AuditStep = {
+  /** Entries of the log that were compared, those that a database had not, and events that one had otherwise. */
   readonly checked: number;
   readonly missing: number;
   readonly altered: number;
   /** Entries of a shard that wait for the aggregator, and are not compared. */
   readonly waiting: number;
-  /** Days whose summaries were recomputed, and those that were not; see SummaryAudit. */
-  readonly days: number;
+  /** Sums that were compared, that were repaired, and that were left as they are; see SumsAudit. */
+  readonly sums: number;
   readonly repaired: number;
   readonly suspect: number;
+  /** Portions of sums that could not be compared. */
   readonly failed: number;
-  /** Events that were received within the cursor's range, in the log and in D1. */
+  /** Events that were received within the cursor's range, in the log and in the databases. */
   readonly accepted: CountsByMinute;
   readonly stored: CountsByMinute;
   /** Nothing after the last step. */
@@ -54,7 +51,7 @@ const NOTHING: Omit<AuditStep, "next"> = {
   missing: 0,
   altered: 0,
   waiting: 0,
-  days: 0,
+  sums: 0,
   repaired: 0,
   suspect: 0,
   failed: 0,
@@ -62,12 +59,13 @@ const NOTHING: Omit<AuditStep, "next"> = {
   stored: {},
 };
 
-/** Where an audit begins `now` (ms): every shard of the log, then all summaries. */
+/** Where an audit begins `now` (ms): every shard of both modes' logs, then the sums of every database. */
 export async function firstCursor(env: Env, now: number): Promise<Cursor> {
-  return { received: await countedRange(env, now), at: { shard: 0, after: 0 } };
+  const [shard = ""] = allShards(env);
+  return { received: await countedRange(env, now), at: { shard, after: 0 } };
 }
 
-/** The minutes whose events must all be in D1 by now, as far as every log goes back. */
+/** The minutes whose events must all be stored by now, as far as every log goes back. */
 async function countedRange(env: Env, now: number): Promise<TimeRange> {
   const oldest = await Promise.all(allShards(env).map((shard) => eventLog(env, shard).oldestWaiting()));
   const end = Math.min(now - SETTLED_MS, ...oldest.flatMap((time) => time ?? []));
@@ -77,31 +75,27 @@ async function countedRange(env: Env, now: number): Promise<TimeRange> {
 type AuditStepOptions = {
   /** ms */
   readonly now: number;
-  /** Recompute also what is suspect: the events are all there. */
+  /** Repair also what is suspect: the events are all there. */
   readonly trustEvents: boolean;
-  /** Rows of events whose days' summaries are recomputed. */
-  readonly rows?: number;
 };
 
-/** One step of a full audit: a page of a shard, or the summaries of some days. Repairs what differs. */
-export async function auditStep(
+/** One step of a full audit: a page of a shard, or a portion of a database's sums. Repairs what differs. */
+export function auditStep(
   env: Env,
   { received, at }: Cursor,
-  { now, trustEvents, rows = STEP_ROWS }: AuditStepOptions,
+  { now, trustEvents }: AuditStepOptions,
 ): Promise<AuditStep> {
   if ("shard" in at) return stepLog(env, at, received, now - SETTLED_MS);
-  const { next, ...found } = await auditSummaries(env, at, { rows, lessFrom: trustEvents ? 0 : logReach(now) });
-  const stored = await countStored(eventsDatabase(env), at, next, received);
-  return { ...NOTHING, ...found, stored, next: next === END ? undefined : { received, at: next } };
+  return stepSums(env, at, received, trustEvents ? 0 : logReach(now));
 }
 
 async function stepLog(
   env: Env,
-  { shard, after }: { readonly shard: number; readonly after: number },
+  { shard, after }: Extract<Cursor["at"], { shard: string }>,
   received: TimeRange,
   before: number,
 ): Promise<AuditStep> {
-  const { last, accepted, ...found } = await auditLog(env, shard, after, before);
+  const { groups: _, last, accepted, ...found } = await auditPage(env, shard, after, before, Budget.unlimited());
   const inRange = Object.entries(accepted).filter(
     ([minute]) => Number(minute) >= received.start && Number(minute) < received.end,
   );
@@ -114,9 +108,58 @@ async function stepLog(
   };
 }
 
-/** After a shard comes the next one; after the last one, the summaries. */
-const afterShard = (env: Env, shard: number): Cursor["at"] =>
-  shard + 1 < settingsOf(env).EVENT_LOG_SHARDS ? { shard: shard + 1, after: 0 } : BEGINNING;
+/** After a shard comes the next one; after the last one, the sums of the first database. */
+function afterShard(env: Env, shard: string): Cursor["at"] {
+  const next = allShards(env)[allShards(env).indexOf(shard) + 1];
+  return next === undefined ? { database: databasesOf(env)[0]?.name ?? "", ...BEGINNING } : { shard: next, after: 0 };
+}
+
+async function stepSums(
+  env: Env,
+  { database, ...from }: Extract<Cursor["at"], { database: string }>,
+  received: TimeRange,
+  lessFrom: number,
+): Promise<AuditStep> {
+  const databases = databasesOf(env);
+  const place = databases.findIndex(({ name }) => name === database);
+  const db = databases[place]?.db;
+  if (db === undefined) throw new Error(`there is no database ${database}`);
+  const { checked, repaired, suspect, failed, parts, next } = await auditPortion(
+    env,
+    db,
+    from,
+    { database, lessFrom },
+    Budget.unlimited(),
+  );
+  const nextDatabase = databases[place + 1]?.name;
+  const stored = await countStored(db, parts, received);
+  const found = { ...NOTHING, sums: checked, repaired, suspect, failed: failed ? 1 : 0, stored };
+  if (next !== undefined) return { ...found, next: { received, at: { database, ...next } } };
+  return {
+    ...found,
+    next: nextDatabase === undefined ? undefined : { received, at: { database: nextDatabase, ...BEGINNING } },
+  };
+}
+
+/** The events databases of both modes, live mode's first. */
+const databasesOf = (env: Env): EventsDatabase[] => [...eventsDatabases(env, true), ...eventsDatabases(env, false)];
+
+/** How many events of parts of series are stored, by the minute in which they were received. */
+async function countStored(db: D1Database, parts: readonly Part[], received: TimeRange): Promise<CountsByMinute> {
+  const wanted = JSON.stringify(parts.map(({ series, from, to }) => [series, from, to]));
+  const budget = Budget.unlimited();
+  const { live } = await readSlices(db, budget);
+  const slices = live.filter(({ slice }) => receiptOf(slice).end > received.start);
+  const results = await budget.run<{ minute: number; count: number }>(
+    db,
+    slices.map(({ slice }) => db.prepare(countReceived(slice)).bind(wanted, received.start, received.end)),
+  );
+  const counts: Record<string, number> = {};
+  for (const { minute, count } of results.flatMap((result) => result.results)) {
+    counts[minute] = (counts[minute] ?? 0) + count;
+  }
+  return counts;
+}
 
 /** A cursor as text, for the caller of the next step. */
 export const writeCursor = (cursor: Cursor): string => Buffer.from(JSON.stringify(cursor)).toString("base64url");
@@ -124,8 +167,11 @@ export const writeCursor = (cursor: Cursor): string => Buffer.from(JSON.stringif
 /** The cursor that a text is; nothing when it is none of this deployment. */
 export function readCursor(env: Env, text: string): Cursor | undefined {
   const { data } = Cursor.safeParse(parse(Buffer.from(text, "base64url").toString()));
+  if (data === undefined) return undefined;
+  const { at } = data;
   // To ask for a shard that there is not would make one.
-  const isKnown = data !== undefined && !("shard" in data.at && data.at.shard >= settingsOf(env).EVENT_LOG_SHARDS);
+  const isKnown =
+    "shard" in at ? allShards(env).includes(at.shard) : databasesOf(env).some(({ name }) => name === at.database);
   return isKnown ? data : undefined;
 }
 

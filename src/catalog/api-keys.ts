@@ -1,16 +1,24 @@
 import { type Permissions, prefixOf, readPermissions } from "../domain/permissions.ts";
+import { HOUR_MS } from "../domain/window.ts";
 import type { Execution } from "../env.ts";
+import { loggedAs } from "../logger.ts";
 import { hashOf } from "./key-hash.ts";
-import { loaderOf, type Queryable } from "./placement.ts";
 import { PositiveCache } from "./positive-cache.ts";
+import { loaderOf, type Queryable } from "./queries.ts";
 
 /** Who calls: an API key, known by its id. Its secret is kept in memory alone, as what it is looked up by. */
-export type ApiKey = { readonly id: string; readonly livemode: boolean; readonly permissions: Permissions };
+export type ApiKey = {
+  readonly id: string;
+  /** What its events and cancellations carry. */
+  readonly number: number;
+  readonly livemode: boolean;
+  readonly permissions: Permissions;
+};
 
 /** What an API key is looked up by: its secret, or `id:` and its id. */
 export type KeyName = string & { readonly __name: "key" };
 
-type KeyRow = { hash: string; id: string; livemode: number; permissions: string };
+type KeyRow = { hash: string; id: string; number: number; livemode: number; permissions: string };
 
 /** Keys of either kind and mode. What does not look like one never reaches the database. */
 const SECRET = /^[rs]k_(test|live)_[A-Za-z0-9_]{8,200}$/;
@@ -18,10 +26,10 @@ const SECRET = /^[rs]k_(test|live)_[A-Za-z0-9_]{8,200}$/;
 const ID = "id:";
 
 const VALID_KEYS = `
-  SELECT hash, id, livemode, permissions FROM api_keys
+  SELECT hash, id, number, livemode, permissions FROM api_keys
   WHERE hash IN (SELECT value FROM json_each(?1)) AND revoked_at IS NULL
   UNION
-  SELECT hash, id, livemode, permissions FROM api_keys
+  SELECT hash, id, number, livemode, permissions FROM api_keys
   WHERE id IN (SELECT value FROM json_each(?2)) AND revoked_at IS NULL`;
 
 const cache = new PositiveCache<ApiKey>();
@@ -41,6 +49,23 @@ export const isKnown = (name: KeyName): boolean => cache.has(name);
  */
 export const findKey = (db: D1Database, name: KeyName, execution: Execution): Promise<ApiKey | undefined> =>
   cache.get(name, loaderOf(db, lookUpKeys), execution);
+
+const NOTE_USE = "UPDATE api_keys SET last_used = ?2 WHERE id = ?1 AND (last_used IS NULL OR last_used < ?3)";
+
+/** The hour (since 1970) in which this isolate last noted the use of a key, by its id. */
+const used = new Map<string, number>();
+
+/** Notes that a key is in use, about once an hour and after the response. `now` in ms. */
+export function noteUse(db: D1Database, { id }: ApiKey, now: number, execution: Execution): void {
+  const hour = Math.floor(now / HOUR_MS);
+  if (used.get(id) === hour) return;
+  used.set(id, hour);
+  const noted = db
+    .prepare(NOTE_USE)
+    .bind(id, now, hour * HOUR_MS)
+    .run();
+  execution.waitUntil(noted.catch(loggedAs("the use of a key was not noted", { key: id })));
+}
 
 /** Each key is found by its id too, so that an isolate which knows its secret knows its sessions. */
 async function lookUpKeys(db: Queryable, names: readonly string[]): Promise<Map<string, ApiKey>> {
@@ -63,7 +88,7 @@ async function lookUpKeys(db: Queryable, names: readonly string[]): Promise<Map<
 }
 
 /** The key of a row; nothing for a permission that this version does not know. */
-function toKey({ id, livemode, permissions }: KeyRow): ApiKey | undefined {
+function toKey({ id, number, livemode, permissions }: KeyRow): ApiKey | undefined {
   const known = readPermissions(permissions);
-  return known === undefined ? undefined : { id, livemode: livemode === 1, permissions: known };
+  return known === undefined ? undefined : { id, number, livemode: livemode === 1, permissions: known };
 }

@@ -1,8 +1,8 @@
 import { type Aggregation, aggregationOf, type EventTimeWindow, type Formula, type Meter } from "../domain/meter.ts";
 import { type Cursor, isBackwards, type Page, pageOf } from "../domain/page.ts";
 import type { Execution } from "../env.ts";
-import type { Queryable } from "./placement.ts";
 import { type Load, PositiveCache } from "./positive-cache.ts";
+import type { Queryable } from "./queries.ts";
 
 type MeterRow = {
   id: string;
@@ -13,6 +13,7 @@ type MeterRow = {
   event_time_window: EventTimeWindow | null;
   customer_key: string;
   value_key: string;
+  dimension_keys: string;
   status: Meter["status"];
   created: number;
   updated: number;
@@ -22,8 +23,8 @@ type MeterRow = {
 const INSERT_METER = `
   INSERT INTO meters (
     id, livemode, event_name, display_name, formula, event_time_window, customer_key, value_key,
-    status, created, updated, deactivated_at
-  ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)`;
+    dimension_keys, status, created, updated, deactivated_at
+  ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)`;
 
 const RENAME_METER = "UPDATE meters SET display_name = ?2, updated = ?3 WHERE id = ?1";
 
@@ -173,6 +174,7 @@ export function insertMeter(db: D1Database, meter: Meter): D1PreparedStatement {
       meter.eventTimeWindow,
       meter.customerKey,
       meter.valueKey,
+      JSON.stringify(meter.dimensionKeys),
       meter.status,
       meter.created,
       meter.updated,
@@ -199,6 +201,7 @@ function toMeter(row: MeterRow): Meter {
     eventTimeWindow: row.event_time_window,
     customerKey: row.customer_key,
     valueKey: row.value_key,
+    dimensionKeys: JSON.parse(row.dimension_keys),
     status: row.status,
     created: row.created,
     updated: row.updated,

@@ -32,6 +32,8 @@ export type MeteringError =
       readonly configured: string;
       readonly recorded: string;
     }
+  /** Fewer events databases are bound than there were; `recorded` is how many. */
+  | { readonly reason: "databases_changed"; readonly recorded: number }
   | { readonly reason: "duplicate_meter_event"; readonly identifier: string }
   /** The Idempotency-Key came before, with another body. */
   | { readonly reason: "idempotency_key_reused"; readonly key: string }

@@ -45,8 +45,10 @@ export type AdmittedEvent = {
   readonly value: number;
   readonly aggregation: Aggregation;
   readonly timestamp: number | undefined;
-  /** What the payload holds besides customer and value. */
-  readonly dimensions: Payload | undefined;
+  /** The values of the dimensions that the meter declares: canonical JSON, or "" when it declares none. */
+  readonly dimensions: string;
+  /** What the payload holds besides customer, value and those. */
+  readonly payload: Payload | undefined;
 };
 
 /** What is wrong with the shape of a payload: with one key of it, or with the whole. */
@@ -140,6 +142,7 @@ export function admit(report: EventReport, meter: Meter | undefined, now: number
     aggregation: aggregationOf(meter),
     timestamp,
     dimensions: dimensionsOf(payload, meter),
+    payload: restOf(payload, meter),
   });
 }
 
@@ -153,18 +156,34 @@ const isRounded = (text: string): boolean => Math.abs(Number(text)) > Number.MAX
 const field = (payload: Payload, key: string): string | undefined =>
   Object.hasOwn(payload, key) ? payload[key] : undefined;
 
-/** The payload of a stored event: its dimensions, and customer and value under its meter's keys. */
+/** The payload of a stored event: its dimensions, what else it held, and customer and value under its meter's keys. */
 export function payloadOf(
-  { customer, value, dimensions }: Pick<AdmittedEvent, "customer" | "value" | "dimensions">,
+  { customer, value, dimensions, payload }: Pick<AdmittedEvent, "customer" | "value" | "dimensions" | "payload">,
   { customerKey, valueKey, formula }: Meter,
 ): Payload {
-  return { [customerKey]: customer, ...(formula === "count" ? {} : { [valueKey]: String(value) }), ...dimensions };
+  const declared: Payload = dimensions === "" ? {} : JSON.parse(dimensions);
+  return {
+    [customerKey]: customer,
+    ...(formula === "count" ? {} : { [valueKey]: String(value) }),
+    ...declared,
+    ...payload,
+  };
 }
 
-/** What is left of a payload without its customer and (unless ignored) its value: both stand in columns of their own. */
-function dimensionsOf(payload: Payload, { customerKey, valueKey, formula }: Meter): Payload | undefined {
+/** The declared dimensions of a payload as JSON, in the order of their keys: the same values are the same text. */
+function dimensionsOf(payload: Payload, { dimensionKeys }: Meter): string {
+  if (dimensionKeys.length === 0) return "";
+  const keys = dimensionKeys.filter((key) => Object.hasOwn(payload, key)).sort();
+  return JSON.stringify(Object.fromEntries(keys.map((key) => [key, payload[key]])));
+}
+
+/**
+ * What is left of a payload without its customer, its dimensions and (unless ignored) its value: those stand in
+ * columns of their own.
+ */
+function restOf(payload: Payload, { customerKey, valueKey, formula, dimensionKeys }: Meter): Payload | undefined {
   const rest = Object.entries(payload).filter(
-    ([key]) => key !== customerKey && (key !== valueKey || formula === "count"),
+    ([key]) => key !== customerKey && (key !== valueKey || formula === "count") && !dimensionKeys.includes(key),
   );
   return rest.length === 0 ? undefined : Object.fromEntries(rest);
 }

@@ -116,8 +116,8 @@ const mode = (livemode: boolean): "live" | "test" => (livemode ? "live" : "test"
 /** What is unique for 24 hours: an identifier within its mode. */
 export const uniqueKey = (livemode: boolean, identifier: string): string => `${mode(livemode)}:${identifier}`;
 
-/** The EventLog shard of a unique key: FNV-1a over its UTF-16 units, so it never changes with the platform. */
-export function shardOf(key: string, shards: number): number {
+/** Which of so many shards has a unique key: FNV-1a over its UTF-16 units, so it never changes with the platform. */
+export function hashedTo(key: string, shards: number): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < key.length; i++) {
     hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
@@ -125,3 +125,7 @@ export function shardOf(key: string, shards: number): number {
   // FNV's low bits alone spread short keys poorly; the high half is folded in.
   return ((hash ^ (hash >>> 16)) >>> 0) % shards;
 }
+
+/** A canonical UUID by its bytes in hex. */
+export const uuidOf = (hex: string): string =>
+  hex.toLowerCase().replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, "$1-$2-$3-$4-$5");

@@ -42,3 +42,6 @@ export const TIMESTAMP_PAST_MS = 35 * DAY_MS;
 
 /** How far ahead an event's timestamp may lie: 5 minutes (ms). */
 export const TIMESTAMP_AHEAD_MS = 5 * MINUTE_MS;
+
+/** Refused events of a code that an error report shows; the others are only counted. */
+export const REJECTION_SAMPLES = 10;

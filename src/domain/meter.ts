@@ -25,6 +25,8 @@ export type Meter = {
   readonly customerKey: string;
   /** The payload key that holds the value. */
   readonly valueKey: string;
+  /** Payload keys whose values tell series of a customer apart. */
+  readonly dimensionKeys: readonly string[];
   readonly status: "active" | "inactive";
   /** All three in ms. */
   readonly created: number;
@@ -63,6 +65,7 @@ export function createMeter(input: NewMeter, livemode: boolean, now: number): Re
     eventTimeWindow: input.eventTimeWindow,
     customerKey,
     valueKey,
+    dimensionKeys: [],
     status: "active",
     created: now,
     updated: now,
@@ -86,16 +89,16 @@ export const rename = (meter: Meter, displayName: string, now: number): Meter =>
 
 /**
  * How the aggregator keeps a meter's summaries up to date:
- * - `additive`: counts and sums per hour (`sum` and `count` without an event time window);
- * - the others keep one surviving event per window: `latest_of_hour` by timestamp (`last`),
+ * - `additive`: counts and sums per quarter hour (`sum` and `count` without an event time window);
+ * - the others keep one surviving event per window: `latest_of_quarter_hour` by timestamp (`last`),
  *   `last_received_of_hour` and `last_received_of_day` by receipt (event time windows).
  */
 export type Aggregation = "additive" | (typeof KEEPS_SURVIVORS)[number];
 
-export const KEEPS_SURVIVORS = ["latest_of_hour", "last_received_of_hour", "last_received_of_day"] as const;
+export const KEEPS_SURVIVORS = ["latest_of_quarter_hour", "last_received_of_hour", "last_received_of_day"] as const;
 
 export function aggregationOf({ formula, eventTimeWindow }: Pick<Meter, "formula" | "eventTimeWindow">): Aggregation {
   if (eventTimeWindow === "hour") return "last_received_of_hour";
   if (eventTimeWindow === "day") return "last_received_of_day";
-  return formula === "last" ? "latest_of_hour" : "additive";
+  return formula === "last" ? "latest_of_quarter_hour" : "additive";
 }

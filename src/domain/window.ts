@@ -3,6 +3,7 @@ import { err, ok, type Result } from "./result.ts";
 
 export const SECOND_MS = 1_000;
 export const MINUTE_MS = 60 * SECOND_MS;
+export const QUARTER_HOUR_MS = 15 * MINUTE_MS;
 export const HOUR_MS = 60 * MINUTE_MS;
 export const DAY_MS = 24 * HOUR_MS;
 
@@ -48,29 +49,32 @@ export function summaryRange(
 }
 
 /**
- * Cuts a range where hours begin: the whole hours, which hourly rows answer, and what is left over
- * at either end, which only the events themselves can answer.
+ * Cuts a range where quarter hours begin: the whole ones, which rows of sums answer, and what is left over
+ * at either end, which only the events themselves can answer. Edges may be empty.
  */
-export function splitAtHours({ start, end }: TimeRange): {
-  readonly hours: TimeRange;
-  readonly edges: readonly [TimeRange, TimeRange];
+export function splitAtQuarterHours({ start, end }: TimeRange): {
+  readonly whole: TimeRange;
+  readonly edges: readonly TimeRange[];
 } {
-  const firstHour = ceilTo(start, HOUR_MS);
-  const lastHour = floorTo(end, HOUR_MS);
-  if (firstHour >= lastHour) {
-    return {
-      hours: { start: end, end },
-      edges: [
-        { start, end },
-        { start: end, end },
-      ],
-    };
-  }
+  const first = ceilTo(start, QUARTER_HOUR_MS);
+  const last = floorTo(end, QUARTER_HOUR_MS);
+  if (first >= last) return { whole: { start: end, end }, edges: [{ start, end }].filter(isNotEmpty) };
   return {
-    hours: { start: firstHour, end: lastHour },
+    whole: { start: first, end: last },
     edges: [
-      { start, end: firstHour },
-      { start: lastHour, end },
-    ],
+      { start, end: first },
+      { start: last, end },
+    ].filter(isNotEmpty),
   };
 }
+
+const isNotEmpty = ({ start, end }: TimeRange): boolean => start < end;
+
+/** How long a slice of an events database takes new events (ms). */
+const SLICE_MS = 12 * HOUR_MS;
+
+/** The slice that takes an event received at `time` (ms), named by its first hour since 1970. */
+export const sliceOf = (time: number): number => floorTo(time, SLICE_MS) / HOUR_MS;
+
+/** When a slice takes events (ms, half open). */
+export const receiptOf = (slice: number): TimeRange => ({ start: slice * HOUR_MS, end: slice * HOUR_MS + SLICE_MS });

@@ -1,5 +1,6 @@
 import { type Context, Hono, type Next } from "hono";
 import { version } from "../../package.json";
+import { noteUse } from "../catalog/api-keys.ts";
 import { isWithinLimit } from "../catalog/rate-limits.ts";
 import { newToken } from "../domain/identifiers.ts";
 import { LIMITS } from "../domain/limits.ts";
@@ -49,6 +50,7 @@ async function serve({ apiVersion, limit, auth, needs, call }: Endpoint, c: Cont
   if (!key.ok) return errorResponse(apiVersion, key.error);
   if (!key.value.permissions.has(needs)) return errorResponse(apiVersion, { reason: "permission_denied", needs });
   if (!(await isWithinLimit(env, limit, key.value.id))) return errorResponse(apiVersion, { reason: "rate_limited" });
+  noteUse(env.DB, key.value, now, execution);
   const idempotencyKey = readIdempotencyKey(c.req.header("idempotency-key"));
   if (!idempotencyKey.ok) return errorResponse(apiVersion, idempotencyKey.error);
   const token = c.get("token");

@@ -298,6 +298,12 @@ const ROWS: { readonly [R in ApiError["reason"]]: Row<Extract<ApiError, { reason
       `This deployment is configured with ${setting} = ${configured || '""'}, but its data was started with ${recorded || '""'}. It accepts no events until the setting is put back.`,
     v2: { code: "setting_changed" },
   },
+  databases_changed: {
+    ...UNAVAILABLE,
+    message: ({ recorded }) =>
+      `This deployment is configured with fewer events databases than the ${recorded} that its events are in. It responds again when EVENTS_0 to EVENTS_${recorded - 1} are in wrangler.toml.`,
+    v2: { code: "databases_changed" },
+  },
   unavailable: {
     ...UNAVAILABLE,
     message:

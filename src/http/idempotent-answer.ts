@@ -1,5 +1,5 @@
 // The first response to a POST with an Idempotency-Key is stored with the change that it responds to.
-import { deleteInPortions } from "../catalog/placement.ts";
+import { deleteInPortions } from "../catalog/queries.ts";
 import { digest } from "../domain/identifiers.ts";
 import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { err, ok, type Result } from "../domain/result.ts";

@@ -35,6 +35,7 @@ export async function cancelEvent(
     key: place.key,
     id: ID_PREFIX + token,
     meters: await meterIdsOf(env.DB, key.livemode, eventName),
+    apiKey: key.number,
     keyDigest: idempotencyKey === undefined ? undefined : digest(idempotencyKey),
     requestDigest: digest(endpoint, eventName, identifier),
   });

@@ -1,5 +1,6 @@
 import { DurableObject } from "cloudflare:workers";
 import { orderAt, placedAt, tokenOf } from "../domain/identifiers.ts";
+import type { Placement } from "../domain/placement.ts";
 import { type Env, settingsOf } from "../env.ts";
 import type { Append, AppendOutcome, ClaimAppend, EventAppend } from "../log/entries.ts";
 import { eventLog } from "../log/shards.ts";
@@ -29,14 +30,14 @@ export class CustomerMeter extends DurableObject<Env> {
    * Appends an event to its log, when it is its turn. Its Idempotency-Key is claimed first, where it has
    * one of its caller's beside an identifier.
    */
-  async record(event: EventAppend, claim: ClaimAppend | undefined): Promise<RecordOutcome> {
+  async record(event: EventAppend, claim: ClaimAppend | undefined, placement: Placement): Promise<RecordOutcome> {
     const turn = await this.#turnFor(event);
     if (turn === undefined) return { outcome: "busy" };
     this.#serving = { turn, event };
     try {
-      const claimed = claim && (await this.#append(claim));
+      const claimed = claim && (await this.#append(claim, placement));
       return claimed === undefined || claimed.outcome === "accepted"
-        ? await this.#append(this.#inOrder(event))
+        ? await this.#append(this.#inOrder(event), placement)
         : claimed;
     } finally {
       // The lease of this turn may have run out, and another event may have its turn by now.
@@ -70,8 +71,8 @@ export class CustomerMeter extends DurableObject<Env> {
     return { ...event, id: placedAt(this.#lastOrder, event.id) };
   }
 
-  async #append(entry: Append): Promise<AppendOutcome> {
-    const [outcome] = await eventLog(this.env, entry.shard).append([entry]);
+  async #append(entry: Append, placement: Placement): Promise<AppendOutcome> {
+    const [outcome] = await eventLog(this.env, entry.shard).append([entry], placement);
     if (outcome === undefined) throw new Error("the log gave no answer for an entry");
     return outcome;
   }

@@ -1,11 +1,11 @@
 // By what a request and what it makes are known again: unique keys, and the claims of Idempotency-Keys.
-import { checkFixedSettings } from "../catalog/deployment.ts";
+import { checkBound, checkFixedSettings, knownPlacement } from "../catalog/deployment.ts";
 import type { MeteringError } from "../domain/errors.ts";
-import { identifierOfKey, shardOf, uniqueKey } from "../domain/identifiers.ts";
+import { identifierOfKey, uniqueKey } from "../domain/identifiers.ts";
+import { ONE_DATABASE, type Placement } from "../domain/placement.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import { settingsOf } from "../env.ts";
 import type { ClaimAppend, EventAppend } from "../log/entries.ts";
-import { eventLog } from "../log/shards.ts";
+import { eventLog, shardOf } from "../log/shards.ts";
 import type { Caller } from "./caller.ts";
 
 /** What the keys begin with that stripe-node makes, one for each request. */
@@ -15,16 +15,25 @@ const MADE_BY_SDK = "stripe-node-retry-";
 export const isCallersKey = (idempotencyKey: string | undefined): idempotencyKey is string =>
   idempotencyKey !== undefined && !idempotencyKey.startsWith(MADE_BY_SDK);
 
-/** Whether this deployment may look for identifiers in its logs at all. Yields `setting_changed`. */
-export async function checkDeployment({ env }: Caller): Promise<Result<void, MeteringError>> {
-  const settings = await checkFixedSettings(env.DB, settingsOf(env));
-  return settings.ok ? settings : err({ reason: "setting_changed", ...settings.error });
+/**
+ * Whether this deployment may look for identifiers in its logs at all, and how many databases the caller's mode has
+ * had as far as this isolate knows. Yields `setting_changed` and `databases_changed`.
+ */
+export async function checkDeployment({ env, execution, key }: Caller): Promise<Result<Placement, MeteringError>> {
+  const settings = await checkFixedSettings(env);
+  if (!settings.ok) return err({ reason: "setting_changed", ...settings.error });
+  if (!key.livemode) return ok(ONE_DATABASE);
+  const placement = await knownPlacement(env, execution);
+  // Settings that agree were recorded together with it.
+  if (placement === undefined) throw new Error("the number of databases is not recorded");
+  const bound = checkBound(env, placement);
+  return bound.ok ? bound : err({ reason: "databases_changed", recorded: bound.error });
 }
 
 /** An identifier's unique key in its caller's mode, and the shard of that. */
 export function placeOf(identifier: string, { env, key }: Caller): Pick<EventAppend, "key" | "shard"> {
   const unique = uniqueKey(key.livemode, identifier);
-  return { key: unique, shard: shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS) };
+  return { key: unique, shard: shardOf(env, key.livemode, unique) };
 }
 
 /**

@@ -21,7 +21,7 @@ export type Receipt = EventReport & {
 };
 
 /** A report on its way into the log, before it is known to be an event. */
-export type Candidate = Omit<EventAppend, "kind" | "event">;
+export type Candidate = Omit<EventAppend, "kind" | "event" | "apiKey">;
 
 /**
  * The way of one event at the edge: find its meter, admit it, take its customer's turn on that
@@ -40,8 +40,12 @@ export async function reportEvent(report: EventReport, caller: Caller): Promise<
     const earlier = retries ? await earlierAttempt(candidate, claim, env) : undefined;
     return earlier === undefined ? admitted : toResult(earlier, report, candidate.identifier, caller);
   }
-  const event: EventAppend = { ...candidate, kind: "event", event: admitted.value };
-  const outcome = await customerMeter(env, event.event.meter, event.event.customer).record(event, claim);
+  const event: EventAppend = { ...candidate, kind: "event", apiKey: key.number, event: admitted.value };
+  const outcome = await customerMeter(env, event.event.meter, event.event.customer).record(
+    event,
+    claim,
+    deployment.value,
+  );
   return toResult(outcome, report, candidate.identifier, caller);
 }
 

@@ -2,20 +2,13 @@ import { findMetersForEvents } from "../catalog/meters.ts";
 import { refusedEventsAllowed } from "../catalog/rate-limits.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import { type AdmittedEvent, admit, type EventReport, type Refusal, reportDigest } from "../domain/event.ts";
-import {
-  digest,
-  identifierOfKey,
-  newEventId,
-  newIdentifier,
-  orderAt,
-  placedAt,
-  shardOf,
-} from "../domain/identifiers.ts";
+import { digest, identifierOfKey, newEventId, newIdentifier, orderAt, placedAt } from "../domain/identifiers.ts";
 import type { Meter } from "../domain/meter.ts";
+import type { Placement } from "../domain/placement.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import { type Env, settingsOf } from "../env.ts";
+import type { Env } from "../env.ts";
 import type { Append, AppendOutcome, RejectionAppend } from "../log/entries.ts";
-import { eventLog } from "../log/shards.ts";
+import { eventLog, shardOf } from "../log/shards.ts";
 import type { Caller } from "./caller.ts";
 import { type Claimed, checkDeployment, claimKey, isCallersKey, placeOf } from "./identity.ts";
 import type { Candidate } from "./report-event.ts";
@@ -41,7 +34,7 @@ export type Describe = (refusal: StreamRefusal) => Pick<RejectionAppend["rejecti
  * error report, in the words of `describe`; all of them are durable when this succeeds. No customer's turn is
  * taken: the log alone makes them unique. Events of one request are in receipt order as they stand in it.
  *
- * Yields `setting_changed`, `idempotency_key_reused`, `rate_limited` for too many refused events before any is
+ * Yields `setting_changed`, `databases_changed`, `idempotency_key_reused`, `rate_limited` for too many refused events before any is
  * stored, and `log_full` also when other shards took their part: the whole can be sent again, since what is
  * there is recognised.
  */
@@ -59,7 +52,7 @@ export async function reportStream(
     ...each,
     candidate: candidateOf(each.report, position, claimed.value, caller),
   }));
-  return store(candidates, caller, describe);
+  return store(candidates, deployment.value, caller, describe);
 }
 
 /** What the rules say of each report, its meter looked up once for all of one name. */
@@ -102,6 +95,7 @@ function identifierAt(position: number, claimed: Claimed | undefined, { key, ide
 
 async function store(
   candidates: readonly ExaminedCandidate[],
+  placement: Placement,
   caller: Caller,
   describe: Describe,
 ): Promise<Result<void, MeteringError>> {
@@ -109,17 +103,17 @@ async function store(
   const acceptedBefore = await acceptedEarlier(candidates, caller);
   const entries = candidates.flatMap((each): Append[] => {
     const { candidate, admitted } = each;
-    if (admitted.ok) return [{ ...candidate, kind: "event", event: admitted.value }];
+    if (admitted.ok) return [{ ...candidate, kind: "event", apiKey: key.number, event: admitted.value }];
     return acceptedBefore.has(candidate) ? [] : [toRejection(each, describe(admitted.error), caller)];
   });
   const refused = entries.filter(({ kind }) => kind === "rejection").length;
   if (!(await refusedEventsAllowed(env, key.id, refused))) return err({ reason: "rate_limited" });
-  const outcomes = await appendAll(entries, env);
+  const outcomes = await appendAll(entries, placement, env);
   const taken = candidates.filter(({ candidate }) => isTakenByAnother(outcomes.get(candidate.id)));
   const duplicates = taken.map((each) =>
     toRejection(each, describe({ reason: "duplicate_meter_event", identifier: each.candidate.identifier }), caller),
   );
-  const reported = await appendAll(duplicates, env);
+  const reported = await appendAll(duplicates, placement, env);
   // The request's events are stored by now, so these count against the requests that follow.
   await refusedEventsAllowed(env, key.id, duplicates.length);
   const isFull = [...outcomes.values(), ...reported.values()].some(({ outcome }) => outcome === "full");
@@ -166,21 +160,25 @@ function toRejection(
     kind: "rejection",
     id: newEventId(now),
     key: unique,
-    shard: shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS),
+    shard: shardOf(env, key.livemode, unique),
     rejection: { livemode: key.livemode, meter: meter?.id ?? null, code, message },
   };
 }
 
 /** Appends entries, one call per shard; what came of each, by its id. Throws when a log does not answer. */
-async function appendAll(entries: readonly Append[], env: Env): Promise<Map<string, AppendOutcome>> {
-  const outcomes = await perShard(entries, (shard, ofShard) => eventLog(env, shard).append(ofShard));
+async function appendAll(
+  entries: readonly Append[],
+  placement: Placement,
+  env: Env,
+): Promise<Map<string, AppendOutcome>> {
+  const outcomes = await perShard(entries, (shard, ofShard) => eventLog(env, shard).append(ofShard, placement));
   return new Map([...outcomes].flatMap(([entry, outcome]) => (entry.kind === "claim" ? [] : [[entry.id, outcome]])));
 }
 
 /** Asks each shard once about all that is its own; the responses by what was asked. Throws when one is missing. */
-async function perShard<E extends { readonly shard: number }, A>(
+async function perShard<E extends { readonly shard: string }, A>(
   entries: readonly E[],
-  ask: (shard: number, entries: readonly E[]) => Promise<readonly A[]>,
+  ask: (shard: string, entries: readonly E[]) => Promise<readonly A[]>,
 ): Promise<Map<E, A>> {
   const byShard = Map.groupBy(entries, ({ shard }) => shard);
   const responses = await Promise.all(

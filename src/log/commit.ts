@@ -1,9 +1,10 @@
 // What a log decides in a transaction, without its tables: what an entry is to it, what it keeps of new ones, and
 // whether an event can be cancelled.
 import { tokenOf } from "../domain/identifiers.ts";
-import { UNIQUENESS_MS } from "../domain/limits.ts";
-import type { Append, AppendOutcome, CancelOutcome, CancelRequest, Inquiry } from "./entries.ts";
-import type { LogCancellation, LogEntry, LogRejection } from "./groups.ts";
+import { REJECTION_SAMPLES, UNIQUENESS_MS } from "../domain/limits.ts";
+import type { LogCancellation, LogEntry, LogRejection } from "./codec.ts";
+import type { Append, AppendOutcome, CancelOutcome, CancelRequest, Inquiry, RejectionAppend } from "./entries.ts";
+import type { Place } from "./groups.ts";
 import type { Accepted, Holder } from "./holders.ts";
 
 /** Who held a unique key last, if it is not free again at `now` (ms). */
@@ -46,7 +47,8 @@ export function accept(
   { now, isFull }: { readonly now: number; readonly isFull: boolean },
 ): Commit {
   const holders = new Map(known);
-  const commit: Commit = { outcomes: [], holders: [], events: [], rejections: [] };
+  const commit: Omit<Commit, "rejections"> = { outcomes: [], holders: [], events: [] };
+  const rejections: RejectionAppend[] = [];
   for (const entry of entries) {
     const recognised = recognise(entry, ifFresh(holders.get(entry.key), now));
     if (recognised !== undefined) commit.outcomes.push(recognised);
@@ -58,10 +60,10 @@ export function accept(
       const { eventId: id, received, timestamp } = holder;
       commit.outcomes.push({ outcome: "accepted", id, received, timestamp });
       if (entry.kind === "event") commit.events.push(loggedEvent(entry, holder));
-      if (entry.kind === "rejection") commit.rejections.push(loggedRejection(entry, now));
+      if (entry.kind === "rejection") rejections.push(entry);
     }
   }
-  return commit;
+  return { ...commit, rejections: addUp(rejections, now) };
 }
 
 function holderOf(entry: Append, now: number): Accepted & { readonly key: string } {
@@ -74,14 +76,24 @@ function holderOf(entry: Append, now: number): Accepted & { readonly key: string
 }
 
 const loggedEvent = (
-  { event, id, identifier }: Extract<Append, { kind: "event" }>,
+  { event, id, identifier, apiKey }: Extract<Append, { kind: "event" }>,
   { timestamp, received }: Accepted,
-): LogEntry => ({ ...event, id, identifier, timestamp, received });
+): LogEntry => ({ ...event, id, identifier, apiKey, timestamp, received });
 
-const loggedRejection = (
-  { rejection, id, identifier }: Extract<Append, { kind: "rejection" }>,
-  received: number,
-): LogRejection => ({ ...rejection, id, identifier, received });
+/** The rejections of a commit, by meter and code: what refused events cost must not grow with their number. */
+function addUp(rejections: readonly RejectionAppend[], received: number): LogRejection[] {
+  const alike = Map.groupBy(rejections, ({ rejection: { meter, code } }) => JSON.stringify([meter, code]));
+  return [...alike.values()].flatMap((ofOne) => {
+    const [first] = ofOne;
+    if (first === undefined) return [];
+    const { livemode, meter, code } = first.rejection;
+    const samples = ofOne.slice(0, REJECTION_SAMPLES).map((each) => [each.rejection.message, each.identifier] as const);
+    return [{ id: first.id, livemode, meter, code, count: ofOne.length, samples, received }];
+  });
+}
+
+/** An event as it was logged, and where it is stored. */
+export type Logged = { readonly event: LogEntry; readonly place: Place };
 
 /** What a log knows of the event that a cancellation is about. */
 export type Cancellable = {
@@ -90,15 +102,15 @@ export type Cancellable = {
   /** Who held the event's unique key last. */
   readonly holder: Holder | undefined;
   /** What was logged of a holder's event; asked for only when nothing else decides. */
-  readonly eventOf: (holder: Holder) => LogEntry;
+  readonly eventOf: (holder: Holder) => Logged;
 };
 
 /** What a cancellation is answered, and the entry to store when it is new. `now` in ms. */
 export function cancel(
-  { id, meters, requestDigest }: CancelRequest,
+  { id, meters, apiKey, requestDigest }: CancelRequest,
   { earlier, holder, eventOf }: Cancellable,
   now: number,
-): { readonly outcome: CancelOutcome; readonly entry?: LogCancellation } {
+): { readonly outcome: CancelOutcome; readonly stored?: { readonly entry: LogCancellation; readonly place: Place } } {
   if (earlier?.eventId !== undefined) {
     const isSame = earlier.eventId === id || earlier.reportDigest === requestDigest;
     const first = { outcome: "cancelled", id: earlier.eventId, at: earlier.received } as const;
@@ -108,8 +120,11 @@ export function cancel(
   const { cancelled } = holder;
   if (cancelled?.id === id) return { outcome: { outcome: "cancelled", id, at: cancelled.at } };
   if (ifFresh(holder, now) === undefined) return { outcome: { outcome: "too_old" } };
-  const event = eventOf(holder);
+  const { event, place } = eventOf(holder);
   if (!meters.includes(event.meter)) return { outcome: { outcome: "other_meter" } };
   if (cancelled !== undefined) return { outcome: { outcome: "already_cancelled" } };
-  return { outcome: { outcome: "cancelled", id, at: now }, entry: { ...event, cancelled: now } };
+  return {
+    outcome: { outcome: "cancelled", id, at: now },
+    stored: { entry: { ...event, cancelled: now, cancelledBy: apiKey }, place },
+  };
 }

@@ -1,6 +1,7 @@
 // What the edge hands to the log, and what the log answers.
 import type { AdmittedEvent } from "../domain/event.ts";
-import type { Group, LogEntry, LogRejection } from "./groups.ts";
+import type { LogEntry, LogRejection } from "./codec.ts";
+import type { Cancelled } from "./holders.ts";
 
 /** By what the log recognises that it has met an entry before. */
 export type Inquiry = {
@@ -17,11 +18,17 @@ export type Inquiry = {
 };
 
 /** The shard of an entry's key, as the edge counts shards: during a deployment others may count differently. */
-type Placed = { readonly shard: number };
+type Placed = { readonly shard: string };
 
-/** An event on its way into the log. */
+/** An event on its way into the log, with the number of the API key that reported it. */
 export type EventAppend = Inquiry &
-  Placed & { readonly kind: "event"; readonly id: string; readonly identifier: string; readonly event: AdmittedEvent };
+  Placed & {
+    readonly kind: "event";
+    readonly id: string;
+    readonly identifier: string;
+    readonly apiKey: number;
+    readonly event: AdmittedEvent;
+  };
 
 /** An event of a stream that was refused, on its way into the log; unique by a key of its own, so that a retry reports it once. */
 export type RejectionAppend = Inquiry &
@@ -29,7 +36,7 @@ export type RejectionAppend = Inquiry &
     readonly kind: "rejection";
     readonly id: string;
     readonly identifier: string;
-    readonly rejection: Pick<LogRejection, "livemode" | "meter" | "code" | "message">;
+    readonly rejection: Pick<LogRejection, "livemode" | "meter" | "code"> & { readonly message: string };
   };
 
 /**
@@ -67,6 +74,8 @@ export type CancelRequest = {
   readonly id: string;
   /** The meters that the event may belong to: those that ever had the name that the caller gave. */
   readonly meters: readonly string[];
+  /** The number of the API key that cancels. */
+  readonly apiKey: number;
   /** Digest of its Idempotency-Key. */
   readonly keyDigest: string | undefined;
   readonly requestDigest: string;
@@ -77,14 +86,18 @@ export type CancelOutcome =
   | { readonly outcome: "cancelled"; readonly id: string; readonly at: number }
   | { readonly outcome: "unknown" | "too_old" | "other_meter" | "already_cancelled" | "key_reused" };
 
-/** An event as the log knows it; `cancelled` in ms. */
+/** A group's share in one database. */
+export type ShareName = { readonly group: number; readonly database: number };
+
+/** An event as the log knows it. */
 export type Retrieval = {
   readonly event: LogEntry;
-  /** The group that it is in. */
-  readonly group: Pick<Group, "shard" | "id">;
-  /** Whether D1 has confirmed that group: it has the event, or has parked it as a dead letter. */
+  readonly shard: string;
+  /** The share that it is in. */
+  readonly share: ShareName;
+  /** Whether its database has confirmed that share: it has the event, or has parked it as a dead letter. */
   readonly aggregated: boolean;
-  readonly cancelled: number | undefined;
+  readonly cancelled: Cancelled | undefined;
 };
 
 /** How a shard is doing. Times in ms. */
@@ -93,12 +106,16 @@ export type LogStatus = {
   readonly entries: number;
   /** When the first of them was received. */
   readonly oldest: number | undefined;
-  /** Groups on their way to the aggregator. */
+  /** By database: when the first entry was received that it has not confirmed. Without those that have all. */
+  readonly oldestOf: Readonly<Record<number, number>>;
+  /** Shares on their way to the aggregator. */
   readonly inFlight: number;
-  /** Groups that were sent once more, since this log was last started. */
+  /** Shares that were sent once more, since this log was last started. */
   readonly resent: number;
   /** When the aggregator last confirmed a group, as far as the log goes back. */
   readonly lastConfirmed: number | undefined;
   /** Storage in use. */
   readonly bytes: number;
+  /** Entries that it has ever taken. */
+  readonly total: number;
 };

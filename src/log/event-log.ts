@@ -1,14 +1,26 @@
 import { DurableObject } from "cloudflare:workers";
+import { databaseOf, databasesAt, longerOf, ONE_DATABASE, type Placement } from "../domain/placement.ts";
+import { sliceOf } from "../domain/window.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
-import { accept, cancel, ifFresh, recognise } from "./commit.ts";
-import type { Append, AppendOutcome, CancelOutcome, CancelRequest, Inquiry, LogStatus, Retrieval } from "./entries.ts";
-import { cutIntoGroups, type GroupKind, type LogEntry } from "./groups.ts";
+import { type LogEntry, type LogRejection, writeCancellation, writeEvent, writeRejection } from "./codec.ts";
+import { accept, cancel, ifFresh, type Logged, recognise } from "./commit.ts";
+import type {
+  Append,
+  AppendOutcome,
+  CancelOutcome,
+  CancelRequest,
+  Inquiry,
+  LogStatus,
+  Retrieval,
+  ShareName,
+} from "./entries.ts";
+import { cutIntoGroups, type Group, type GroupKind, type PlacedEntry } from "./groups.ts";
 import type { Holder } from "./holders.ts";
 import { bringForward } from "./migrations.ts";
-import { IDS_PER_MS, Partitions, type StoredGroup } from "./partitions.ts";
+import { IDS_PER_MS, Partitions } from "./partitions.ts";
 import { Sender } from "./sender.ts";
-import { shardNumber } from "./shard-name.ts";
+import { shardOfObject } from "./shard-name.ts";
 
 /** How long after an append the alarm checks that the events were delivered (ms). */
 const ALARM_DELAY_MS = 2_000;
@@ -26,8 +38,15 @@ type Waiting = {
 /** A resend that is under way: what was received since a time (ms), up to the last group sent until then. */
 type Resend = { readonly since: number; readonly through: number };
 
-/** Where it is stored, so that it survives this object. */
+/** What is stored by name, so that it survives this object: a resend, the placement, how many databases have shares. */
 const RESEND = "resend";
+const PLACEMENT = "placement";
+const DATABASES = "databases";
+/** For each database, up to which group it has all; while they differ, since a restart would look through all of it. */
+const CONFIRMED = "confirmed";
+
+/** How far ahead of the others (ms of receipt) a database is before that is written down, and how far from then on. */
+const WRITE_CONFIRMED_MS = 60_000;
 
 /**
  * A shard of the log: where an event becomes durable and unique, and from where it is sent to the
@@ -37,19 +56,30 @@ const RESEND = "resend";
 export class EventLog extends DurableObject<Env> {
   readonly #store: Partitions;
   readonly #sender: Sender;
-  readonly #shard: number;
+  readonly #shard: string;
   #waiting: Waiting[] = [];
   #committing = false;
   #alarmIsSet = true;
   #resend: Resend | undefined;
+  /** The longest that a call has brought. */
+  #placement: Placement;
+  /** How many databases have shares, as it is stored. */
+  #databases: number;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#shard = shardNumber(ctx.id);
+    this.#shard = shardOfObject(ctx.id);
     ctx.storage.transactionSync(() => bringForward(ctx.storage.sql));
     this.#store = new Partitions(ctx.storage.sql);
     this.#resend = ctx.storage.kv.get<Resend>(RESEND);
-    this.#sender = new Sender(env, this.#shard, this.#store, this.#resend?.through);
+    this.#placement = ctx.storage.kv.get<Placement>(PLACEMENT) ?? ONE_DATABASE;
+    this.#databases = ctx.storage.kv.get<number>(DATABASES) ?? 0;
+    const start = {
+      databases: this.#databases,
+      confirmedThrough: (database: number) => this.#writtenThrough(database),
+      resentThrough: this.#resend?.through,
+    };
+    this.#sender = new Sender(env, this.#shard, this.#store, start);
     void ctx.blockConcurrencyWhile(async () => {
       this.#alarmIsSet = (await ctx.storage.getAlarm()) !== null;
     });
@@ -57,9 +87,11 @@ export class EventLog extends DurableObject<Env> {
 
   /**
    * Makes events durable and unique; the answers come in their order, and only once they are on
-   * disk. What arrives while a commit is being written goes into the next one together.
+   * disk. What arrives while a commit is being written goes into the next one together. `placement` is what the
+   * caller knows; the log decides by the longest that it has seen, and writes down what it decided.
    */
-  append(entries: readonly Append[]): Promise<AppendOutcome[]> {
+  append(entries: readonly Append[], placement: Placement = ONE_DATABASE): Promise<AppendOutcome[]> {
+    this.#adopt(placement);
     return new Promise((resolve, reject) => {
       this.#waiting.push({ entries, resolve, reject });
       if (this.#committing) return;
@@ -70,6 +102,12 @@ export class EventLog extends DurableObject<Env> {
           this.#committing = false;
         });
     });
+  }
+
+  #adopt(placement: Placement): void {
+    if (longerOf(this.#placement, placement) === this.#placement) return;
+    this.#placement = placement;
+    this.ctx.storage.kv.put(PLACEMENT, placement);
   }
 
   /** What an append of each of these would be told if it is the retry of an accepted one; nothing for a new one. */
@@ -94,19 +132,21 @@ export class EventLog extends DurableObject<Env> {
     const holder = this.#holderOf(key, Date.now());
     const logged = holder && this.#store.eventOf(holder);
     if (!logged) return undefined;
+    const share = { group: logged.group, database: logged.place.database };
     return {
       event: logged.event,
-      group: { shard: this.#shard, id: logged.group },
-      aggregated: this.#store.isConfirmed(logged.group),
-      cancelled: holder.cancelled?.at,
+      shard: this.#shard,
+      share,
+      aggregated: this.#store.isConfirmed(share),
+      cancelled: holder.cancelled,
     };
   }
 
-  /** Notes that D1 has these groups. */
-  confirm(ids: readonly number[]): void {
+  /** Notes that databases have these shares. */
+  confirm(shares: readonly ShareName[]): void {
     const now = Date.now();
-    this.#transact(() => this.#store.confirm(ids, now));
-    this.#sender.confirm(ids, now);
+    this.#transact(() => this.#store.confirm(shares, now));
+    this.#sender.confirm(shares, now);
     this.#endResend();
   }
 
@@ -114,20 +154,36 @@ export class EventLog extends DurableObject<Env> {
    * The next groups that D1 is said to have, after `id` and received before a time (ms), in their order and
    * about as many as one statement takes: for the auditor.
    */
-  confirmedAfter(id: number, before: number): StoredGroup[] {
-    const groups: StoredGroup[] = [];
+  confirmedAfter(id: number, before: number): Group[] {
+    const groups: Group[] = [];
     let bytes = 0;
     for (const group of this.#store.confirmedAfter(id, before)) {
       groups.push(group);
-      bytes += Buffer.byteLength(group.entries);
+      bytes += group.lines.reduce((sum, { entries }) => sum + Buffer.byteLength(entries), 0);
       if (bytes >= AUDITED_BYTES || groups.length >= AUDITED_GROUPS) break;
     }
     return groups;
   }
 
-  /** When the first group was received (ms) that D1 has not confirmed; nothing when it has all. */
+  /** How many groups there are, confirmed or not, after `id` and received before a time (ms): for the auditor. */
+  countGroups(id: number, before: number): number {
+    return this.#store.countGroups(id, before);
+  }
+
+  /** When the first group was received (ms) that a database has not confirmed; nothing when all have everything. */
   oldestWaiting(): number | undefined {
-    return this.#store.oldestAfter(this.#confirmedThrough());
+    const times = Object.values(this.#oldestOf());
+    return times.length === 0 ? undefined : Math.min(...times);
+  }
+
+  #oldestOf(): Record<number, number> {
+    const oldest: Record<number, number> = {};
+    for (let database = 0; database < this.#sender.databases; database++) {
+      const from = Math.max(this.#store.confirmedThrough(), this.#sender.confirmedThroughOf(database));
+      const time = this.#store.oldestAfter(from, database);
+      if (time !== undefined) oldest[database] = time;
+    }
+    return oldest;
   }
 
   /** Sends these groups again: D1 turned out not to have them. Durable when it answers. */
@@ -170,21 +226,27 @@ export class EventLog extends DurableObject<Env> {
   #takeBack<T>(first: number, unconfirm: () => T): T {
     const result = this.#transact(() => {
       const unconfirmed = unconfirm();
+      this.ctx.storage.kv.delete(CONFIRMED);
       this.#armAlarm(Date.now() + ALARM_DELAY_MS);
       return unconfirmed;
     });
-    this.#sender.lookBack(first - 1);
+    this.#sender.lookBack(() => first - 1);
     return result;
   }
 
   /** How this shard is doing, for its operator. */
   status(): LogStatus {
+    const oldestOf = this.#oldestOf();
+    const times = Object.values(oldestOf);
     return {
-      ...this.#store.waitingAfter(this.#confirmedThrough()),
+      entries: this.#store.entriesWaiting(this.#confirmedThrough()),
+      oldest: times.length === 0 ? undefined : Math.min(...times),
+      oldestOf,
       inFlight: this.#sender.inFlight,
       resent: this.#sender.resent,
       lastConfirmed: this.#store.lastConfirmed(),
       bytes: this.#store.size,
+      total: this.#store.total,
     };
   }
 
@@ -203,7 +265,7 @@ export class EventLog extends DurableObject<Env> {
     let due: number | undefined = 0;
     // A throw would end the alarm after six retries, so nothing here may throw before it is set again.
     try {
-      this.#dropExpired();
+      this.#tidyUp();
       await this.#sender.send();
       due = this.#sender.nextDue();
     } catch (error) {
@@ -218,11 +280,15 @@ export class EventLog extends DurableObject<Env> {
   }
 
   /** Failing to tidy up is no reason not to deliver. */
-  #dropExpired(): void {
+  #tidyUp(): void {
     try {
-      this.ctx.storage.transactionSync(() => this.#store.dropExpired(Date.now()));
+      this.ctx.storage.transactionSync(() => {
+        this.#store.dropExpired(Date.now());
+        this.#store.writePartlyConfirmed(Date.now());
+        this.#writeConfirmed();
+      });
     } catch (error) {
-      this.#store.reload();
+      this.#forgetRolledBack();
       logError("expired tables were not dropped", error, { shard: this.#shard });
     }
   }
@@ -261,10 +327,30 @@ export class EventLog extends DurableObject<Env> {
     }
   }
 
-  /** What memory knows of a transaction that was rolled back is not so. */
+  /**
+   * What memory knows of a transaction that was rolled back is not so. With it goes which databases have a part of a
+   * group, so what is not confirmed is sent again.
+   */
   #forgetRolledBack(): void {
     this.#alarmIsSet = false;
+    this.#databases = this.ctx.storage.kv.get<number>(DATABASES) ?? 0;
     this.#store.reload();
+    this.#sender.lookBack((database) => this.#writtenThrough(database));
+  }
+
+  /** Every group up to this id is confirmed by a database, as far as disk knows. */
+  #writtenThrough(database: number): number {
+    const own = this.ctx.storage.kv.get<number[]>(CONFIRMED)?.[database] ?? 0;
+    return Math.max(own, this.#store.confirmedThrough());
+  }
+
+  /** While one database is far behind, notes how far the others are, so that a restart begins there. */
+  #writeConfirmed(): void {
+    const through = Array.from({ length: this.#databases }, (_, database) =>
+      this.#store.writtenThrough(this.#sender.confirmedThroughOf(database)),
+    );
+    const before = Math.max(...Array.from(through, (_, database) => this.#writtenThrough(database)));
+    if (Math.max(...through) - before > WRITE_CONFIRMED_MS * IDS_PER_MS) this.ctx.storage.kv.put(CONFIRMED, through);
   }
 
   /** One transaction: recognise, remember, append, arm the alarm. */
@@ -274,16 +360,34 @@ export class EventLog extends DurableObject<Env> {
     const known = this.#store.findLast(entries.map(({ key }) => key));
     const { outcomes, holders, events, rejections } = accept(entries, known, { now, isFull });
     this.#store.remember(holders);
-    this.#appendGroups("events", events, now);
-    this.#appendGroups("rejections", rejections, now);
+    this.#appendGroups("events", this.#placed(events, now), now);
+    this.#appendGroups("rejections", rejections.map(inFirstDatabase), now);
     return outcomes;
   }
 
+  /** Decides, once, which database and which slice each event belongs to. */
+  #placed(events: readonly LogEntry[], now: number): PlacedEntry[] {
+    const databases = databasesAt(this.#placement, now);
+    const slice = sliceOf(now);
+    return events.map((event) => ({
+      database: databaseOf(event.meter, event.customer, databases),
+      slice,
+      timestamp: event.timestamp,
+      text: writeEvent(event),
+    }));
+  }
+
   /** Puts entries into groups that will be sent; within the transaction of whatever they came from. */
-  #appendGroups(kind: GroupKind, entries: readonly object[], now: number): void {
-    const texts = entries.map((entry) => JSON.stringify(entry));
-    for (const group of cutIntoGroups(texts)) this.#store.append(kind, group, now, this.#sender.confirmedThrough);
-    if (entries.length > 0 && !this.#alarmIsSet) this.#armAlarm(Date.now() + ALARM_DELAY_MS);
+  #appendGroups(kind: GroupKind, entries: readonly PlacedEntry[], now: number): void {
+    if (entries.length === 0) return;
+    const databases = entries.reduce((most, { database }) => Math.max(most, database + 1), 0);
+    if (databases > this.#databases) {
+      this.ctx.storage.kv.put(DATABASES, databases);
+      this.#databases = databases;
+      this.#sender.open(databases);
+    }
+    for (const lines of cutIntoGroups(entries)) this.#store.append(kind, lines, now, this.#sender.confirmedThrough);
+    if (!this.#alarmIsSet) this.#armAlarm(Date.now() + ALARM_DELAY_MS);
   }
 
   /** One transaction: check that the event can be cancelled, note it, and append its cancellation. */
@@ -294,21 +398,23 @@ export class EventLog extends DurableObject<Env> {
     const retryKey = keyDigest === undefined ? undefined : `cancelled:${key}:${keyDigest}`;
     const earlier = retryKey === undefined ? undefined : this.#holderOf(retryKey, now);
     const holder = this.#store.findLast([key]).get(key);
-    const { outcome, entry } = cancel(request, { earlier, holder, eventOf: (held) => this.#eventOf(held) }, now);
-    if (entry === undefined || holder === undefined) return outcome;
-    this.#store.cancel(key, holder, { id, at: now });
+    const { outcome, stored } = cancel(request, { earlier, holder, eventOf: (held) => this.#eventOf(held) }, now);
+    if (stored === undefined || holder === undefined) return outcome;
+    this.#store.cancel(key, holder, { id, at: now, by: request.apiKey });
     if (retryKey !== undefined) {
       const response = { eventId: id, received: now, timestamp: now, keyDigest, reportDigest: requestDigest };
       this.#store.remember([{ key: retryKey, ...response }]);
     }
-    this.#appendGroups("cancellations", [entry], now);
+    const { entry, place } = stored;
+    const text = writeCancellation(entry);
+    this.#appendGroups("cancellations", [{ ...place, timestamp: entry.timestamp, text }], now);
     return outcome;
   }
 
-  #eventOf(holder: Holder): LogEntry {
+  #eventOf(holder: Holder): Logged {
     const logged = this.#store.eventOf(holder);
     if (logged === undefined) throw new Error("an identifier without its event");
-    return logged.event;
+    return logged;
   }
 
   /** Who holds a unique key now; nothing when it is free. */
@@ -321,3 +427,11 @@ export class EventLog extends DurableObject<Env> {
     void this.ctx.storage.setAlarm(at);
   }
 }
+
+/** What belongs to no customer goes where everybody finds it. */
+const inFirstDatabase = (rejection: LogRejection): PlacedEntry => ({
+  database: 0,
+  slice: sliceOf(rejection.received),
+  timestamp: rejection.received,
+  text: writeRejection(rejection),
+});

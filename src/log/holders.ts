@@ -10,8 +10,8 @@ export type Accepted = {
   readonly reportDigest: string;
 };
 
-/** The cancellation of an event: the adjustment's id, and when (ms). */
-export type Cancelled = { readonly id: string; readonly at: number };
+/** The cancellation of an event: the adjustment's id, when (ms), and the number of the API key that cancelled it. */
+export type Cancelled = { readonly id: string; readonly at: number; readonly by: number };
 
 /** Who holds an identifier. */
 export type Holder = Accepted & { readonly cancelled: Cancelled | undefined };

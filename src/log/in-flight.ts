@@ -1,8 +1,8 @@
-/** Unconfirmed groups that may be on their way at once. Past it the backlog waits in the log. */
+/** Unconfirmed groups that may be on their way to a database at once. Past it the backlog waits in the log. */
 const MAX_GROUPS = 1_000;
 
-/** Their events (UTF-16 units) at most: what a shard may keep D1 busy with. */
-const MAX_CHARACTERS = 4_000_000;
+/** Their entries (bytes) at most: what a shard may keep a database busy with. */
+const MAX_BYTES = 4_000_000;
 
 /** What share of both the groups of a resend may take, so that new ones always find room beside them. */
 const RESEND_SHARE = 0.5;
@@ -17,7 +17,7 @@ const LATENCY_FACTOR = 3;
 const LATENCY_DECAY = 0.99;
 
 type Sent = {
-  readonly characters: number;
+  readonly bytes: number;
   /** Whether a resend looked back for it. */
   readonly isOld: boolean;
   attempts: number;
@@ -29,7 +29,7 @@ type Sent = {
 type LookBack = { from: number; after: number; through: number };
 
 /**
- * Which groups of a log are on their way, and when each is due again: a bounded window over the
+ * Which groups of a log are on their way to a database, and when each is due again: a bounded window over the
  * backlog, with growing delays. A resend looks back at older groups, which share the window with the
  * new ones. It lives in memory only; after a restart the log begins anew at
  * what was confirmed, and D1 ignores what it gets twice. Times in ms.
@@ -37,8 +37,8 @@ type LookBack = { from: number; after: number; through: number };
 export class InFlight {
   readonly #resendAfter: number;
   readonly #sent = new Map<number, Sent>();
-  #characters = 0;
-  #old = { groups: 0, characters: 0 };
+  #bytes = 0;
+  #old = { groups: 0, bytes: 0 };
   #lookBack: LookBack | undefined;
   #lastSent: number;
   /** When a group was last confirmed. */
@@ -93,6 +93,11 @@ export class InFlight {
     if (this.behind === undefined && this.#old.groups === 0) this.#lookBack = undefined;
   }
 
+  /** How often a group was sent that is on its way. */
+  attemptsOf(id: number): number {
+    return this.#sent.get(id)?.attempts ?? 0;
+  }
+
   /** Whether a group is on its way. */
   has(id: number): boolean {
     return this.#sent.has(id);
@@ -114,18 +119,18 @@ export class InFlight {
 
   /** Whether one more group may be sent for the first time. */
   hasRoom(): boolean {
-    return this.#sent.size < MAX_GROUPS && this.#characters < MAX_CHARACTERS;
+    return this.#sent.size < MAX_GROUPS && this.#bytes < MAX_BYTES;
   }
 
   /** Whether one more group may be sent that was looked back for. */
   hasRoomForOld(): boolean {
-    const { groups, characters } = this.#old;
-    return this.hasRoom() && groups < MAX_GROUPS * RESEND_SHARE && characters < MAX_CHARACTERS * RESEND_SHARE;
+    const { groups, bytes } = this.#old;
+    return this.hasRoom() && groups < MAX_GROUPS * RESEND_SHARE && bytes < MAX_BYTES * RESEND_SHARE;
   }
 
   /** Notes that a group is being sent, now or again. */
-  send(id: number, characters: number, now: number): void {
-    const sent = this.#sent.get(id) ?? this.#begin(id, characters, now);
+  send(id: number, bytes: number, now: number): void {
+    const sent = this.#sent.get(id) ?? this.#begin(id, bytes, now);
     const delay = Math.min(this.#patience() * 2 ** sent.attempts, MAX_DELAY_MS);
     sent.attempts++;
     sent.sentAt = now;
@@ -133,9 +138,9 @@ export class InFlight {
     sent.dueAt = now + delay * (1 + Math.random() / 4);
   }
 
-  #begin(id: number, characters: number, now: number): Sent {
+  #begin(id: number, bytes: number, now: number): Sent {
     const isOld = id <= (this.behind?.through ?? Number.NEGATIVE_INFINITY);
-    const sent = { characters, isOld, attempts: 0, sentAt: now, dueAt: 0 };
+    const sent = { bytes, isOld, attempts: 0, sentAt: now, dueAt: 0 };
     this.#sent.set(id, sent);
     this.#count(sent, 1);
     if (isOld) this.lookedBack(id);
@@ -143,11 +148,11 @@ export class InFlight {
     return sent;
   }
 
-  #count({ characters, isOld }: Sent, sign: 1 | -1): void {
-    this.#characters += sign * characters;
+  #count({ bytes, isOld }: Sent, sign: 1 | -1): void {
+    this.#bytes += sign * bytes;
     if (!isOld) return;
     this.#old.groups += sign;
-    this.#old.characters += sign * characters;
+    this.#old.bytes += sign * bytes;
   }
 
   /** The groups to send again now. */

@@ -3,7 +3,7 @@
  * and only by what old code can live with: after a rollback it meets the new layout, so a new column has a
  * default and no column goes away or changes its meaning.
  *
- * 1. `identifiers_S`, `groups_S`, `confirmed_S`, made as they are needed.
+ * 1. `identifiers_S`, `groups_S`, `confirmed_S`, `partly_confirmed_S`, made as they are needed.
  */
 const STEPS: readonly ((sql: SqlStorage) => void)[] = [() => {}];
 
@@ -36,8 +36,15 @@ export const partitionTables = (partition: number): string => `
     cancelled TEXT -- JSON of Cancelled
   ) WITHOUT ROWID;
   CREATE TABLE groups_${partition} (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, entry_count INTEGER NOT NULL DEFAULT 0,
-    confirmed_through INTEGER NOT NULL, entries TEXT NOT NULL
+    id INTEGER PRIMARY KEY, kind TEXT NOT NULL,
+    lines TEXT NOT NULL, -- JSON: of each line [database, slice, from, to, count]
+    confirmed_through INTEGER NOT NULL,
+    total INTEGER NOT NULL, -- entries that the shard has taken, with this group's
+    entries TEXT NOT NULL -- a text line for each line
   );
-  CREATE TABLE confirmed_${partition} (id INTEGER PRIMARY KEY, at INTEGER NOT NULL DEFAULT 0);
+  CREATE TABLE confirmed_${partition} (id INTEGER PRIMARY KEY, at INTEGER NOT NULL);
+  CREATE TABLE partly_confirmed_${partition} (
+    id INTEGER PRIMARY KEY,
+    databases TEXT NOT NULL -- with a comma before and after each
+  );
 `;

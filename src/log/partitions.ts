@@ -1,6 +1,9 @@
 import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { floorTo, HOUR_MS } from "../domain/window.ts";
-import type { Group, GroupKind, LogEntry, PackedEntries } from "./groups.ts";
+import { type LogEntry, readEvents } from "./codec.ts";
+import type { Logged } from "./commit.ts";
+import type { ShareName } from "./entries.ts";
+import type { Group, GroupKind, Line } from "./groups.ts";
 import { type Accepted, type Cancelled, findLastIn, type Holder, insertInto, markCancelled } from "./holders.ts";
 import { partitionsOf, partitionTables } from "./migrations.ts";
 
@@ -9,27 +12,45 @@ import { partitionsOf, partitionTables } from "./migrations.ts";
  * is free, deleting its rows is not. For the partition that starts at S (hours since 1970):
  *
  * - `identifiers_S`: who holds an identifier, and whether it was cancelled. One small row per event.
- * - `groups_S`: the entries of a commit, once, as the queue carries them, and how many they are. One row per group.
- * - `confirmed_S`: the groups that D1 has, and when it said so (ms). A table of its own, since marking
- *   a group's row would write its whole body again.
+ * - `groups_S`: the entries of a commit, once, as the queue carries them. One row per group.
+ * - `confirmed_S`: the groups that all of their databases have, and when the last of them said so (ms). A table of
+ *   its own, since marking a group's row would write its whole body again.
+ * - `partly_confirmed_S`: the groups that only some of their databases have had for a minute, and which those are.
  *
  * A group's id is the time it was received (ms) times 1,000 and a little more: it grows, is never
  * used again, and names its partition.
  */
 const PARTITION_MS = 12 * HOUR_MS;
 
+const TABLES = ["identifiers", "groups", "confirmed", "partly_confirmed"] as const;
+
 export const IDS_PER_MS = 1_000;
 
 /** Groups that are read at a time. Each may have the size of a message, and a send takes two of those. */
 const GROUPS_PER_READ = 5;
 
-export type StoredGroup = Omit<Group, "shard">;
+/** Ids of groups that are read at a time. */
+const IDS_PER_READ = 100;
+
+/** How long a group is confirmed in part before that is written down (ms). */
+const PARTLY_MS = 60_000;
+
+type GroupRow = { id: number; kind: GroupKind; lines: string; entries: string };
+
+/** The databases that have a group, while others of its databases have not; and since when (ms). */
+type Partly = { readonly databases: Set<number>; readonly since: number };
 
 export class Partitions {
   readonly #sql: SqlStorage;
   /** Partitions with tables, oldest first. */
   #partitions: number[] = [];
   #lastGroupId = 0;
+  /** Entries ever appended. */
+  #total = 0;
+  /** Groups that are confirmed in part, and not written down as such. */
+  #partly = new Map<number, Partly>();
+  /** Entries of unconfirmed groups; nothing until it is asked for, and after confirmations were taken back. */
+  #waiting: number | undefined;
 
   constructor(sql: SqlStorage) {
     this.#sql = sql;
@@ -39,7 +60,11 @@ export class Partitions {
   /** Reads from disk what is kept in memory: at the start, and after a transaction was rolled back. */
   reload(): void {
     this.#partitions = partitionsOf(this.#sql);
-    this.#lastGroupId = this.#newest()?.id ?? 0;
+    const newest = this.#newest();
+    this.#lastGroupId = newest?.id ?? 0;
+    this.#total = newest?.total ?? 0;
+    this.#waiting = undefined;
+    this.#partly.clear();
   }
 
   /** The time of a commit (ms): the clock's, or later when the clock went back. */
@@ -65,65 +90,130 @@ export class Partitions {
   }
 
   /** An event with all that was logged of it, and the group it is in; nothing for a claim. */
-  eventOf({ eventId, received }: Accepted): { event: LogEntry; group: number } | undefined {
+  eventOf({ eventId, received }: Accepted): (Logged & { readonly group: number }) | undefined {
     if (eventId === undefined) return undefined;
     const partition = partitionOf(received);
     // A commit's groups have ids from the time it was received on; nearly always it is the first.
     for (let id = received * IDS_PER_MS - 1; ; ) {
       const [row] = this.#sql
-        .exec<StoredGroup>(
-          `SELECT id, kind, entries FROM groups_${partition} WHERE id > ? AND kind = 'events' ORDER BY id LIMIT 1`,
+        .exec<GroupRow>(
+          `SELECT id, kind, lines, entries FROM groups_${partition} WHERE id > ? AND kind = 'events' ORDER BY id LIMIT 1`,
           id,
         )
         .toArray();
       if (row === undefined) return undefined;
-      const events: LogEntry[] = JSON.parse(`[${row.entries}]`);
-      const event = events.find((candidate) => candidate.id === eventId);
-      if (event !== undefined) return { event, group: row.id };
-      if (events.every((candidate) => candidate.received > received)) return undefined;
+      const group = toGroup(row);
+      let last: LogEntry | undefined;
+      for (const { database, slice, entries } of group.lines) {
+        const events = readEvents(entries);
+        const event = events.find((each) => each.id === eventId);
+        if (event !== undefined) return { event, place: { database, slice }, group: group.id };
+        last = events.at(-1) ?? last;
+      }
+      if (last !== undefined && last.received > received) return undefined;
       id = row.id;
     }
   }
 
-  /** Whether D1 has a group. */
-  isConfirmed(group: number): boolean {
+  /** Whether a database has its share of a group. */
+  isConfirmed({ group, database }: ShareName): boolean {
     const partition = partitionOf(group / IDS_PER_MS);
+    return this.#having(group, partition).has(database) || this.#isMarked(group, partition);
+  }
+
+  /** The databases that have a group which others of its databases have not. */
+  #having(group: number, partition: number): ReadonlySet<number> {
+    const known = this.#partly.get(group)?.databases;
+    if (known !== undefined) return known;
+    const [row] = this.#sql
+      .exec<{ databases: string }>(`SELECT databases FROM partly_confirmed_${partition} WHERE id = ?`, group)
+      .toArray();
+    return new Set(row && readDatabases(row.databases));
+  }
+
+  #isMarked(group: number, partition: number): boolean {
     return this.#sql.exec(`SELECT 1 FROM confirmed_${partition} WHERE id = ?`, group).toArray().length > 0;
   }
 
   /**
-   * Appends a group. One row. `confirmedThrough` is written along for free: a restarted log looks
-   * for unconfirmed groups from there on.
+   * Appends a group. One row. `confirmedThrough` is written along for free, and so is how many entries there ever were:
+   * a restarted log looks for unconfirmed groups from there on.
    */
-  append(kind: GroupKind, { entries, count }: PackedEntries, received: number, confirmedThrough: number): void {
+  append(kind: GroupKind, lines: readonly Line[], received: number, confirmedThrough: number): void {
     const id = Math.max(received * IDS_PER_MS, this.#lastGroupId + 1);
     this.#sql.exec(
-      `INSERT INTO groups_${this.#openPartition(id / IDS_PER_MS)} (id, kind, entry_count, confirmed_through, entries)
-       VALUES (?, ?, ?, ?, ?)`,
+      `INSERT INTO groups_${this.#openPartition(id / IDS_PER_MS)} (id, kind, lines, confirmed_through, total, entries)
+       VALUES (?, ?, ?, ?, ?, ?)`,
       id,
       kind,
-      count,
+      JSON.stringify(lines.map(({ database, slice, from, to, count }) => [database, slice, from, to, count])),
       confirmedThrough,
-      entries,
+      this.#total + countOf(lines),
+      lines.map(({ entries }) => entries).join("\n"),
     );
     this.#lastGroupId = id;
+    this.#total += countOf(lines);
+    if (this.#waiting !== undefined) this.#waiting += countOf(lines);
   }
 
-  /** Marks groups as stored in D1; one row for each that was not yet. Groups of a dropped partition are ignored. */
-  confirm(ids: readonly number[], now: number): void {
-    for (const id of ids) {
-      const partition = partitionOf(id / IDS_PER_MS);
-      if (this.#partitions.includes(partition)) {
-        this.#sql.exec(`INSERT OR IGNORE INTO confirmed_${partition} (id, at) VALUES (?, ?)`, id, now);
+  /**
+   * Notes that databases have their shares of groups. A group that all of its databases have is marked; one row for
+   * each that was not yet. Groups of a dropped partition are ignored. Gives the groups that are marked now.
+   */
+  confirm(shares: readonly ShareName[], now: number): number[] {
+    return shares.flatMap(({ group, database }) => {
+      const partition = partitionOf(group / IDS_PER_MS);
+      const lines = this.#linesOf(group, partition);
+      if (lines === undefined) return [];
+      const isShared = lines.some((line) => line.database !== database);
+      const having = new Set(isShared ? this.#having(group, partition) : []).add(database);
+      if (!lines.every((line) => having.has(line.database))) {
+        const since = this.#partly.get(group)?.since ?? now;
+        if (!this.#isMarked(group, partition)) this.#partly.set(group, { databases: having, since });
+        return [];
       }
+      const { rowsWritten } = this.#sql.exec(
+        `INSERT OR IGNORE INTO confirmed_${partition} (id, at) VALUES (?, ?)`,
+        group,
+        now,
+      );
+      if (rowsWritten > 0 && this.#waiting !== undefined) this.#waiting -= countOf(lines);
+      if (isShared) this.#forgetPartly(group, partition);
+      return [group];
+    });
+  }
+
+  #forgetPartly(group: number, partition: number): void {
+    this.#sql.exec(`DELETE FROM partly_confirmed_${partition} WHERE id = ?`, group);
+    this.#partly.delete(group);
+  }
+
+  /** Writes down which databases have groups that others have not had for a minute, so that a restart does not resend to those that have. */
+  writePartlyConfirmed(now: number): void {
+    for (const [id, { databases, since }] of this.#partly) {
+      if (now - since < PARTLY_MS) continue;
+      this.#sql.exec(
+        `INSERT OR REPLACE INTO partly_confirmed_${partitionOf(id / IDS_PER_MS)} (id, databases) VALUES (?, ?)`,
+        id,
+        writeDatabases([...databases]),
+      );
+      this.#partly.delete(id);
     }
   }
 
-  /** Takes confirmations back: D1 turned out not to have these groups. */
+  /** As far as `through` (an id), what is known of groups that are confirmed in part is on disk. */
+  writtenThrough(through: number): number {
+    const [first] = [...this.#partly.keys()].sort((a, b) => a - b);
+    return first === undefined ? through : Math.min(through, first - 1);
+  }
+
+  /** Takes confirmations back: a database turned out not to have these groups. */
   unconfirm(ids: readonly number[]): void {
     for (const id of ids) {
       const partition = partitionOf(id / IDS_PER_MS);
-      if (this.#partitions.includes(partition)) this.#sql.exec(`DELETE FROM confirmed_${partition} WHERE id = ?`, id);
+      if (!this.#partitions.includes(partition)) continue;
+      this.#sql.exec(`DELETE FROM confirmed_${partition} WHERE id = ?`, id);
+      this.#forgetPartly(id, partition);
     }
     this.#lookAgainFrom(ids.reduce((first, id) => Math.min(first, id)));
   }
@@ -136,13 +226,16 @@ export class Partitions {
       const range = `FROM confirmed_${partition} WHERE id >= ?`;
       groups += Number(this.#sql.exec(`SELECT COUNT(*) AS n ${range}`, first).one().n);
       this.#sql.exec(`DELETE ${range}`, first);
+      this.#sql.exec(`DELETE FROM partly_confirmed_${partition} WHERE id >= ?`, first);
     }
+    for (const id of [...this.#partly.keys()]) if (id >= first) this.#partly.delete(id);
     this.#lookAgainFrom(first);
     return groups;
   }
 
   /** Has a restarted log look for unconfirmed groups from this one on. */
   #lookAgainFrom(id: number): void {
+    this.#waiting = undefined;
     const newest = this.#newest();
     if (newest === undefined) return;
     this.#sql.exec(
@@ -157,83 +250,121 @@ export class Partitions {
     return this.#newest()?.confirmed_through ?? 0;
   }
 
-  /** The unconfirmed groups after `id`, oldest first, read only as far as the caller takes them. */
-  *unconfirmedAfter(id: number): Generator<StoredGroup> {
+  /** The groups after `id` whose share a database has not confirmed, oldest first, read only as far as the caller takes them. */
+  *unconfirmedAfter(id: number, database: number): Generator<Group> {
+    for (const rows of this.#missing<GroupRow>("id, kind, lines, entries", id, database, GROUPS_PER_READ)) {
+      yield* rows.map(toGroup);
+    }
+  }
+
+  /** Entries of groups after `id` that are not confirmed. Counted once, then kept in memory. */
+  entriesWaiting(id: number): number {
+    this.#waiting ??= this.#countWaiting(id);
+    return this.#waiting;
+  }
+
+  #countWaiting(id: number): number {
+    let entries = 0;
+    for (const partition of this.#partitions) {
+      if (partition < partitionOf(id / IDS_PER_MS)) continue;
+      const { count } = this.#sql
+        .exec<{ count: number | null }>(
+          `SELECT SUM(line.value ->> 4) AS count FROM groups_${partition} AS g, json_each(g.lines) AS line
+           WHERE g.id > ? AND ${IS_UNCONFIRMED(partition)}`,
+          id,
+        )
+        .one();
+      entries += count ?? 0;
+    }
+    return entries;
+  }
+
+  /** When the first group after `id` was received (ms) whose share a database has not confirmed. */
+  oldestAfter(id: number, database: number): number | undefined {
+    for (const [first] of this.#missing<{ id: number }>("id", id, database, IDS_PER_READ)) {
+      if (first !== undefined) return receivedAt(first.id);
+    }
+    return undefined;
+  }
+
+  /**
+   * What a database has not confirmed, so many rows at a time. Each time is read to its end: a table cannot be dropped
+   * under an open cursor.
+   */
+  *#missing<Row extends { id: number }>(
+    columns: string,
+    id: number,
+    database: number,
+    limit: number,
+  ): Generator<Row[]> {
     for (const partition of this.#partitions) {
       if (partition < partitionOf(id / IDS_PER_MS)) continue;
       for (let last = id; ; ) {
-        const groups = this.#unconfirmed(partition, last, GROUPS_PER_READ);
-        yield* groups;
-        const end = groups.at(-1);
-        if (end === undefined || groups.length < GROUPS_PER_READ) break;
+        const rows = this.#sql
+          .exec<Row>(
+            `SELECT ${columns} FROM groups_${partition} AS g
+             WHERE id > ? AND instr(lines, ?) > 0 AND ${IS_UNCONFIRMED(partition)} AND NOT EXISTS (
+               SELECT 1 FROM partly_confirmed_${partition} AS p WHERE p.id = g.id AND instr(p.databases, ?) > 0
+             ) ORDER BY id LIMIT ?`,
+            last,
+            beginningOf(database),
+            writeDatabases([database]),
+            limit,
+          )
+          .toArray();
+        yield rows.filter((row) => !this.#partly.get(row.id)?.databases.has(database));
+        const end = rows.at(-1);
+        if (end === undefined || rows.length < limit) break;
         last = end.id;
       }
     }
   }
 
-  /** Whether there is an unconfirmed group after `id`. */
-  hasUnconfirmedAfter(id: number): boolean {
-    return this.#partitions.some(
-      (partition) => partition >= partitionOf(id / IDS_PER_MS) && this.#unconfirmed(partition, id, 1).length > 0,
-    );
-  }
-
-  /** How many entries after a group are unconfirmed, and when the first of them was received (ms). */
-  waitingAfter(id: number): { entries: number; oldest: number | undefined } {
-    let entries = 0;
-    let first: number | undefined;
-    for (const partition of this.#partitions) {
-      if (partition < partitionOf(id / IDS_PER_MS)) continue;
-      const row = this.#sql
-        .exec<{ entries: number | null; first: number | null }>(
-          `SELECT SUM(entry_count) AS entries, MIN(id) AS first FROM groups_${partition} AS g
-           WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${partition} AS c WHERE c.id = g.id)`,
-          id,
-        )
-        .one();
-      entries += row.entries ?? 0;
-      first ??= row.first ?? undefined;
-    }
-    return { entries, oldest: first === undefined ? undefined : receivedAt(first) };
-  }
-
-  /** When the first unconfirmed group after `id` was received (ms). */
-  oldestAfter(id: number): number | undefined {
-    const [first] = this.unconfirmedAfter(id);
-    return first === undefined ? undefined : receivedAt(first.id);
-  }
-
-  /** When D1 was last heard to have a group: the newest of those it has (ms). */
+  /** When a group was last confirmed: the newest of those that are (ms). */
   lastConfirmed(): number | undefined {
     for (const partition of this.#partitions.toReversed()) {
       const [row] = this.#sql
         .exec<{ at: number }>(`SELECT at FROM confirmed_${partition} ORDER BY id DESC LIMIT 1`)
         .toArray();
-      if (row !== undefined) return row.at || undefined;
+      if (row !== undefined) return row.at;
     }
     return undefined;
   }
 
-  /** The groups that D1 has confirmed, after `id` and received before a time (ms), oldest first, read as far as they are taken. */
-  *confirmedAfter(id: number, before: number): Generator<StoredGroup> {
+  /** The groups that are confirmed, after `id` and received before a time (ms), oldest first, read as far as they are taken. */
+  *confirmedAfter(id: number, before: number): Generator<Group> {
     for (const partition of this.#partitions) {
       if (partition < partitionOf(id / IDS_PER_MS)) continue;
       for (let last = id; ; ) {
         const groups = this.#sql
-          .exec<StoredGroup>(
-            `SELECT g.id, g.kind, g.entries FROM confirmed_${partition} AS c JOIN groups_${partition} AS g USING (id)
+          .exec<GroupRow>(
+            `SELECT g.id, g.kind, g.lines, g.entries
+             FROM confirmed_${partition} AS c JOIN groups_${partition} AS g USING (id)
              WHERE c.id > ? AND c.id < ? ORDER BY c.id LIMIT ?`,
             last,
             before * IDS_PER_MS,
             GROUPS_PER_READ,
           )
           .toArray();
-        yield* groups;
+        yield* groups.map(toGroup);
         const end = groups.at(-1);
         if (end === undefined || groups.length < GROUPS_PER_READ) break;
         last = end.id;
       }
     }
+  }
+
+  /** Entries that this shard has ever taken. */
+  get total(): number {
+    return this.#total;
+  }
+
+  /** How many groups there are, confirmed or not, after `id` and received before a time (ms). */
+  countGroups(id: number, before: number): number {
+    return this.#partitions
+      .filter((partition) => partition >= partitionOf(id / IDS_PER_MS))
+      .map((partition) => `SELECT COUNT(*) AS count FROM groups_${partition} WHERE id > ? AND id < ?`)
+      .reduce((sum, sql) => sum + this.#sql.exec<{ count: number }>(sql, id, before * IDS_PER_MS).one().count, 0);
   }
 
   /** The newest group's id. */
@@ -242,12 +373,21 @@ export class Partitions {
   }
 
   /** A group, unless its partition was dropped. */
-  read(id: number): StoredGroup | undefined {
+  read(id: number): Group | undefined {
     const partition = partitionOf(id / IDS_PER_MS);
     if (!this.#partitions.includes(partition)) return undefined;
-    return this.#sql
-      .exec<StoredGroup>(`SELECT id, kind, entries FROM groups_${partition} WHERE id = ?`, id)
-      .toArray()[0];
+    const [row] = this.#sql
+      .exec<GroupRow>(`SELECT id, kind, lines, entries FROM groups_${partition} WHERE id = ?`, id)
+      .toArray();
+    return row && toGroup(row);
+  }
+
+  #linesOf(group: number, partition: number): Omit<Line, "entries">[] | undefined {
+    if (!this.#partitions.includes(partition)) return undefined;
+    const [row] = this.#sql
+      .exec<{ lines: string }>(`SELECT lines FROM groups_${partition} WHERE id = ?`, group)
+      .toArray();
+    return row && readLines(row.lines);
   }
 
   /** Drops the partitions in which every identifier has expired and every group is confirmed. */
@@ -255,10 +395,15 @@ export class Partitions {
     for (const partition of [...this.#partitions]) {
       const end = partition * HOUR_MS + PARTITION_MS;
       if (end > now - UNIQUENESS_MS) return;
-      if (this.#unconfirmed(partition, 0, 1).length > 0) continue;
-      for (const table of ["identifiers", "groups", "confirmed"]) this.#sql.exec(`DROP TABLE ${table}_${partition}`);
+      if (this.#hasUnconfirmed(partition)) continue;
+      for (const table of TABLES) this.#sql.exec(`DROP TABLE ${table}_${partition}`);
       this.#partitions = this.#partitions.filter((other) => other !== partition);
     }
+  }
+
+  #hasUnconfirmed(partition: number): boolean {
+    const unconfirmed = `SELECT 1 FROM groups_${partition} AS g WHERE ${IS_UNCONFIRMED(partition)} LIMIT 1`;
+    return this.#sql.exec(unconfirmed).toArray().length > 0;
   }
 
   /** Bytes in use. */
@@ -266,24 +411,11 @@ export class Partitions {
     return this.#sql.databaseSize;
   }
 
-  /** The next unconfirmed groups of a partition. Read to the end at once: a table cannot be dropped under an open cursor. */
-  #unconfirmed(partition: number, afterId: number, limit: number): StoredGroup[] {
-    return this.#sql
-      .exec<StoredGroup>(
-        `SELECT id, kind, entries FROM groups_${partition} AS g
-         WHERE id > ? AND NOT EXISTS (SELECT 1 FROM confirmed_${partition} AS c WHERE c.id = g.id)
-         ORDER BY id LIMIT ?`,
-        afterId,
-        limit,
-      )
-      .toArray();
-  }
-
-  #newest(): { id: number; confirmed_through: number } | undefined {
+  #newest(): { id: number; confirmed_through: number; total: number } | undefined {
     for (const partition of this.#partitions.toReversed()) {
       const [row] = this.#sql
-        .exec<{ id: number; confirmed_through: number }>(
-          `SELECT id, confirmed_through FROM groups_${partition} ORDER BY id DESC LIMIT 1`,
+        .exec<{ id: number; confirmed_through: number; total: number }>(
+          `SELECT id, confirmed_through, total FROM groups_${partition} ORDER BY id DESC LIMIT 1`,
         )
         .toArray();
       if (row !== undefined) return row;
@@ -301,6 +433,34 @@ export class Partitions {
     return partition;
   }
 }
+
+/** Of a group `g`: that not all of its databases have it. */
+const IS_UNCONFIRMED = (partition: number): string =>
+  `NOT EXISTS (SELECT 1 FROM confirmed_${partition} AS c WHERE c.id = g.id)`;
+
+/** Databases with a comma before and after each, so that one of them can be looked for. */
+const writeDatabases = (databases: readonly number[]): string => `,${databases.join(",")},`;
+
+const readDatabases = (text: string): number[] => text.slice(1, -1).split(",").map(Number);
+
+/** What the lines of a database begin with, as `append` writes them. */
+const beginningOf = (database: number): string => `[${database},`;
+
+const readLines = (text: string): Omit<Line, "entries">[] =>
+  (JSON.parse(text) as [number, number, number, number, number][]).map(([database, slice, from, to, count]) => ({
+    database,
+    slice,
+    from,
+    to,
+    count,
+  }));
+
+function toGroup({ id, kind, lines, entries }: GroupRow): Group {
+  const texts = entries.split("\n");
+  return { id, kind, lines: readLines(lines).map((line, index) => ({ ...line, entries: texts[index] ?? "" })) };
+}
+
+const countOf = (lines: readonly Pick<Line, "count">[]): number => lines.reduce((sum, { count }) => sum + count, 0);
 
 /** The partition that holds a time (ms), named by its first hour since 1970. */
 const partitionOf = (time: number): number => floorTo(Math.floor(time), PARTITION_MS) / HOUR_MS;

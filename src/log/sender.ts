@@ -1,9 +1,11 @@
 import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
 import { withTimeout } from "../timeout.ts";
-import { encodeMessage, type Group, HEADER_BYTES, MESSAGE_BYTES } from "./groups.ts";
+import type { ShareName } from "./entries.ts";
+import { encodeMessage, type Group, MESSAGE_BYTES, type Share, shareOf, sizeOf } from "./groups.ts";
 import { InFlight } from "./in-flight.ts";
-import type { Partitions, StoredGroup } from "./partitions.ts";
+import type { Partitions } from "./partitions.ts";
+import { isLiveShard } from "./shard-name.ts";
 
 /** Messages that one sendBatch takes: the queue allows 256 KB. */
 const MESSAGES_PER_SEND = 2;
@@ -11,65 +13,112 @@ const MESSAGES_PER_SEND = 2;
 /** How long a send to the queue may take (ms); what it carried is due again anyway. */
 const SEND_TIMEOUT_MS = 30_000;
 
-/** Sends a log's groups to the aggregator, in messages of many, again and again until D1 has confirmed them. */
+/** A share that was sent so often in vain is applied by itself from then on. */
+const ALONE_AFTER = 2;
+
+/** Where to begin: `databases` are those that ever had a share. */
+type SenderStart = {
+  readonly databases: number;
+  /** Every group up to this id is confirmed by a database. */
+  readonly confirmedThrough: (database: number) => number;
+  /** The last group of a resend that was under way when this log was last ended. */
+  readonly resentThrough: number | undefined;
+};
+
+/**
+ * Sends a log's groups to the aggregator, in messages of many, again and again until D1 has confirmed them. Each
+ * database has a window of its own, so that one that does not answer delays no other.
+ */
 export class Sender {
   readonly #env: Env;
-  readonly #shard: number;
+  readonly #shard: string;
   readonly #store: Partitions;
-  readonly #inFlight: InFlight;
+  readonly #windows: InFlight[] = [];
   #timer: ReturnType<typeof setTimeout> | undefined;
   #sending = false;
   #resent = 0;
 
-  /** `resentThrough`: the last group of a resend that was under way when this log was last ended. */
-  constructor(env: Env, shard: number, store: Partitions, resentThrough: number | undefined) {
+  constructor(env: Env, shard: string, store: Partitions, start: SenderStart) {
+    const { databases, confirmedThrough, resentThrough } = start;
     this.#env = env;
     this.#shard = shard;
     this.#store = store;
-    const confirmedThrough = store.confirmedThrough();
-    this.#inFlight = new InFlight(resentThrough ?? confirmedThrough, settingsOf(env).RESEND_AFTER_MS);
-    if (resentThrough !== undefined) this.#inFlight.lookBack(confirmedThrough);
+    for (let database = 0; database < databases; database++) {
+      this.#windows.push(this.#windowFrom(resentThrough ?? confirmedThrough(database)));
+    }
+    if (resentThrough !== undefined) this.#lookBack(confirmedThrough);
+  }
+
+  #windowFrom(confirmedThrough: number): InFlight {
+    return new InFlight(confirmedThrough, settingsOf(this.#env).RESEND_AFTER_MS);
+  }
+
+  /** How many databases have shares. */
+  get databases(): number {
+    return this.#windows.length;
+  }
+
+  /** Makes room for the shares of one more database, before the first of them is appended. */
+  open(databases: number): void {
+    while (this.#windows.length < databases) this.#windows.push(this.#windowFrom(this.#store.lastGroupId));
   }
 
   /** Every group up to this id is confirmed. */
   get confirmedThrough(): number {
-    return this.#inFlight.confirmedThrough;
+    return this.#windows.reduce(
+      (least, window) => Math.min(least, window.confirmedThrough),
+      this.#windows.length === 0 ? 0 : Number.POSITIVE_INFINITY,
+    );
   }
 
-  /** Groups that are on their way. */
+  /** The same, as far as one database is concerned. */
+  confirmedThroughOf(database: number): number {
+    return this.#windows[database]?.confirmedThrough ?? 0;
+  }
+
+  /** Shares that are on their way. */
   get inFlight(): number {
-    return this.#inFlight.count;
+    return this.#windows.reduce((sum, window) => sum + window.count, 0);
   }
 
-  /** Groups that were sent a second time or more since this log was started. */
+  /** Shares that were sent a second time or more since this log was started. */
   get resent(): number {
     return this.#resent;
   }
 
   /** When there is something to send next (ms; 0 is at once); nothing when all is confirmed. */
   nextDue(): number | undefined {
-    return this.#backlogWaits() ? 0 : this.#inFlight.nextDue();
+    if (this.#backlogWaits()) return 0;
+    const due = this.#windows.flatMap((window) => window.nextDue() ?? []);
+    return due.length === 0 ? undefined : Math.min(...due);
   }
 
-  /** The last group that was sent, or is confirmed. */
+  /** The last group that was sent to any database, or is confirmed. */
   get lastSent(): number {
-    return this.#inFlight.lastSent;
+    return this.#windows.reduce((last, window) => Math.max(last, window.lastSent), 0);
   }
 
   /** Whether a group that was looked back for may be unconfirmed still. */
   get isLookingBack(): boolean {
-    return this.#inFlight.isLookingBack;
+    return this.#windows.some((window) => window.isLookingBack);
   }
 
-  /** Sends the unconfirmed groups after this one again, beside new ones, after the store took confirmations back. */
-  lookBack(from: number): void {
-    this.#inFlight.lookBack(from);
+  /**
+   * Sends the unconfirmed groups after `from`, an id for each database, again beside new ones: after the store took
+   * confirmations back.
+   */
+  lookBack(from: (database: number) => number): void {
+    this.#lookBack(from);
     this.sendSoon();
   }
 
-  /** Forgets groups that D1 has; what they kept waiting follows. */
-  confirm(ids: readonly number[], now: number): void {
-    for (const id of ids) this.#inFlight.confirm(id, now);
+  #lookBack(from: (database: number) => number): void {
+    for (const [database, window] of this.#windows.entries()) window.lookBack(from(database));
+  }
+
+  /** Forgets shares that D1 has; what they kept waiting follows. */
+  confirm(shares: readonly ShareName[], now: number): void {
+    for (const { group, database } of shares) this.#windows[database]?.confirm(group, now);
     if (this.#backlogWaits()) this.sendSoon();
   }
 
@@ -84,70 +133,77 @@ export class Sender {
     }, settingsOf(this.#env).SEND_DELAY_MS);
   }
 
-  /** Sends the groups that are due again, then new ones while the window has room, then those of a look back. */
+  /** Sends the shares that are due again, then new ones while their database's window has room, then those of a look back. */
   async send(): Promise<void> {
     if (this.#sending) return;
     this.#sending = true;
+    const queue = isLiveShard(this.#shard) ? this.#env.EVENT_QUEUE : this.#env.TEST_EVENT_QUEUE;
     try {
       for (;;) {
         const messages = this.#nextMessages(Date.now());
         if (messages.length === 0) return;
-        const bodies = messages.map((groups) => ({ body: encodeMessage(groups), contentType: "text" as const }));
-        await withTimeout(this.#env.EVENT_QUEUE.sendBatch(bodies), SEND_TIMEOUT_MS);
+        const bodies = messages.map((shares) => ({ body: encodeMessage(shares), contentType: "text" as const }));
+        await withTimeout(queue.sendBatch(bodies), SEND_TIMEOUT_MS);
       }
     } finally {
       this.#sending = false;
     }
   }
 
-  /** The next groups to send, packed into messages. */
-  #nextMessages(now: number): Group[][] {
-    const messages: Group[][] = [];
+  /** The next shares to send, packed into messages. */
+  #nextMessages(now: number): Share[][] {
+    const messages: Share[][] = [];
     let bytes = MESSAGE_BYTES;
-    for (const { group, again } of this.#nextGroups(now)) {
-      const size = Buffer.byteLength(group.entries) + HEADER_BYTES;
-      if (bytes + size > MESSAGE_BYTES) {
-        if (messages.length === MESSAGES_PER_SEND) break;
-        messages.push([]);
-        bytes = 0;
+    for (const [database, window] of this.#windows.entries()) {
+      for (const { group, again } of this.#nextGroups(now, database, window)) {
+        const share = shareOf(this.#shard, group, database, window.attemptsOf(group.id) >= ALONE_AFTER);
+        if (share === undefined) continue;
+        const size = sizeOf(share);
+        if (bytes + size > MESSAGE_BYTES) {
+          if (messages.length === MESSAGES_PER_SEND) return messages;
+          messages.push([]);
+          bytes = 0;
+        }
+        messages.at(-1)?.push(share);
+        window.send(group.id, size, now);
+        if (again) this.#resent++;
+        bytes += size;
       }
-      messages.at(-1)?.push({ shard: this.#shard, ...group });
-      this.#inFlight.send(group.id, group.entries.length, now);
-      if (again) this.#resent++;
-      bytes += size;
     }
     return messages;
   }
 
-  *#nextGroups(now: number): Generator<{ group: StoredGroup; again: boolean }> {
-    for (const id of this.#inFlight.due(now)) {
+  *#nextGroups(now: number, database: number, window: InFlight): Generator<{ group: Group; again: boolean }> {
+    for (const id of window.due(now)) {
       const group = this.#store.read(id);
       if (group !== undefined) yield { group, again: true };
     }
-    for (const group of this.#store.unconfirmedAfter(this.#inFlight.lastSent)) {
-      if (!this.#inFlight.hasRoom()) return;
+    for (const group of this.#store.unconfirmedAfter(window.lastSent, database)) {
+      if (!window.hasRoom()) return;
       yield { group, again: false };
     }
-    // So that confirmed groups are not looked through once more.
-    this.#inFlight.caughtUp(this.#store.lastGroupId);
-    yield* this.#oldGroups();
+    // So that confirmed groups, and those of other databases, are not looked through once more.
+    window.caughtUp(this.#store.lastGroupId);
+    yield* this.#oldGroups(database, window);
   }
 
-  *#oldGroups(): Generator<{ group: StoredGroup; again: boolean }> {
-    const { behind } = this.#inFlight;
+  *#oldGroups(database: number, window: InFlight): Generator<{ group: Group; again: boolean }> {
+    const { behind } = window;
     if (behind === undefined) return;
     const { after, through } = behind;
-    for (const group of this.#store.unconfirmedAfter(after)) {
+    for (const group of this.#store.unconfirmedAfter(after, database)) {
       if (group.id > through) break;
-      if (!this.#inFlight.hasRoomForOld()) return;
-      if (this.#inFlight.has(group.id)) this.#inFlight.lookedBack(group.id);
+      if (!window.hasRoomForOld()) return;
+      if (window.has(group.id)) window.lookedBack(group.id);
       else yield { group, again: true };
     }
-    this.#inFlight.lookedBack(through);
+    window.lookedBack(through);
   }
 
   #backlogWaits(): boolean {
-    if (this.#inFlight.behind !== undefined && this.#inFlight.hasRoomForOld()) return true;
-    return this.#inFlight.hasRoom() && this.#store.hasUnconfirmedAfter(this.#inFlight.lastSent);
+    return this.#windows.some((window, database) => {
+      if (window.behind !== undefined && window.hasRoomForOld()) return true;
+      return window.hasRoom() && this.#store.oldestAfter(window.lastSent, database) !== undefined;
+    });
   }
 }

@@ -5,17 +5,10 @@ import {
   readableRange,
   readReportId,
 } from "../aggregate/error-report.ts";
-import {
-  DELETE_REJECTIONS,
-  LIST_REPORTS,
-  LIST_REPORTS_OF_METER,
-  READ_REPORTS,
-} from "../aggregate/sql/error-reports.ts";
-import { deleteInPortions } from "../catalog/placement.ts";
+import { DELETE_REPORTS, LIST_REPORTS, LIST_REPORTS_OF_METER, READ_REPORTS } from "../aggregate/sql/error-reports.ts";
+import { deleteInPortions } from "../catalog/queries.ts";
+import { REJECTION_SAMPLES } from "../domain/limits.ts";
 import { floorTo, type TimeRange } from "../domain/window.ts";
-
-/** Rejections of one code in a report that are shown whole; the others are only counted. */
-export const SAMPLES_PER_CODE = 10;
 
 /** What a stream refused within a window of 10 seconds, of one meter or of none. */
 export type ErrorReport = {
@@ -37,7 +30,7 @@ export type ErrorsOfCode = {
   readonly code: string;
   /** Rejected events. */
   readonly errorCount: number;
-  /** The first of them, at most SAMPLES_PER_CODE. */
+  /** The first of them, at most REJECTION_SAMPLES. */
   readonly samples: readonly { readonly message: string; readonly identifier: string }[];
 };
 
@@ -92,12 +85,10 @@ export async function findErrorReport(
   return (await readReports(db, [id]))[0];
 }
 
-/** Deletes the rejections of reports that cannot be read any more. `now` in ms. */
-export async function deleteExpiredReports(db: D1Database, now: number): Promise<void> {
-  for (const livemode of [true, false]) {
-    const [from, to] = [firstIdOf(livemode, 0), firstIdOf(livemode, now - REPORT_LIFETIME_MS)];
-    await deleteInPortions((rows) => db.prepare(DELETE_REJECTIONS).bind(from, to, rows));
-  }
+/** Deletes a mode's reports that cannot be read any more. `now` in ms. */
+export async function deleteExpiredReports(db: D1Database, livemode: boolean, now: number): Promise<void> {
+  const [from, to] = [firstIdOf(livemode, 0), firstIdOf(livemode, now - REPORT_LIFETIME_MS)];
+  await deleteInPortions((rows) => db.prepare(DELETE_REPORTS).bind(from, to, rows));
 }
 
 type ReportRow = {
@@ -106,13 +97,13 @@ type ReportRow = {
   received: number;
   code: string;
   error_count: number;
-  message: string;
-  identifier: string;
+  /** JSON: of each sample [message, identifier]. */
+  samples: string;
 };
 
 async function readReports(db: D1Database, ids: readonly string[]): Promise<ErrorReport[]> {
   if (ids.length === 0) return [];
-  const { results } = await db.prepare(READ_REPORTS).bind(JSON.stringify(ids), SAMPLES_PER_CODE).all<ReportRow>();
+  const { results } = await db.prepare(READ_REPORTS).bind(JSON.stringify(ids), REJECTION_SAMPLES).all<ReportRow>();
   return [...Map.groupBy(results, (row) => row.report)].flatMap(([id, rows]) => toReport(id, rows));
 }
 
@@ -120,10 +111,13 @@ function toReport(id: string, rows: readonly ReportRow[]): ErrorReport[] {
   const [first] = rows;
   const known = readReportId(id);
   if (first === undefined || known === undefined) return [];
-  const errors = [...Map.groupBy(rows, (row) => row.code)].map(([code, samples]) => ({
+  const errors = [...Map.groupBy(rows, (row) => row.code)].map(([code, ofCode]) => ({
     code,
-    errorCount: samples[0]?.error_count ?? 0,
-    samples: samples.map(({ message, identifier }) => ({ message, identifier })),
+    errorCount: ofCode[0]?.error_count ?? 0,
+    samples: ofCode
+      .flatMap(({ samples }): [message: string, identifier: string][] => JSON.parse(samples))
+      .slice(0, REJECTION_SAMPLES)
+      .map(([message, identifier]) => ({ message, identifier })),
   }));
   const start = floorTo(first.received, REPORT_WINDOW_MS);
   return [

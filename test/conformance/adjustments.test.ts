@@ -242,6 +242,8 @@ describe("C12 stored events", () => {
       object: "billing.meter_event",
       aggregated: expect.any(Boolean),
       cancelled_at: null,
+      cancelled_by: null,
+      reported_by: 1,
       created: expect.any(Number),
       event_name: meter.event_name,
       identifier,
@@ -253,7 +255,7 @@ describe("C12 stored events", () => {
     });
     await expect.poll(async () => (await read()).aggregated, { timeout: 60_000 }).toBe(true);
     await cancel(meter.event_name, identifier);
-    expect((await read()).cancelled_at).toEqual(expect.any(Number));
+    expect(await read()).toMatchObject({ cancelled_at: expect.any(Number), cancelled_by: 1 });
     expect(await raw("/v1/billing/meter_events/nobody")).toMatchObject({
       status: 404,
       error: { code: "resource_missing" },

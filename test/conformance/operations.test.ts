@@ -1,16 +1,22 @@
 // What only edgemeter has: how its operator sees, audits and mends it. Through the commands of the README.
 
 import { describe, expect, inject, it, vi } from "vitest";
-import { execute } from "../../scripts/keys/database.ts";
+import { withLocalDatabases } from "../../scripts/local.ts";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
+import { sliceOf } from "../../src/domain/window.ts";
+import { writeEvent } from "../../src/log/codec.ts";
+import { aLogEntry } from "../support/builders.ts";
 import { type NpmRun, npmRun } from "../support/node/npm-run.ts";
 import { createMeter, raw, stripe, unique } from "./client.ts";
 
 const operate = (command: string, ...args: string[]): Promise<NpmRun> =>
   npmRun(command, ["--url", inject("url"), ...args]);
 
-/** Runs SQL on the server's own D1. */
-const sql = (...statements: string[]) => execute(["--local", "--persist-to", inject("stateDir")], statements);
+/** Runs SQL on test mode's events database of the server. */
+const sql = (text: string) => withLocalDatabases(inject("stateDir"), ({ run }) => run("TEST_EVENTS")(text));
+
+/** The series of a meter, in SQL. */
+const seriesOf = (meter: { id: string }): string => `series IN (SELECT id FROM series WHERE meter = '${meter.id}')`;
 
 /** A meter with one event of 25, which its summary shows; and what it shows. */
 async function aCountedEvent() {
@@ -20,7 +26,7 @@ async function aCountedEvent() {
     event_name: meter.event_name,
     payload: { stripe_customer_id: customer, value: "25" },
   });
-  // Whole hours, so that it is the hours' rows that answer.
+  // Whole hours, so that it is the rows of sums that answer.
   const end = (Math.floor(Date.now() / 3_600_000) + 2) * 3_600;
   const total = async (): Promise<number | undefined> =>
     (await stripe.billing.meters.listEventSummaries(meter.id, { customer, start_time: end - 10_800, end_time: end }))
@@ -40,23 +46,19 @@ describe("E1 an operator", () => {
     await aCountedEvent();
     const pipeline = JSON.parse((await raw("/v1/edgemeter/pipeline")).text);
     expect(pipeline).toMatchObject({ object: "edgemeter.pipeline", entries_waiting: expect.any(Number) });
-    expect(pipeline.shards.map(({ shard }: { shard: number }) => shard)).toEqual([0, 1, 2, 3]);
-    for (const shard of pipeline.shards) {
-      expect(shard).toMatchObject({
-        reachable: true,
-        storage_bytes: expect.any(Number),
-        groups_resent: expect.any(Number),
-      });
-    }
+    const sized = { reachable: true, storage_bytes: expect.any(Number), groups_resent: expect.any(Number) };
+    expect(pipeline.shards).toMatchObject([{ shard: "test-0", ...sized }]);
+    const filled = { reachable: true, bytes: expect.any(Number), live_slices: expect.any(Number) };
+    expect(pipeline.databases).toMatchObject([{ database: "TEST_EVENTS", ...filled }]);
     expect(Math.abs(pipeline.aggregator.last_success - Date.now() / 1_000)).toBeLessThan(300);
   });
 
   it("E1.3 audits: a summary that is wrong is found, repaired and reported", async () => {
     const { meter, total } = await aCountedEvent();
-    await sql(`UPDATE hourly_summaries SET sum_low = 7 WHERE meter = '${meter.id}'`);
+    await sql(`UPDATE sums SET sum_low = 7 WHERE ${seriesOf(meter)}`);
     expect(await total()).toBe(7);
     const found = await operate("audit");
-    expect(found.stdout).toMatch(/1 summaries differed/);
+    expect(found.stdout).toMatch(/: 1 differed, repaired/);
     expect(found.code).toBe(1);
     expect(await total()).toBe(25);
     const again = await operate("audit");
@@ -67,10 +69,11 @@ describe("E1 an operator", () => {
   it("E1.4 redrives a dead letter, which then counts once", async () => {
     const { meter, customer, total } = await aCountedEvent();
     const now = Date.now();
-    const event = { meter: meter.id, customer, value: 17, aggregation: "additive", timestamp: now, received: now };
-    const entry = JSON.stringify({ ...event, id: unique("event"), identifier: unique("identifier") });
-    const id = `dl_${unique("test")}`;
-    await sql(`INSERT INTO dead_letters VALUES ('${id}', 0, 'events', '${entry}', 'for a test', ${now})`);
+    const entry = writeEvent(aLogEntry({ meter: meter.id, customer, value: 17, timestamp: now, received: now }));
+    const id = "dl_1_test-0_0_0";
+    await sql(
+      `INSERT INTO dead_letters VALUES ('${id}', 'events', ${sliceOf(now)}, '${entry}', 'for a test', ${now}, NULL)`,
+    );
     const letters = JSON.parse((await raw("/v1/edgemeter/dead_letters")).text);
     expect(letters.data).toMatchObject([{ id, object: "edgemeter.dead_letter", reason: "for a test", entry }]);
     const redriven = await operate("redrive", "--key", LOCAL_KEYS.test);
@@ -78,15 +81,14 @@ describe("E1 an operator", () => {
     expect(await total()).toBe(42);
     const none = { code: 0, stdout: "0 test dead letters: 0 stored, 0 left\n" };
     expect(await operate("redrive", "--key", LOCAL_KEYS.test)).toMatchObject(none);
-    expect(await operate("redrive", "--key", LOCAL_KEYS.test, "--id", id)).toMatchObject({ code: 1 });
+    expect(await operate("redrive", "--key", LOCAL_KEYS.test, "--id", "dl_2_test-0_0_0")).toMatchObject({ code: 1 });
   });
 
   it("E1.5 has the logs send again what a restored D1 has lost", async () => {
     const { meter, total } = await aCountedEvent();
-    await sql(
-      `DELETE FROM events WHERE meter = '${meter.id}'`,
-      `DELETE FROM hourly_summaries WHERE meter = '${meter.id}'`,
-    );
+    const [slices = []] = await sql("SELECT slice FROM slices");
+    const tables = [...slices.map(({ slice }) => `events_${slice}`), "sums"];
+    await sql(tables.map((table) => `DELETE FROM ${table} WHERE ${seriesOf(meter)};`).join("\n"));
     expect(await total()).toBeUndefined();
     const resent = await operate("resend");
     expect(resent.stdout).toMatch(/[1-9]\d* groups received since .* are on their way again/);
@@ -108,7 +110,7 @@ describe("E1 an operator", () => {
     const identifier = unique("refused");
     const reason = "CHECK constraint failed: for a test";
     await sql(
-      `CREATE TRIGGER refuse BEFORE INSERT ON events WHEN NEW.identifier = '${identifier}' BEGIN SELECT RAISE(ABORT, '${reason}'); END`,
+      `CREATE TRIGGER refuse BEFORE INSERT ON series WHEN NEW.meter = '${meter.id}' BEGIN SELECT RAISE(ABORT, '${reason}'); END`,
     );
     const payload = { stripe_customer_id: "cus_1", value: "25" };
     await stripe.v2.billing.meterEvents.create({ event_name: meter.event_name, identifier, payload });

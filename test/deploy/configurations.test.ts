@@ -4,6 +4,9 @@ import path from "node:path";
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { unstable_readConfig as readConfig, experimental_readRawConfig as readRawConfig } from "wrangler";
 import { CommandError } from "../../scripts/command-error.ts";
+import { READ_PLACEMENT } from "../../scripts/placement.ts";
+import { parsePlacement } from "../../src/catalog/deployment.ts";
+import { databasesAt } from "../../src/domain/placement.ts";
 import { aQueue } from "../support/node/cloudflare/account.ts";
 import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
 import { changesOf, deployed } from "../support/node/cloudflare/inspect.ts";
@@ -18,6 +21,8 @@ const { cloudflare, folder, command, at } = await useCloudflare();
 const operations = await operationsOn(cloudflare, folder);
 // wrangler.ts keeps the environment that it is loaded in: the one that `operationsOn` has prepared.
 const { runWrangler } = await import("../../scripts/wrangler.ts");
+const { growTo } = await import("../../scripts/deploy/grow.ts");
+const { targetOf } = await import("../../scripts/deploy/target.ts");
 const files = path.join(root, ".wrangler/tests", path.basename(folder));
 await mkdir(files, { recursive: true });
 
@@ -49,7 +54,14 @@ test("staging has all that production has, with the same settings: it inherits n
   expect(others).toEqual({});
   const own = ["vars", "d1_databases", "durable_objects", "queues", "ratelimits"] as const;
   expect(Object.keys(staging ?? {}).sort()).toEqual(["name", ...own].sort());
-  const mayDiffer = ["database_name", "queue", "namespace_id", "LOCATION_HINT", "EVENT_LOG_SHARDS"];
+  const mayDiffer = [
+    "database_name",
+    "queue",
+    "namespace_id",
+    "LOCATION_HINT",
+    "EVENT_LOG_SHARDS",
+    "TEST_EVENT_LOG_SHARDS",
+  ];
   const shape = (part: unknown) => JSON.stringify(part, (key, value) => (mayDiffer.includes(key) ? "…" : value), 2);
   for (const part of own) expect(shape(staging?.[part]), part).toEqual(shape(rawConfig[part]));
 });
@@ -69,13 +81,12 @@ describe("a custom domain without workers.dev", () => {
   });
 
   test("is not handed to an environment, which would inherit it", async () => {
-    const { targetOf } = await import("../../scripts/deploy/target.ts");
     const problem = targetOf("staging", await configuration({}, DOMAIN));
     await expect(problem).rejects.toThrow("would take production's domain meter.example.com");
   });
 });
 
-describe("database, queue and Worker are on one account:", () => {
+describe("databases, queues and Worker are on one account:", () => {
   const other = ACCOUNT_ID.replace("1", "2");
 
   test("CLOUDFLARE_ACCOUNT_ID's, though wrangler by itself takes the file's first", async () => {
@@ -85,12 +96,12 @@ describe("database, queue and Worker are on one account:", () => {
   });
 
   test("CLOUDFLARE_ACCOUNT_ID's, though an environment has an account of its own", async () => {
-    const { targetOf } = await import("../../scripts/deploy/target.ts");
-    const { withConfig } = await import("../../scripts/deploy/config.ts");
+    const { configWith, withConfigFile } = await import("../../scripts/deploy/config.ts");
     const target = await targetOf("staging", await configuration({}, "", `account_id = "${other}"`));
     expect(target.account).toBe(other);
-    await withConfig(target, { account: ACCOUNT_ID, database: "d1", vars: {} }, async (config) => {
-      expect(readConfig({ config, env: "staging" }, { hideWarnings: true }).account_id).toBe(ACCOUNT_ID);
+    const config = await configWith(target, { account: ACCOUNT_ID, databases: new Map(), vars: {} });
+    await withConfigFile("test", config, async (file) => {
+      expect(readConfig({ config: file, env: "staging" }, { hideWarnings: true }).account_id).toBe(ACCOUNT_ID);
     });
   });
 
@@ -101,10 +112,11 @@ describe("database, queue and Worker are on one account:", () => {
   });
 });
 
-test("JURISDICTION keeps the database and the objects within it", async () => {
+test("JURISDICTION keeps the databases and the objects within it", async () => {
   await deploy({ JURISDICTION: "eu" });
-  const { database, bindings } = deployed(cloudflare.account);
-  expect(database.jurisdiction).toBe("eu");
+  const { bindings } = deployed(cloudflare.account);
+  const { databases } = cloudflare.account;
+  expect([...databases.values()].map(({ jurisdiction }) => jurisdiction)).toEqual(["eu", "eu", "eu"]);
   expect(bindings.JURISDICTION?.text).toBe("eu");
 });
 
@@ -122,10 +134,94 @@ test.each<[string, Record<string, string>, Record<string, string>]>([
   expect(changesOf(cloudflare)).toEqual([]);
 });
 
+describe("more events databases", () => {
+  const header = (env: string): string => `[[${env === "" ? "" : `env.${env}.`}d1_databases]]`;
+
+  test.each(["", "staging"])("are written after the last one of '%s', and nothing else is changed", async (env) => {
+    const file = await configuration({}, "# EVENTS_9");
+    const before = (await readFile(file, "utf8")).split("\n");
+    expect(await growTo(4, env, file)).toBe(3);
+    const after = (await readFile(file, "utf8")).split("\n");
+    const at = after.indexOf('binding = "EVENTS_1"') - 1;
+    const { worker, databases } = await targetOf(env, file);
+    const added = [1, 2, 3].flatMap((place) => [
+      ...[header(env), `binding = "EVENTS_${place}"`, `database_name = "${worker}-events-${place}"`],
+      ...['migrations_dir = "src/migrations/events"', ""],
+    ]);
+    expect(after.slice(at, at + added.length)).toEqual(added);
+    expect(after.toSpliced(at, added.length)).toEqual(before);
+    const bound = ["DB", "EVENTS_0", "EVENTS_1", "EVENTS_2", "EVENTS_3", "TEST_EVENTS"];
+    expect(databases.map(({ binding }) => binding)).toEqual(bound);
+
+    expect(await growTo(4, env, file)).toBe(0);
+    expect(await readFile(file, "utf8")).toBe(after.join("\n"));
+    await expect(growTo(3, env, file)).rejects.toThrow("there are 4 already");
+  });
+
+  test("take events a quarter of an hour after the deployment that passed its self-test; fewer are refused", async () => {
+    await deploy();
+    const { sql } = deployed(cloudflare.account);
+    // As the Worker does with its first event.
+    sql.exec("INSERT INTO deployment (name, value) VALUES ('databases', '[[1,0]]')");
+    const recorded = () => parsePlacement(String(sql.prepare(READ_PLACEMENT).get()?.value));
+    const file = await configuration();
+    await growTo(3, "", file);
+    cloudflare.countsEvents = false;
+    await expect(operations.deployFile(file)).rejects.toThrow("the self-test failed");
+    expect(recorded()).toHaveLength(1);
+
+    cloudflare.countsEvents = true;
+    const earliest = Date.now() + 15 * 60_000;
+    cloudflare.begin(undefined);
+    expect(await operations.deployFile(file)).toContain("events    go to 3 databases, 15 minutes after that");
+    expect(recorded()).toMatchObject([{ databases: 1, since: 0 }, { databases: 3 }]);
+    expect(databasesAt(recorded(), earliest - 1)).toBe(1);
+    const { bindings } = deployed(cloudflare.account);
+    for (const place of [1, 2]) {
+      const database = cloudflare.account.databases.get(`edgemeter-events-${place}`);
+      expect(database?.sql.prepare("SELECT * FROM sums").all()).toEqual([]);
+      expect(bindings[`EVENTS_${place}`]?.id).toBe(database?.uuid);
+    }
+
+    // The last call is that of the record. It is made once, whatever comes of it.
+    const last = cloudflare.calls.length - 1;
+    for (const kind of ["refused", "unanswered"] as const) {
+      sql.exec(
+        "UPDATE deployment SET value = iif(name = 'databases', '[[1,0]]', 'another') WHERE name IN ('databases', 'self_test')",
+      );
+      cloudflare.begin({ from: last, kind });
+      await expect(operations.deployFile(file)).rejects.toThrow(CommandError);
+      expect(recorded()).toHaveLength(kind === "refused" ? 1 : 2);
+      cloudflare.begin(undefined);
+      await operations.deployFile(file);
+      expect(recorded()).toHaveLength(2);
+    }
+    await expect(deploy()).rejects.toThrow(
+      "events are in 3 databases, and wrangler.toml has 1: write EVENTS_1 to EVENTS_2",
+    );
+    expect(changesOf(cloudflare)).toEqual([]);
+  });
+
+  test.each([
+    ["a gap", "EVENTS_0", "EVENTS_1"],
+    ["one without a binding of ours", "TEST_EVENTS", "OTHER"],
+    ["two bindings of one database", "edgemeter-events-0", "edgemeter-test-events"],
+  ])("with %s are refused before anything is asked", async (_, there, instead) => {
+    const file = await configuration();
+    await writeFile(file, (await readFile(file, "utf8")).replace(`"${there}"`, `"${instead}"`));
+    cloudflare.begin(undefined);
+    await expect(operations.deployFile(file)).rejects.toThrow(
+      /^wrangler\.toml: d1_databases: there must be DB, EVENTS_0, /,
+    );
+    expect(cloudflare.calls).toEqual([]);
+  });
+});
+
 test.each([
   ["JURISDICTION", "us"],
   ["LOCATION_HINT", "mars"],
   ["EVENT_LOG_SHARDS", "0"],
+  ["TEST_EVENT_LOG_SHARDS", "1.5"],
 ])("a wrong value of %s is refused in one line, before anything is asked", async (name, value) => {
   const problem = deploy({ [name]: value });
   await expect(problem).rejects.toThrow(CommandError);
@@ -136,7 +232,16 @@ test.each([
 test.each(["", "staging"])("wrangler deploys '%s' of it without a warning", async (env) => {
   const { ok, stdout, stderr } = await runWrangler(["deploy", "--dry-run", "--env", env]);
   expect({ ok, stderr }).toEqual({ ok: true, stderr: "" });
-  for (const binding of ["DB", "EVENT_QUEUE", "CUSTOMER_METER", "EVENT_LOG", "SYNC_EVENTS_LIMIT"]) {
+  for (const binding of [
+    "DB",
+    "EVENTS_0",
+    "TEST_EVENTS",
+    "EVENT_QUEUE",
+    "TEST_EVENT_QUEUE",
+    "CUSTOMER_METER",
+    "EVENT_LOG",
+    "SYNC_EVENTS_LIMIT",
+  ]) {
     expect(stdout).toContain(`env.${binding}`);
   }
 });
@@ -153,7 +258,8 @@ test.each([[["--dry-run"]], [[]]])(
 
 test("a D1 without jsonb_each is deployed to, which is said once", async () => {
   await deploy();
-  deployed(cloudflare.account).database.lacks = ["jsonb_each"];
+  const events = cloudflare.account.databases.get("edgemeter-events-0");
+  if (events !== undefined) events.lacks = ["jsonb_each"];
   const said = await deploy();
   expect(said.filter((line) => line.includes("jsonb_each"))).toHaveLength(1);
 });
@@ -161,7 +267,15 @@ test("a D1 without jsonb_each is deployed to, which is said once", async () => {
 test("--dry-run tells what would be done, and only reads", async () => {
   const { code, stdout } = await command("deploy", ["--dry-run"]);
   expect(code).toBe(0);
-  const made = ["make edgemeter", "make edgemeter-events", "make a SESSION_SECRET", "deploy edgemeter"];
+  const databases = "make edgemeter, edgemeter-events-0, edgemeter-test-events";
+  const tables = "apply control/0001_initial.sql, events/0001_initial.sql";
+  const made = [
+    databases,
+    tables,
+    "make edgemeter-events, edgemeter-test-events",
+    "make a SESSION_SECRET",
+    "deploy edgemeter",
+  ];
   const address = "address   https://edgemeter.example-account.workers.dev";
   for (const part of [...made, address, "Nothing was changed."]) expect(stdout).toContain(part);
   expect(new Set(cloudflare.calls.map(({ method }) => method))).toEqual(new Set(["GET"]));

@@ -17,18 +17,18 @@ const first = await deploy("edgemeter");
 
 /** What a first deployment makes, in its order: nothing runs without what it needs. */
 const firstDeployment = (worker: string): string[] => [
-  "POST /d1/database",
-  "PUT /d1/database/ID",
-  "POST /d1/database/ID/query",
-  "POST /queues",
+  // The control database, with replicas and its tables; then live mode's and test mode's.
+  ...["POST /d1/database", "PUT /d1/database/ID", "POST /d1/database/ID/query"],
+  ...["POST /d1/database", "POST /d1/database/ID/query"],
+  ...["POST /d1/database", "POST /d1/database/ID/query"],
+  ...["POST /queues", "POST /queues"],
   `PUT /workers/scripts/${worker}`,
   `PATCH /workers/scripts/${worker}/script-settings`,
   `POST /workers/scripts/${worker}/subdomain`,
   `PUT /workers/scripts/${worker}/schedules`,
-  "POST /queues/ID/consumers",
+  ...["POST /queues/ID/consumers", "POST /queues/ID/consumers"],
   // The self-test: its key, and that it was passed.
-  "POST /d1/database/ID/query",
-  "POST /d1/database/ID/query",
+  ...["POST /d1/database/ID/query", "POST /d1/database/ID/query"],
 ];
 
 describe("a first deployment", () => {
@@ -39,17 +39,21 @@ describe("a first deployment", () => {
     expect(stdout).toContain('npm run keys -- create --live --name "My backend" --remote\n');
   });
 
-  test("binds the Worker to its own database, queue and classes, and gives it a secret", () => {
+  test("binds the Worker to its own databases, queues and classes, and gives it a secret", () => {
     const { worker, running, database, bindings } = production();
-    expect(database.replicated).toBe(true);
+    const [events, testEvents] = [databases.get("edgemeter-events-0"), databases.get("edgemeter-test-events")];
+    expect([database, events, testEvents].map((found) => found?.replicated)).toEqual([true, false, false]);
     expect(bindings).toMatchObject({
       DB: { type: "d1", id: database.uuid },
+      EVENTS_0: { type: "d1", id: events?.uuid },
+      TEST_EVENTS: { type: "d1", id: testEvents?.uuid },
       EVENT_QUEUE: { type: "queue", queue_name: "edgemeter-events" },
+      TEST_EVENT_QUEUE: { type: "queue", queue_name: "edgemeter-test-events" },
       CUSTOMER_METER: { type: "durable_object_namespace", class_name: "CustomerMeter" },
       EVENT_LOG: { type: "durable_object_namespace", class_name: "EventLog" },
       SYNC_EVENTS_LIMIT: { type: "ratelimit", namespace_id: "1001" },
       EVENT_LOG_SHARDS: { type: "plain_text" },
-      // Beside the database, since no hint is set.
+      // Beside the control database, since no hint is set.
       LOCATION_HINT: { type: "plain_text", text: "weur" },
     });
     expect(worker.secrets.get("SESSION_SECRET")).toMatch(/^[\w-]{43}$/);
@@ -61,6 +65,7 @@ describe("a first deployment", () => {
     expect(queues.get("edgemeter-events")?.consumers).toMatchObject([
       { script: "edgemeter", settings: { batch_size: 100, max_wait_time_ms: 1_000, max_concurrency: 4 } },
     ]);
+    expect(queues.get("edgemeter-test-events")?.consumers).toMatchObject([{ settings: { max_concurrency: 2 } }]);
   });
 
   test("passes a self-test before it is a success: an event was counted, and its key is revoked", () => {
@@ -92,14 +97,12 @@ describe("the next deployment", () => {
   test("puts right what others changed, and keeps the secret and the data", async () => {
     const { worker, database, sql } = production();
     const secrets = secretsOf(cloudflare.account);
-    sql.exec("INSERT INTO api_keys (hash, id, name, livemode, created) VALUES ('h', 'key_1', 'n', 1, 0)");
-    sql.exec("DROP TABLE dead_letters");
+    sql.exec("INSERT INTO api_keys (hash, id, number, name, livemode, created) VALUES ('h', 'key_1', 7, 'n', 1, 0)");
     worker.crons = [];
     await repairs("its crons are others");
     expect(worker.crons).toEqual(["* * * * *"]);
     expect(secretsOf(cloudflare.account)).toEqual(secrets);
     expect(keysIn(database)).toEqual(["key_1"]);
-    expect(sql.prepare("SELECT * FROM dead_letters").all()).toEqual([]);
   });
 
   test("replaces a version that somebody else has put in its place", async () => {
@@ -110,12 +113,13 @@ describe("the next deployment", () => {
   });
 
   test("makes a database that was deleted by hand again, and binds the Worker to it", async () => {
-    const { uuid } = production().database;
-    databases.delete("edgemeter");
-    await repairs("its database is gone");
-    const { database, bindings } = production();
-    expect(database.uuid).not.toBe(uuid);
-    expect(bindings.DB?.id).toBe(database.uuid);
+    const uuid = databases.get("edgemeter-events-0")?.uuid;
+    databases.delete("edgemeter-events-0");
+    await repairs("its database edgemeter-events-0 is gone");
+    const database = databases.get("edgemeter-events-0");
+    expect(database?.uuid).not.toBe(uuid);
+    expect(production().bindings.EVENTS_0?.id).toBe(database?.uuid);
+    expect(database?.sql.prepare("SELECT * FROM sums").all()).toEqual([]);
   });
 });
 
@@ -127,8 +131,10 @@ describe("an environment", () => {
     const { bindings } = production();
     const staging = deployed(cloudflare.account, "edgemeter-staging").bindings;
     expect(Object.keys(staging)).toEqual(Object.keys(bindings));
-    expect(staging.DB?.id).not.toBe(bindings.DB?.id);
-    expect(staging.EVENT_QUEUE?.queue_name).not.toBe(bindings.EVENT_QUEUE?.queue_name);
+    for (const name of ["DB", "EVENTS_0", "TEST_EVENTS"]) expect(staging[name]?.id).not.toBe(bindings[name]?.id);
+    for (const name of ["EVENT_QUEUE", "TEST_EVENT_QUEUE"]) {
+      expect(staging[name]?.queue_name).not.toBe(bindings[name]?.queue_name);
+    }
     expect(staging.SYNC_EVENTS_LIMIT?.namespace_id).not.toBe(bindings.SYNC_EVENTS_LIMIT?.namespace_id);
     expect(new Set(secretsOf(cloudflare.account)).size).toBe(2);
   });
@@ -153,6 +159,7 @@ test("OPERATIONS.md takes down all of production, and nothing else", async () =>
   const commands = section.slice(0, section.indexOf("For staging")).matchAll(/^npx wrangler (.*?)(?: +#.*)?$/gm);
   for (const [, args = ""] of commands) expect(await runWrangler(args.split(" ")), args).toMatchObject({ ok: true });
   expect([...workers.keys()]).toEqual(["edgemeter-staging"]);
-  expect([...databases.keys()]).toEqual(["edgemeter-staging"]);
-  expect([...queues.keys()]).toEqual(["edgemeter-staging-events"]);
+  const [, events, testEvents] = ["edgemeter-staging", "edgemeter-staging-events", "edgemeter-staging-test-events"];
+  expect([...databases.keys()]).toEqual(["edgemeter-staging", `${events}-0`, testEvents]);
+  expect([...queues.keys()]).toEqual([events, testEvents]);
 });

@@ -10,8 +10,14 @@ async function loggedMessages(): Promise<string[]> {
     (file) => file.endsWith(".ts") && file !== "logger.ts",
   );
   const sources = await Promise.all(files.map((file) => readFile(path.join(root, "src", file), "utf8")));
-  const calls = sources.flatMap((source) => [...source.matchAll(/\blog(Error|Warning)\(\s*(?:"([^"]*)")?/g)]);
-  return [...new Set(calls.map(([, level = "", message = "no literal"]) => `${message}: ${level.toLowerCase()}`))];
+  const calls = sources.flatMap((source) => [
+    ...source.matchAll(/\b(logError|loggedAs|logWarning)\(\s*(?:"([^"]*)")?/g),
+  ]);
+  return [
+    ...new Set(
+      calls.map(([, how, message = "no literal"]) => `${message}: ${how === "logWarning" ? "warning" : "error"}`),
+    ),
+  ];
 }
 
 test("OPERATIONS.md says of every message in the logs what it means, and of no other", async () => {

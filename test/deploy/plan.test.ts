@@ -10,23 +10,49 @@ import { root } from "../../scripts/wrangler.ts";
 const SETTINGS = { batch_size: 100, max_wait_time_ms: 1_000, max_concurrency: 4 };
 
 const TARGET: Target = {
-  ...{ file: "wrangler.toml", env: "", account: undefined, worker: "edgemeter", database: "edgemeter" },
-  ...{ locationHint: "", jurisdiction: "", shards: 4, isPublic: true, domains: [], crons: ["* * * * *"] },
+  ...{ file: "wrangler.toml", env: "", account: undefined, worker: "edgemeter" },
+  ...{
+    locationHint: "",
+    jurisdiction: "",
+    shards: 4,
+    testShards: 1,
+    isPublic: true,
+    domains: [],
+    crons: ["* * * * *"],
+  },
   fingerprint: "f",
+  databases: [
+    { binding: "DB", name: "edgemeter" },
+    { binding: "EVENTS_0", name: "edgemeter-events-0" },
+  ],
   queues: ["edgemeter-events"],
   consumers: [{ queue: "edgemeter-events", settings: { ...SETTINGS, max_retries: 0 } }],
 };
 
 const DATABASE = { uuid: "d1", name: "edgemeter", running_in_region: "WEUR", read_replication: { mode: "auto" } };
+const EVENTS = { ...DATABASE, uuid: "d2", name: "edgemeter-events-0" };
+const BOUND = new Map([
+  ["DB", "d1"],
+  ["EVENTS_0", "d2"],
+]);
 const VARS = { LOCATION_HINT: "weur", DEPLOYED_VERSION: "f" };
-const RECORDED = { event_log_shards: "4", jurisdiction: "", self_test: "f" };
+const RECORDED = {
+  event_log_shards: "4",
+  test_event_log_shards: "1",
+  databases: "[[1,0]]",
+  jurisdiction: "",
+  self_test: "f",
+};
+
+const databases = (control: Partial<typeof DATABASE & { jurisdiction: string }> = {}): State["databases"] =>
+  new Map(Object.entries({ DB: { ...DATABASE, ...control }, EVENTS_0: EVENTS }));
 
 /** An account that is as it should be, with a change. */
 const account = (change: Partial<State> = {}): State => ({
-  ...{ database: DATABASE, objects: [], domains: new Map(), recorded: new Map(Object.entries(RECORDED)) },
+  ...{ databases: databases(), applied: new Map(), domains: new Map(), recorded: new Map(Object.entries(RECORDED)) },
   worker: {
-    ...{ fingerprint: "f", database: "d1", secrets: ["SESSION_SECRET"], crons: ["* * * * *"], isPublic: true },
-    vars: new Map(Object.entries(VARS)),
+    ...{ fingerprint: "f", secrets: ["SESSION_SECRET"], crons: ["* * * * *"], isPublic: true },
+    ...{ databases: BOUND, vars: new Map(Object.entries(VARS)) },
   },
   queues: [consumed({ script: "edgemeter" })],
   ...change,
@@ -48,11 +74,8 @@ const worker = (change: Partial<NonNullable<State["worker"]>>, more: Partial<Sta
 
 const vars = (change: Partial<typeof VARS>): State => worker({ vars: new Map(Object.entries({ ...VARS, ...change })) });
 
-const recorded = (change: Partial<typeof RECORDED>): State =>
+const recorded = (change: Readonly<Record<string, string>>): State =>
   account({ recorded: new Map(Object.entries({ ...RECORDED, ...change })) });
-
-const database = (change: Partial<NonNullable<State["database"]>>): State =>
-  account({ database: { ...DATABASE, ...change } });
 
 /** A Worker with a custom domain and without a workers.dev address. */
 const OFF: Partial<Target> = { isPublic: false, domains: ["m.example.com"] };
@@ -70,19 +93,21 @@ test.each<[string, State, Partial<Target>?, boolean?]>([
   expect(plan).toMatchObject({ upload: undefined, selfTest: false });
 });
 
-const OTHER_DATABASE = "it is bound to another database";
 const OTHER_SETTINGS = "its settings are others";
-const OTHER_CONSUMER = "it does not take its queue's messages as it should";
+const OTHER_CONSUMER = "it does not take its queues' messages as it should";
 
 test.each<[string, State, Partial<Target>?]>([
   ["it is not there", account({ worker: undefined })],
-  ["its database is gone", account({ database: undefined })],
-  [OTHER_DATABASE, worker({ database: "dead" })],
-  [OTHER_DATABASE, worker({ database: undefined })],
+  ["its database edgemeter is gone", account({ databases: new Map([["EVENTS_0", EVENTS]]) })],
+  [
+    "EVENTS_0 is another database than edgemeter-events-0",
+    worker({ databases: new Map([...BOUND, ["EVENTS_0", "d3"]]) }),
+  ],
+  ["it is not bound to edgemeter-events-0", worker({ databases: new Map([["DB", "d1"]]) })],
   ["its code or settings are others", worker({ fingerprint: undefined })],
   [OTHER_SETTINGS, vars({ LOCATION_HINT: "" })],
   [OTHER_SETTINGS, vars({ DEPLOYED_VERSION: "of another" })],
-  [OTHER_SETTINGS, database({ running_in_region: "OC" })],
+  [OTHER_SETTINGS, account({ databases: databases({ running_in_region: "OC" }) })],
   ["it has no SESSION_SECRET", worker({ secrets: [] })],
   ["it has no address", worker({ isPublic: false })],
   ["it has a workers.dev address", account(domainOf("edgemeter")), OFF],
@@ -108,9 +133,11 @@ test.each<[string, State, Partial<Target>?]>([
   ["(http_pull)", queue({ type: "http_pull" })],
   ["leads to the Worker other", account(domainOf("other")), OFF],
   ['EVENT_LOG_SHARDS = "4", which cannot be changed to "8"', account(), { shards: 8 }],
+  ['TEST_EVENT_LOG_SHARDS = "1", which cannot be changed to "2"', account(), { testShards: 2 }],
+  ["events are in 3 databases, and wrangler.toml has 1", recorded({ databases: "[[1,0],[3,1000]]" })],
   ['JURISDICTION = "fedramp", which cannot be changed to ""', recorded({ jurisdiction: "fedramp" })],
   ['cannot be changed to "eu"', account(), { jurisdiction: "eu" }],
-  ['cannot be changed to ""', database({ jurisdiction: "eu" })],
+  ['cannot be changed to ""', account({ databases: databases({ jurisdiction: "eu" }) })],
 ])("is refused before anything is changed: %s", async (message, state, target) => {
   await expect(planOf({ ...TARGET, ...target }, state, false)).rejects.toThrow(message);
 });

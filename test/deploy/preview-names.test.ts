@@ -19,7 +19,7 @@ describe("a branch's slug", () => {
   test("is part of a host name, whatever the branch is called, and leaves room for the names of queues", () => {
     const property = fc.property(branches, (branch) => {
       expect(slugOf(branch)).toMatch(/^[a-z0-9]+(-[a-z0-9]+)*$/);
-      expect(`edgemeter-${slugOf(branch)}-events`.length).toBeLessThanOrEqual(63);
+      expect(`edgemeter-${slugOf(branch)}-test-events`.length).toBeLessThanOrEqual(63);
     });
     fc.assert(property, { seed: inject("seed"), numRuns: 2_000 });
   });
@@ -57,17 +57,30 @@ describe("a preview's configuration", () => {
 
   test("is production's, under names that nobody else has", () => {
     const names = namesOf("a/branch");
-    const queue = `${names.worker}-events`;
+    const [queue, testQueue] = [`${names.worker}-events`, `${names.worker}-test-events`];
     expect(previewConfig(rawConfig, names)).toMatchObject({
       name: names.worker,
       vars: { ...rawConfig.vars, PREVIEW_BRANCH: "a/branch" },
-      d1_databases: [{ binding: "DB", database_name: names.worker }],
-      queues: { producers: [{ binding: "EVENT_QUEUE", queue }], consumers: [{ queue, max_retries: 0 }] },
+      d1_databases: [
+        { binding: "DB", database_name: names.worker },
+        { binding: "EVENTS_0", database_name: `${names.worker}-events-0` },
+        { binding: "TEST_EVENTS", database_name: `${names.worker}-test-events` },
+      ],
+      queues: {
+        producers: [{ binding: "EVENT_QUEUE", queue }, { queue: testQueue }],
+        consumers: [{ queue, max_retries: 0 }, { queue: testQueue }],
+      },
       durable_objects: rawConfig.durable_objects,
       exports: rawConfig.exports,
       triggers: rawConfig.triggers,
     });
     expect(previewConfig(rawConfig, names)).not.toHaveProperty("env");
+  });
+
+  test("has one events database for live mode, however many production has", () => {
+    const more = { binding: "EVENTS_1", database_name: "edgemeter-events-1" };
+    const grown = { ...rawConfig, d1_databases: [...(rawConfig.d1_databases ?? []), more] };
+    expect(previewConfig(grown, namesOf("a"))).toEqual(previewConfig(rawConfig, namesOf("a")));
   });
 
   test("has none of production's custom domains, but its workers.dev address", () => {

@@ -1,7 +1,4 @@
 // `npm run preview` and `npm run preview:delete` as processes of their own, beside production and staging.
-import { existsSync } from "node:fs";
-import path from "node:path";
-import { DatabaseSync } from "node:sqlite";
 import { beforeEach, describe, expect, test } from "vitest";
 import { previewNames } from "../../scripts/preview/names.ts";
 import { hashOf } from "../../src/catalog/key-hash.ts";
@@ -39,21 +36,21 @@ async function preview(branch: string, ...args: string[]) {
 
 const remove = (branch: string) => command("preview:delete", ["--branch", branch]);
 
-const isConfigured = (branch: string): boolean =>
-  existsSync(path.join(import.meta.dirname, "../../.wrangler/previews", namesOf(branch).worker));
-
 test("a preview is made, updated and deleted, with nothing left over and nothing else touched", async () => {
-  const { worker, queue } = namesOf(AWKWARD);
+  const { worker, own } = namesOf(AWKWARD);
   const made = await preview(AWKWARD);
   expect(made).toMatchObject({ code: 0, stderr: "" });
   expect(made.stdout).toMatch(new RegExp(`^address {3}http://127\\.0\\.0\\.1:\\d+/${worker}$`, "m"));
   expect(deployed(cloudflare.account, worker).bindings).toMatchObject({
     PREVIEW_BRANCH: { text: AWKWARD },
     DB: { id: databases.get(worker)?.uuid },
-    EVENT_QUEUE: { queue_name: queue("edgemeter-events") },
+    EVENTS_0: { id: databases.get(own("edgemeter-events-0"))?.uuid },
+    TEST_EVENTS: { id: databases.get(own("edgemeter-test-events"))?.uuid },
+    EVENT_QUEUE: { queue_name: own("edgemeter-events") },
+    TEST_EVENT_QUEUE: { queue_name: own("edgemeter-test-events") },
     SYNC_EVENTS_LIMIT: { namespace_id: expect.not.stringMatching(/^(1001|2001)$/) },
   });
-  expect(queues.get(queue("edgemeter-events"))?.consumers).toMatchObject([{ script: worker }]);
+  expect(queues.get(own("edgemeter-test-events"))?.consumers).toMatchObject([{ script: worker }]);
   expect(workers.get(worker)?.secrets.has("SESSION_SECRET")).toBe(true);
   const keys = () => keysIn(deployed(cloudflare.account, worker).database, "hash");
   expect(made.key).toMatch(/^sk_test_/);
@@ -69,13 +66,12 @@ test("a preview is made, updated and deleted, with nothing left over and nothing
   const deleted = await remove(AWKWARD);
   expect(deleted).toMatchObject({ code: 0, stderr: "" });
   expect(deleted.changes).toEqual([
-    "DELETE /queues/ID/consumers/ID",
+    ...["DELETE /queues/ID/consumers/ID", "DELETE /queues/ID/consumers/ID"],
     `DELETE /workers/services/${worker}`,
-    "DELETE /queues/ID",
-    "DELETE /d1/database/ID",
+    ...["DELETE /queues/ID", "DELETE /queues/ID"],
+    ...["DELETE /d1/database/ID", "DELETE /d1/database/ID", "DELETE /d1/database/ID"],
   ]);
   expect(describeAccount(cloudflare.account)).toEqual(others);
-  expect(isConfigured(AWKWARD)).toBe(false);
 
   const nothing = await remove(AWKWARD);
   expect(nothing).toMatchObject({ code: 0, stdout: expect.stringContaining("nothing to delete"), changes: [] });
@@ -116,26 +112,26 @@ test.each(["main", "edgemeter-staging"])(
 
 describe("what has a preview's name but was not made as one is left alone:", () => {
   const BRANCH = "taken";
-  const { worker, queue } = namesOf(BRANCH);
-  const name = queue("edgemeter-events");
-
-  function plantDatabase(): void {
-    const sql = new DatabaseSync(":memory:");
-    sql.exec("CREATE TABLE precious (id TEXT)");
-    databases.set(worker, aDatabase(worker, sql));
-  }
+  const { worker, own } = namesOf(BRANCH);
+  const name = own("edgemeter-events");
+  const events = own("edgemeter-events-0");
+  const plantDatabase = (taken: string) => () =>
+    databases.set(taken, aDatabase(taken, "CREATE TABLE precious (id TEXT)"));
 
   test.each<[string, string, () => unknown]>([
     ["a Worker without the mark", `the Worker ${worker} is no preview of`, () => plant(worker)],
     ["another branch's Worker", `the Worker ${worker} is no preview of`, () => plant(worker, { PREVIEW_BRANCH: "b" })],
-    ["a database with tables of others", `the database ${worker} is no preview of`, plantDatabase],
+    ["a database with tables of others", `the database ${worker} is no preview of`, plantDatabase(worker)],
+    ["an events database", `the database ${events} was not made by a preview`, plantDatabase(events)],
     ["a queue", `the queue ${name} was not made by a preview`, () => queues.set(name, aQueue(name))],
   ])("%s", async (what, problem, take) => {
     take();
     const before = describeAccount(cloudflare.account);
     const refused = { code: 1, stderr: expect.stringContaining(problem), changes: [] };
     expect(await preview(BRANCH)).toMatchObject(refused);
-    expect(await remove(BRANCH)).toMatchObject(what === "a queue" ? { code: 0, changes: [] } : refused);
+    expect(await remove(BRANCH)).toMatchObject(
+      what.startsWith("a queue") || what.startsWith("an events") ? { code: 0, changes: [] } : refused,
+    );
     expect(describeAccount(cloudflare.account)).toEqual(before);
   });
 });

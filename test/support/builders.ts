@@ -2,7 +2,7 @@ import type { EventReport } from "../../src/domain/event.ts";
 import { newEventId, placedAt } from "../../src/domain/identifiers.ts";
 import { createMeter, type Meter, type NewMeter } from "../../src/domain/meter.ts";
 import type { Result } from "../../src/domain/result.ts";
-import type { LogEntry } from "../../src/log/groups.ts";
+import type { LogEntry } from "../../src/log/codec.ts";
 
 /** A fixed time of the tests: in the middle of an hour, of a day and of a minute (ms). */
 export const NOON = Date.UTC(2026, 5, 15, 12, 34, 56, 789);
@@ -48,7 +48,9 @@ export function aLogEntry(changes: Partial<LogEntry> = {}): LogEntry {
     timestamp: NOON,
     identifier: id,
     received: NOON,
-    dimensions: undefined,
+    dimensions: "",
+    payload: undefined,
+    apiKey: 1,
     ...changes,
   };
 }

@@ -1,6 +1,6 @@
 import type { Meter } from "../../src/domain/meter.ts";
 import { DAY_MS, floorTo, HOUR_MS, type TimeRange } from "../../src/domain/window.ts";
-import type { LogEntry } from "../../src/log/groups.ts";
+import type { LogEntry } from "../../src/log/codec.ts";
 
 /** What a summary should say, by adding events up one after the other, the way the rules read. */
 export function fold(

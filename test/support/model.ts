@@ -1,5 +1,6 @@
 import { tokenOf } from "../../src/domain/identifiers.ts";
 import { DAY_MS } from "../../src/domain/window.ts";
+import type { LogEntry } from "../../src/log/codec.ts";
 import type {
   AppendOutcome,
   CancelOutcome,
@@ -8,7 +9,6 @@ import type {
   EventAppend,
   Inquiry,
 } from "../../src/log/entries.ts";
-import type { LogEntry } from "../../src/log/groups.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -24,7 +24,7 @@ type Answer = Pick<CancelRequest, "key" | "id" | "keyDigest" | "requestDigest"> 
 export type ModelEvent = {
   readonly reported: EventAppend;
   readonly logged: LogEntry;
-  cancelled: { readonly id: string; readonly at: number } | undefined;
+  cancelled: { readonly id: string; readonly at: number; readonly by: number } | undefined;
 };
 
 /** What holds a unique key: an event, or the claim of an Idempotency-Key. */
@@ -54,7 +54,8 @@ export class Model {
     const timestamp = ("event" in entry ? entry.event.timestamp : undefined) ?? received;
     let event: ModelEvent | undefined;
     if ("event" in entry) {
-      const logged = { ...entry.event, id: entry.id, identifier: entry.identifier, timestamp, received };
+      const { id, identifier, apiKey } = entry;
+      const logged = { ...entry.event, id, identifier, apiKey, timestamp, received };
       event = { reported: entry, logged, cancelled: undefined };
       this.events.push(event);
     }
@@ -83,7 +84,7 @@ export class Model {
     if (!isFresh(holder.logged, at)) return [{ outcome: "too_old" }, { outcome: "unknown" }];
     if (!request.meters.includes(holder.logged.meter)) return [{ outcome: "other_meter" }];
     if (cancelled !== undefined) return [{ outcome: "already_cancelled" }];
-    holder.cancelled = { id, at };
+    holder.cancelled = { id, at, by: request.apiKey };
     this.#answers.push({ key, id, keyDigest, requestDigest, at });
     this.#lastReceipt = at;
     return [{ outcome: "cancelled", id, at }];

@@ -6,6 +6,8 @@ declare module "vitest" {
     seed: number;
     /** How many requests the fuzz test sends: FUZZ_REQUESTS. */
     fuzzRequests: number;
+    /** How many random stories are played on databases that grow: PLACEMENT_RUNS. */
+    placementRuns: number;
     /** How long D1 is away in the test of an outage: OUTAGE_MINUTES. */
     outageMinutes: number;
   }

@@ -1,6 +1,7 @@
 // What a log decides, without its tables. The objects' own tests show that it is done in one transaction.
 import { describe, expect, test, vi } from "vitest";
 import { orderAt, placedAt } from "../../src/domain/identifiers.ts";
+import { REJECTION_SAMPLES } from "../../src/domain/limits.ts";
 import { DAY_MS } from "../../src/domain/window.ts";
 import { accept, cancel, recognise } from "../../src/log/commit.ts";
 import type { EventAppend, RejectionAppend } from "../../src/log/entries.ts";
@@ -52,23 +53,24 @@ describe("an entry whose key is taken", () => {
 });
 
 describe("a commit", () => {
-  const { id, identifier, received: _, timestamp: __, ...event } = aLogEntry();
+  const { id, identifier, apiKey, received: _, timestamp: __, ...event } = aLogEntry({ apiKey: 7 });
   const anEvent: EventAppend = {
     ...asking({ id }),
     id,
     kind: "event",
-    shard: 0,
+    shard: "test-0",
     identifier,
+    apiKey,
     event: { ...event, timestamp: undefined },
   };
-  const { event: ___, ...rest } = anEvent;
+  const { event: ___, apiKey: ____, ...rest } = anEvent;
   const aRejection: RejectionAppend = {
     ...rest,
     kind: "rejection",
     key: "rejected:test:a",
     rejection: { livemode: false, meter: null, code: "no_meter", message: "m" },
   };
-  const aClaim = { kind: "claim", key: "test:k", shard: 0, reportDigest: "r", claims: true } as const;
+  const aClaim = { kind: "claim", key: "test:k", shard: "test-0", reportDigest: "r", claims: true } as const;
 
   test("stores each kind of entry, and looks at what it has just accepted", () => {
     const again = { ...anEvent, id: anEventId(orderAt(NOON) + 9) };
@@ -79,8 +81,28 @@ describe("a commit", () => {
       ["test:k", undefined],
       ["rejected:test:a", id],
     ]);
-    expect(commit.events).toMatchObject([{ id, timestamp: NOON, received: NOON }]);
+    expect(commit.events).toMatchObject([{ id, timestamp: NOON, received: NOON, apiKey: 7 }]);
     expect(commit.rejections).toMatchObject([{ id, code: "no_meter", received: NOON }]);
+  });
+
+  test("adds rejections up by meter and code, and keeps the first ten of each", () => {
+    const refused = (place: number, changes: Partial<RejectionAppend["rejection"]> = {}): RejectionAppend => ({
+      ...aRejection,
+      key: `rejected:${place}:${JSON.stringify(changes)}`,
+      id: anEventId(place),
+      identifier: `i_${place}`,
+      rejection: { ...aRejection.rejection, message: `m_${place}`, ...changes },
+    });
+    const alike = Array.from({ length: REJECTION_SAMPLES + 15 }, (_, place) => refused(place));
+    const others = [refused(1, { meter: "mtr_a" }), refused(2, { code: "archived_meter" }), refused(3)];
+    const { rejections } = accept([...alike, ...others], new Map(), { now: NOON, isFull: false });
+    expect(rejections.map(({ meter, code, count, samples }) => [meter, code, count, samples.length])).toEqual([
+      [null, "no_meter", REJECTION_SAMPLES + 15, REJECTION_SAMPLES],
+      ["mtr_a", "no_meter", 1, 1],
+      [null, "archived_meter", 1, 1],
+    ]);
+    expect(rejections[0]).toMatchObject({ id: alike[0]?.id, livemode: false, received: NOON });
+    expect(rejections[0]?.samples[9]).toEqual(["m_9", "i_9"]);
   });
 
   test("takes claims alone into a log that is full, and still knows what is there", () => {
@@ -98,15 +120,16 @@ describe("a commit", () => {
 });
 
 describe("a cancellation", () => {
-  const logged = aLogEntry();
+  const logged = { event: aLogEntry(), place: { database: 2, slice: 498_792 } };
   const request = {
     key: "test:a",
     id: "adjustment",
-    meters: [logged.meter],
+    meters: [logged.event.meter],
+    apiKey: 9,
     keyDigest: undefined,
     requestDigest: "request",
   };
-  const first = { id: "first", at: NOON };
+  const first = { id: "first", at: NOON, by: 3 };
 
   test.each([
     ["of nothing", {}, undefined, "unknown"],
@@ -118,14 +141,14 @@ describe("a cancellation", () => {
   ])("%s stores nothing", (_, changes, holder, outcome) => {
     const cancelled = cancel({ ...request, ...changes }, { earlier: undefined, holder, eventOf: () => logged }, NOON);
     expect(cancelled.outcome.outcome).toBe(outcome);
-    expect(cancelled.entry).toBeUndefined();
+    expect(cancelled.stored).toBeUndefined();
   });
 
-  test("is stored with its event, whole", () => {
+  test("is stored with its event, whole, where that is", () => {
     const known = { earlier: undefined, holder: holding(), eventOf: () => logged };
     expect(cancel(request, known, NOON + 5)).toEqual({
       outcome: { outcome: "cancelled", id: "adjustment", at: NOON + 5 },
-      entry: { ...logged, cancelled: NOON + 5 },
+      stored: { entry: { ...logged.event, cancelled: NOON + 5, cancelledBy: 9 }, place: logged.place },
     });
   });
 

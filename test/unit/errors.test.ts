@@ -82,6 +82,7 @@ const EXAMPLES: { [R in ApiError["reason"]]: readonly Extract<ApiError, { reason
   unsupported_content_encoding: [{ reason: "unsupported_content_encoding", encoding: "br" }],
   malformed_body: [{ reason: "malformed_body", message: "The request body is not valid JSON." }],
   log_full: [{ reason: "log_full" }],
+  databases_changed: [{ reason: "databases_changed", recorded: 4 }],
   setting_changed: [
     { reason: "setting_changed", setting: "EVENT_LOG_SHARDS", configured: "8", recorded: "4" },
     { reason: "setting_changed", setting: "JURISDICTION", configured: "", recorded: "eu" },

@@ -1,6 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { admit, type EventReport, readPayload, reportDigest, requestDigest } from "../../src/domain/event.ts";
+import {
+  admit,
+  type EventReport,
+  payloadOf,
+  readPayload,
+  reportDigest,
+  requestDigest,
+} from "../../src/domain/event.ts";
 import { deactivate, type Meter } from "../../src/domain/meter.ts";
 import { isStorable } from "../../src/domain/text.ts";
 import { aMeter, aReport, errorOf, NOON, resultOf } from "../support/builders.ts";
@@ -75,9 +82,10 @@ describe("the order of an event's rules", () => {
       value: 25,
       aggregation: "additive",
       timestamp: NOON - 1,
-      dimensions: undefined,
+      dimensions: "",
+      payload: undefined,
     });
-    expect(admitted({ ...CUSTOMER, ...VALUE }, aMeter({ formula: "last" })).aggregation).toBe("latest_of_hour");
+    expect(admitted({ ...CUSTOMER, ...VALUE }, aMeter({ formula: "last" })).aggregation).toBe("latest_of_quarter_hour");
   });
 
   test("an event without a timestamp is admitted at any time", () => {
@@ -105,7 +113,7 @@ describe("an event's customer", () => {
       expect(refusalOf(VALUE, meter)).toEqual(noCustomer(key));
       if (key === "__proto__") return;
       const result = admittedJson(`{"${key}":"cus_9","value":"7"}`, meter);
-      expect(resultOf(result)).toMatchObject({ customer: "cus_9", value: 7, dimensions: undefined });
+      expect(resultOf(result)).toMatchObject({ customer: "cus_9", value: 7, payload: undefined });
     },
   );
 
@@ -179,26 +187,26 @@ describe("an event's value", () => {
   );
 });
 
-describe("an event's dimensions", () => {
-  test("are what the payload holds besides customer and value, under the meter's own keys", () => {
+describe("the rest of a payload", () => {
+  test("is what it holds besides customer and value, under the meter's own keys", () => {
     const all = { ...CUSTOMER, ...VALUE, model: "small", region: "" };
-    expect(admitted(all).dimensions).toEqual({ model: "small", region: "" });
+    expect(admitted(all)).toMatchObject({ payload: { model: "small", region: "" }, dimensions: "" });
     const meter = aMeter({ customerKey: "tenant", valueKey: "bytes" });
-    expect(admitted({ tenant: "t", bytes: "1", ...all }, meter).dimensions).toEqual(all);
+    expect(admitted({ tenant: "t", bytes: "1", ...all }, meter).payload).toEqual(all);
   });
 
-  test("hold the value key of a count meter, which is a key like any other there", () => {
-    expect(admitted({ ...CUSTOMER, ...VALUE }, counting).dimensions).toEqual(VALUE);
-    expect(admitted(CUSTOMER, counting).dimensions).toBeUndefined();
+  test("holds the value key of a count meter, which is a key like any other there", () => {
+    expect(admitted({ ...CUSTOMER, ...VALUE }, counting).payload).toEqual(VALUE);
+    expect(admitted(CUSTOMER, counting).payload).toBeUndefined();
   });
 
   test("may be a JSON fraction, which is its own text", () => {
     const result = admittedJson('{"stripe_customer_id":"c","value":1,"temperature":0.7}');
-    expect(resultOf(result).dimensions).toEqual({ temperature: "0.7" });
+    expect(resultOf(result).payload).toEqual({ temperature: "0.7" });
   });
 
   test.each(["9007199254740993", "-1e21", "1e400"])(
-    "that come as the JSON number %s, which lost digits, refuse their event by name",
+    "that comes as the JSON number %s, which lost digits, refuses its event by name",
     (number) => {
       expect(errorOf(admittedJson(`{"stripe_customer_id":"c","value":1,"trace":${number},"seats":2}`))).toEqual({
         reason: "invalid_dimension",
@@ -207,12 +215,32 @@ describe("an event's dimensions", () => {
       });
     },
   );
+});
 
-  test("may have the names of what every object inherits", () => {
-    const inherited = { constructor: "a", toString: "b", valueOf: "c" };
-    const { dimensions = {} } = resultOf(admittedJson(JSON.stringify({ ...CUSTOMER, ...VALUE, ...inherited })));
-    expect(Object.entries(dimensions)).toEqual(Object.entries(inherited));
+describe("the dimensions that a meter declares", () => {
+  const meter: Meter = { ...active, dimensionKeys: ["region", "model", "constructor"] };
+
+  test("are split off, and the same values are the same text in whatever order they come", () => {
+    const dimensions = '{"model":"small","region":"eu"}';
+    for (const declared of [
+      { model: "small", region: "eu" },
+      { region: "eu", model: "small" },
+    ]) {
+      const event = admitted({ ...declared, ...CUSTOMER, trace: "t", ...VALUE }, meter);
+      expect(event).toMatchObject({ dimensions, payload: { trace: "t" } });
+    }
+    expect(admitted({ ...CUSTOMER, ...VALUE }, meter).dimensions).toBe("{}");
   });
+
+  test.each([active, meter, counting, { ...counting, dimensionKeys: ["value", "model"] }])(
+    "and the rest make the payload again that was reported",
+    (each) => {
+      for (const more of [{}, { model: "small" }, { region: "", trace: "t", constructor: "c" }]) {
+        const payload = { ...CUSTOMER, ...VALUE, ...more };
+        expect(payloadOf(admitted(payload, each), each)).toEqual(payload);
+      }
+    },
+  );
 });
 
 describe("a payload", () => {

@@ -6,6 +6,7 @@ import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { keyTable } from "../../scripts/keys/keys.ts";
 import { hashOf } from "../../src/catalog/key-hash.ts";
+import { aDatabase } from "../support/node/cloudflare/account.ts";
 import { startCloudflare } from "../support/node/cloudflare/server.ts";
 import { type KeysRun, runKeys } from "../support/node/keys-tool.ts";
 
@@ -66,20 +67,15 @@ describe("the keys of a local server", () => {
     expect(listed.code).toBe(0);
     expect(listed.stdout.trim().split("\n")).toHaveLength(2);
     const created = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
-    expect(cellsOf(listed, made.id)).toEqual([
-      made.id,
-      HOSTILE,
-      "test",
-      "ingest read manage",
-      created,
-      `${since.slice(0, 19)}Z`,
-    ]);
+    const before = [made.id, "1", HOSTILE, "test", "ingest read manage", created, "never"];
+    expect(cellsOf(listed, made.id)).toEqual([...before, `${since.slice(0, 19)}Z`]);
     for (const secret of [made.secret, hashOf(made.secret)]) expect(listed.stdout).not.toContain(secret);
   });
 
   test("are made once another process has written to the database, however long that takes", async () => {
     const databases = path.join(stateDir, "v3/d1/miniflare-D1DatabaseObject");
     const files = (await readdir(databases)).filter((name) => /^[0-9a-f]+\.sqlite$/.test(name));
+    // That of the keys alone was needed.
     expect(files).toHaveLength(1);
     const other = new DatabaseSync(path.join(databases, files[0] ?? ""));
     other.exec("BEGIN IMMEDIATE");
@@ -117,15 +113,12 @@ describe("a wrong command line", () => {
 
 describe("the keys of a deployment", async () => {
   const cloudflare = await startCloudflare();
-  const uuid = "database-1";
-  const sql = new DatabaseSync(":memory:");
+  // It has no tables yet.
+  const database = aDatabase("edgemeter");
+  const { sql } = database;
   const asked = (): string => JSON.stringify(cloudflare.calls);
 
-  beforeAll(async () => {
-    sql.exec(await readFile(path.join(import.meta.dirname, "../../schema.sql"), "utf8"));
-    const database = { uuid, name: "edgemeter", location: undefined, jurisdiction: undefined, replicated: true, sql };
-    cloudflare.account.databases.set("edgemeter", database);
-  });
+  beforeAll(() => void cloudflare.account.databases.set("edgemeter", database));
   afterAll(() => cloudflare.stop());
 
   const run = (...args: string[]): Promise<KeysRun> =>
@@ -135,14 +128,22 @@ describe("the keys of a deployment", async () => {
     const { code, id, secret, stderr } = await run("create", "--name", HOSTILE, "--live", "--permission", "read");
     expect({ code, stderr }).toEqual({ code: 0, stderr: expect.stringContaining("not shown again") });
     expect(secret).toMatch(/^rk_live_/);
-    const row = { id, name: HOSTILE, livemode: 1, hash: hashOf(secret), permissions: "read" };
+    const row = { id, number: 1, name: HOSTILE, livemode: 1, hash: hashOf(secret), permissions: "read" };
     expect(sql.prepare("SELECT * FROM api_keys").all()).toEqual([
-      { ...row, created: expect.any(Number), revoked_at: null },
+      { ...row, created: expect.any(Number), revoked_at: null, last_used: null },
     ]);
     expect(await run("revoke", id)).toMatchObject({ code: 0, stdout: expect.stringContaining("is revoked") });
     expect(sql.prepare("SELECT revoked_at FROM api_keys").get()?.revoked_at).toBeGreaterThan(0);
     expect(cloudflare.calls.length).toBeGreaterThanOrEqual(2);
     expect(asked()).not.toContain(secret);
+  });
+
+  test("have the greatest number plus one, and are listed with the hour of their last use", async () => {
+    sql.exec("UPDATE api_keys SET number = 41");
+    const { id } = await run("create", "--name", "next");
+    sql.exec(`UPDATE api_keys SET last_used = ${Date.UTC(2026, 10, 25, 9, 59)} WHERE id = '${id}'`);
+    const cells = [id, "42", "next", "test", "ingest read manage", expect.any(String), "2026-11-25T09:00Z"];
+    expect(cellsOf(await run("list"), id)).toEqual(cells);
   });
 
   test("are not touched when Cloudflare refuses, and its reason is shown", async () => {
@@ -158,12 +159,18 @@ describe("the keys of a deployment", async () => {
     const { code, stderr } = await run("list", "--env", "nowhere");
     expect({ code, stderr }).toEqual({ code: 1, stderr: expect.stringContaining("no environment 'nowhere'") });
     expect(cloudflare.calls).toEqual([]);
+    cloudflare.isAllowed = true;
+    expect(await run("list", "--env", "staging")).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining("npm run deploy makes it"),
+    });
   });
 });
 
 describe("the table of keys", () => {
   test("lets no name drive the terminal or begin a line", () => {
-    const key = { id: "key_1", livemode: false, permissions: "read", created: 0, revoked: undefined };
+    const times = { created: 0, used: undefined, revoked: undefined };
+    const key = { id: "key_1", number: 1, livemode: false, permissions: "read", ...times };
     const table = keyTable([{ ...key, name: "a\u{1b}[2J\r\nkey_2\u{2028}" }]);
     expect(table.split("\n")).toHaveLength(2);
     for (const wild of ["\u{1b}", "\r", "\u{2028}"]) expect(table).not.toContain(wild);

@@ -42,7 +42,7 @@ test("a renamed meter differs in its display name and the time of its update onl
 });
 
 test.each([
-  [null, ["additive", "additive", "latest_of_hour"]],
+  [null, ["additive", "additive", "latest_of_quarter_hour"]],
   ["hour", Array(3).fill("last_received_of_hour")],
   ["day", Array(3).fill("last_received_of_day")],
 ] as const)("with the event time window %s, sum, count and last are aggregated as %j", (eventTimeWindow, expected) => {

@@ -41,6 +41,35 @@ describe("redrive", () => {
   });
 });
 
+describe("audit", () => {
+  const none = { missing: 0, altered: 0, summaries_repaired: 0, summaries_suspect: 0, portions_failed: 0 };
+  const start = Date.UTC(2026, 0, 1);
+  const counted = { start, end: start + 120_000 };
+  const step = { ...none, ...{ checked: 0, summaries: 0, entries_waiting: 0, accepted: {}, stored: {}, counted } };
+
+  it.each([
+    ["no difference", { stored: { [start]: 2 } }, []],
+    ["1 differences", { stored: { [start]: 3 } }, ["            1 more in the databases than in the log, received in"]],
+    [
+      "5 differences",
+      { stored: { [start]: 2 }, missing: 4, portions_failed: 1 },
+      ["            1 portions could not be"],
+    ],
+  ])("adds its steps up: %s", async (end, second, lines) => {
+    const steps = [
+      { ...step, checked: 2, accepted: { [start]: 2 }, next: "a cursor" },
+      { ...step, ...second, next: null },
+    ];
+    const url = await serve(() => Response.json(steps.shift()));
+    const printed: string[] = [];
+    const isSound = await audit(new Client({ url, key }), {}, (line) => printed.push(line));
+    expect(isSound).toBe(end === "no difference");
+    expect(printed[0]).toMatch(/^event log {3}2 entries compared/);
+    expect(printed.at(-1)).toMatch(end);
+    for (const line of lines) expect(printed.some((each) => each.startsWith(line))).toBe(true);
+  });
+});
+
 describe("every command", () => {
   it("says after seconds that there is no server", async () => {
     const url = `http://127.0.0.1:${await freePort()}`;

@@ -6,7 +6,10 @@ import {
   floorTo,
   HOUR_MS,
   MINUTE_MS,
-  splitAtHours,
+  QUARTER_HOUR_MS,
+  receiptOf,
+  sliceOf,
+  splitAtQuarterHours,
   summaryRange,
   type TimeRange,
   windowLength,
@@ -17,7 +20,9 @@ const time = fc.oneof(
   fc.integer({ min: -10 * DAY_MS, max: 10 * DAY_MS }),
   fc.integer({ min: 0, max: Date.UTC(2100, 0) }),
   // Where mistakes by one show.
-  fc.tuple(fc.integer({ min: -50, max: 500_000 }), fc.integer({ min: -1, max: 1 })).map(([n, by]) => n * HOUR_MS + by),
+  fc
+    .tuple(fc.integer({ min: -200, max: 2_000_000 }), fc.integer({ min: -1, max: 1 }))
+    .map(([n, by]) => n * QUARTER_HOUR_MS + by),
 );
 const length = fc.constantFrom(MINUTE_MS, HOUR_MS, DAY_MS);
 
@@ -91,21 +96,27 @@ describe("the range of a summary", () => {
   });
 });
 
-describe("a range that is cut where hours begin", () => {
+describe("a range that is cut where quarter hours begin", () => {
   const covers = ({ start, end }: TimeRange, t: number): boolean => start <= t && t < end;
+  const at = (hour: number, minute: number) => Date.UTC(2026, 5, 15, hour, minute);
 
-  test("consists of its whole hours and of what is left at either end", () => {
-    const at = (hour: number, minute: number) => Date.UTC(2026, 5, 15, hour, minute);
-    expect(splitAtHours({ start: at(10, 20), end: at(14, 40) })).toEqual({
-      hours: { start: at(11, 0), end: at(14, 0) },
+  test("consists of its whole quarter hours and of what is left at either end", () => {
+    expect(splitAtQuarterHours({ start: at(10, 20), end: at(14, 40) })).toEqual({
+      whole: { start: at(10, 30), end: at(14, 30) },
       edges: [
-        { start: at(10, 20), end: at(11, 0) },
-        { start: at(14, 0), end: at(14, 40) },
+        { start: at(10, 20), end: at(10, 30) },
+        { start: at(14, 30), end: at(14, 40) },
       ],
     });
   });
 
-  test("is covered exactly once at every instant, and by hourly rows wherever a whole hour lies in it", () => {
+  test("has no edge where it begins or ends with one, so that events are not read for nothing", () => {
+    const whole = { start: at(10, 15), end: at(14, 45) };
+    expect(splitAtQuarterHours(whole)).toEqual({ whole, edges: [] });
+    expect(splitAtQuarterHours({ ...whole, end: at(14, 46) }).edges).toEqual([{ start: at(14, 45), end: at(14, 46) }]);
+  });
+
+  test("is covered exactly once at every instant, and by sums wherever a whole quarter hour lies in it", () => {
     const minutes = fc.integer({ min: 0, max: 5 * 24 * 60 });
     const range = fc.oneof(
       fc.tuple(time, time),
@@ -116,24 +127,30 @@ describe("a range that is cut where hours begin", () => {
     );
     fc.assert(
       fc.property(range, fc.array(fc.tuple(time, fc.double({ min: 0, max: 1, noNaN: true }))), ([a, b], samples) => {
-        const whole = { start: Math.min(a, b), end: Math.max(a, b) };
-        const { hours, edges } = splitAtHours(whole);
-        const parts = [edges[0], hours, edges[1]];
-        for (const { start, end } of parts) expect(start).toBeLessThanOrEqual(end);
-        expect(Math.abs((hours.end - hours.start) % HOUR_MS)).toBe(0);
-        if (hours.start < hours.end) expect(Math.abs(hours.start % HOUR_MS)).toBe(0);
+        const all = { start: Math.min(a, b), end: Math.max(a, b) };
+        const { whole, edges } = splitAtQuarterHours(all);
+        for (const { start, end } of edges) expect(start).toBeLessThan(end);
+        expect(whole.start).toBeLessThanOrEqual(whole.end);
+        expect(Math.abs((whole.end - whole.start) % QUARTER_HOUR_MS)).toBe(0);
+        if (whole.start < whole.end) expect(Math.abs(whole.start % QUARTER_HOUR_MS)).toBe(0);
 
-        const total = parts.reduce((sum, { start, end }) => sum + end - start, 0);
-        expect(total).toBe(whole.end - whole.start);
-        const inside = samples.map(([, share]) => Math.floor(whole.start + share * (whole.end - whole.start)));
+        const parts = [...edges, whole];
+        const inside = samples.map(([, share]) => Math.floor(all.start + share * (all.end - all.start)));
         const borders = parts.flatMap(({ start, end }) => [start - 1, start, end - 1, end]);
         for (const t of [...inside, ...borders, ...samples.map(([t]) => t)]) {
-          expect(parts.filter((part) => covers(part, t))).toHaveLength(covers(whole, t) ? 1 : 0);
-          const hour = floorTo(t, HOUR_MS);
-          expect(covers(hours, t)).toBe(whole.start <= hour && hour + HOUR_MS <= whole.end);
+          expect(parts.filter((part) => covers(part, t))).toHaveLength(covers(all, t) ? 1 : 0);
+          const quarter = floorTo(t, QUARTER_HOUR_MS);
+          expect(covers(whole, t)).toBe(all.start <= quarter && quarter + QUARTER_HOUR_MS <= all.end);
         }
       }),
       { numRuns: 500 },
     );
   });
+});
+
+test("a slice takes what is received in twelve hours of UTC, and is named by the first of them", () => {
+  const slice = sliceOf(NOON);
+  const { start, end } = receiptOf(slice);
+  expect([start, end]).toEqual([Date.UTC(2026, 5, 15, 12), Date.UTC(2026, 5, 16)]);
+  expect([start - 1, start, end - 1, end].map(sliceOf)).toEqual([slice - 12, slice, slice, slice + 12]);
 });

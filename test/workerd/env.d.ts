@@ -1,8 +1,14 @@
+import type { D1Migration } from "cloudflare:test";
 import type { Env as WorkerEnv } from "../../src/env.ts";
 import type { CustomerMeter, EventLog } from "../../src/index.ts";
 
 /** What the tests find bound: as the Worker does, with the classes of its objects. */
 interface TestEnv extends Omit<WorkerEnv, "CUSTOMER_METER" | "EVENT_LOG"> {
+  readonly EVENTS_1: D1Database;
+  readonly EVENTS_2: D1Database;
+  readonly EVENTS_3: D1Database;
+  readonly CONTROL_MIGRATIONS: D1Migration[];
+  readonly EVENTS_MIGRATIONS: D1Migration[];
   readonly CUSTOMER_METER: DurableObjectNamespace<CustomerMeter>;
   readonly EVENT_LOG: DurableObjectNamespace<EventLog>;
 }

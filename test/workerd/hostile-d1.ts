@@ -1,5 +1,6 @@
 import { env } from "cloudflare:workers";
 import { vi } from "vitest";
+import { eventsDatabases } from "../../src/catalog/databases.ts";
 
 /** What a call of D1 comes to. */
 type Fate = <T>(call: () => Promise<T>) => Promise<T>;
@@ -18,21 +19,30 @@ export const D1 = {
   },
 } as const satisfies Record<string, Fate>;
 
+const allDatabases = (): D1Database[] => [
+  env.DB,
+  ...[true, false].flatMap((livemode) => eventsDatabases(env, livemode).map(({ db }) => db)),
+];
+
 const QUERIES: readonly (string | symbol)[] = ["first", "all", "run", "raw"];
 
-/** Stands before the Worker's D1 until mocks are restored: each call of it, by whomever, meets its fate. */
+/** Stands before databases of the Worker until mocks are restored: each call of one, by any caller, meets its fate. */
 export class HostileD1 {
   fate: Fate = D1.works;
-  /** How often D1 was called, by anybody. */
+  /** How often they were called, by any caller. */
   calls = 0;
   readonly #real = new WeakMap<D1PreparedStatement, D1PreparedStatement>();
 
-  constructor() {
-    const { DB } = env;
-    const prepare = DB.prepare.bind(DB);
-    const batch = DB.batch.bind(DB);
-    vi.spyOn(DB, "prepare").mockImplementation((query) => this.#guard(prepare(query)));
-    vi.spyOn(DB, "batch").mockImplementation(((statements: D1PreparedStatement[]) =>
+  /** Before all databases, unless some are named. */
+  constructor(databases: readonly D1Database[] = allDatabases()) {
+    for (const db of databases) this.#standBefore(db);
+  }
+
+  #standBefore(db: D1Database): void {
+    const prepare = db.prepare.bind(db);
+    const batch = db.batch.bind(db);
+    vi.spyOn(db, "prepare").mockImplementation((query) => this.#guard(prepare(query)));
+    vi.spyOn(db, "batch").mockImplementation(((statements: D1PreparedStatement[]) =>
       this.#meet(() => batch(statements.map((one) => this.#real.get(one) ?? one)))) as typeof batch);
   }
 

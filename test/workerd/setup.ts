@@ -1,15 +1,17 @@
+import { applyD1Migrations } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import schema from "../../schema.sql?raw";
 import { SEED_LOCAL_KEYS } from "../../scripts/local-keys.ts";
+import { eventsDatabases } from "../../src/catalog/databases.ts";
+import { recordPlacement } from "./support.ts";
 
-/** Runs a script on the test's D1, which takes single statements only. */
-async function run(script: string): Promise<void> {
-  const statements = script.replaceAll(/--.*$/gm, "").split(";");
-  await env.DB.batch(statements.filter((text) => text.trim() !== "").map((text) => env.DB.prepare(text)));
+await applyD1Migrations(env.DB, env.CONTROL_MIGRATIONS);
+for (const { db } of [...eventsDatabases(env, true), ...eventsDatabases(env, false)]) {
+  await applyD1Migrations(db, env.EVENTS_MIGRATIONS);
 }
-
-await run(schema);
-await run(SEED_LOCAL_KEYS);
+const seeds = SEED_LOCAL_KEYS.split(";").filter((text) => text.trim() !== "");
+await env.DB.batch(seeds.map((text) => env.DB.prepare(text)));
+// One database, of the four that are bound, until a test grows.
+await recordPlacement([{ databases: 1, since: 0 }]);
 
 // A session is the database itself, as it is without replicas, so that what a test does to one it does to both.
 env.DB.withSession = () => env.DB as unknown as D1DatabaseSession;

@@ -1,9 +1,17 @@
 import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
-import { newEventId, uniqueKey } from "../../src/domain/identifiers.ts";
+import { tableOf } from "../../src/aggregate/sql/events.ts";
+import { liveSlices } from "../../src/aggregate/sql/slices.ts";
+import { eventsDatabases } from "../../src/catalog/databases.ts";
+import { writePlacement } from "../../src/catalog/deployment.ts";
+import { newEventId, uniqueKey, uuidOf } from "../../src/domain/identifiers.ts";
+import { isLiveMeter } from "../../src/domain/meter.ts";
+import type { Placement } from "../../src/domain/placement.ts";
+import type { LogEntry } from "../../src/log/codec.ts";
 import type { ClaimAppend, EventAppend } from "../../src/log/entries.ts";
 import type { EventLog } from "../../src/log/event-log.ts";
+import { shardName } from "../../src/log/shard-name.ts";
 import { unique } from "../support/builders.ts";
 
 /** A time of the tests (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */
@@ -18,10 +26,11 @@ export function aNewEvent(
   return {
     kind: "event",
     key: uniqueKey(false, identifier),
-    shard: 0,
+    shard: "test-0",
     id: newEventId(Date.now()),
     identifier,
-    event: { meter, customer, value, aggregation: "additive", timestamp, dimensions: undefined },
+    apiKey: 1,
+    event: { meter, customer, value, aggregation: "additive", timestamp, dimensions: "", payload: undefined },
     keyDigest: undefined,
     reportDigest: `report of ${identifier}`,
     claims: false,
@@ -38,10 +47,10 @@ export function aClaim(): ClaimAppend {
   return { kind: "claim", key, shard, reportDigest, claims: true };
 }
 
-/** A shard of its own for a test; its number is what the aggregator confirms to. */
-export function aShard(): { shard: number; log: DurableObjectStub<EventLog> } {
-  const shard = 1_000 + nextShard++;
-  return { shard, log: env.EVENT_LOG.getByName(`shard-${shard}`) };
+/** A shard of its own for a test; its name is what the aggregator confirms to. */
+export function aShard({ livemode = false } = {}): { shard: string; log: DurableObjectStub<EventLog> } {
+  const shard = shardName(livemode, 1_000 + nextShard++);
+  return { shard, log: env.EVENT_LOG.getByName(shard) };
 }
 
 let nextShard = 0;
@@ -108,12 +117,52 @@ export async function createdMeter(
 export const eventually = <T>(check: () => T | Promise<T>): Promise<T> =>
   vi.waitFor(check, { timeout: 30_000, interval: 20 });
 
-/** How many events of a meter D1 has. */
-export async function storedEvents(meter: string): Promise<number> {
-  return (
-    (await env.DB.prepare("SELECT COUNT(*) AS count FROM events WHERE meter = ?").bind(meter).first<number>("count")) ??
-    0
+/** Records how many databases live mode has had. What has read an earlier record goes on with it for FRESH_MS. */
+export const recordPlacement = (placement: Placement): Promise<unknown> =>
+  env.DB.prepare("INSERT OR REPLACE INTO deployment (name, value) VALUES ('databases', ?)")
+    .bind(writePlacement(placement))
+    .run();
+
+/** Has live mode grow from one database to `databases`, of which four are bound, at a time (ms). */
+export const growTo = (databases: number, since = Date.now()): Promise<unknown> =>
+  recordPlacement([
+    { databases: 1, since: 0 },
+    { databases, since },
+  ]);
+
+/** An event as its slice keeps it, with its series; a UUID in `identifier` is text again. */
+export type StoredRow = Omit<LogEntry, "aggregation" | "payload" | "apiKey"> & {
+  readonly payload: string | null;
+  readonly api_key: number;
+  readonly cancelled: number | null;
+  readonly cancelled_by: number | null;
+};
+
+/** The events of meters in the live slices of a database, in receipt order. */
+export async function storedIn(db: D1Database, ...meters: string[]): Promise<StoredRow[]> {
+  const slices = await liveSlices(db);
+  if (slices.length === 0) return [];
+  const read = slices.map(({ slice }) =>
+    db
+      .prepare(
+        `SELECT meter, customer, dimensions, timestamp, stored.id, hex(identifier) AS uuid, identifier, value, received,
+           payload, api_key, cancelled, cancelled_by
+         FROM series JOIN ${tableOf(slice)} AS stored ON stored.series = series.id
+         WHERE meter IN (SELECT value FROM json_each(?))`,
+      )
+      .bind(JSON.stringify(meters)),
   );
+  const results = await db.batch<StoredRow & { uuid: string }>(read);
+  return results
+    .flatMap((each) => each.results)
+    .map(({ uuid, ...row }) => (typeof row.identifier === "string" ? row : { ...row, identifier: uuidOf(uuid) }))
+    .sort((a, b) => (a.id < b.id ? -1 : 1));
+}
+
+/** How many events of a meter the databases of its mode have. */
+export async function storedEvents(meter: string): Promise<number> {
+  const databases = eventsDatabases(env, isLiveMeter(meter));
+  return (await Promise.all(databases.map(({ db }) => storedIn(db, meter)))).flat().length;
 }
 
 /** Messages as the queue hands them to the aggregator. */

@@ -11,20 +11,20 @@ const counts = z.record(z.string(), z.int());
 const AuditStep = z
   .object({
     object: z.literal("edgemeter.audit_step"),
-    checked: z.int().openapi({ description: "Entries of the log that were compared with D1." }),
-    missing: z.int().openapi({ description: "Of these, those that D1 did not have; they were resent." }),
+    checked: z.int().openapi({ description: "Entries of the log that were compared with their databases." }),
+    missing: z.int().openapi({ description: "Of these, those that a database did not have; they were resent." }),
     altered: z
       .int()
-      .openapi({ description: "Events that D1 had with other contents than the log; they were repaired." }),
-    days: z.int().openapi({ description: "Days of a customer on a meter whose summaries were recomputed." }),
+      .openapi({ description: "Events that a database had with other contents than the log; they were repaired." }),
+    summaries: z.int().openapi({ description: "Sums and survivors of windows that were compared with their events." }),
     summaries_repaired: z.int(),
     summaries_suspect: z.int().openapi({
       description: "Summaries from before the log's reach that say more than their events; they were left as they are.",
     }),
-    days_failed: z.int().openapi({ description: "Days of which D1 could not recompute everything." }),
+    portions_failed: z.int().openapi({ description: "1 if a database could not compare this step's summaries." }),
     entries_waiting: z.int().openapi({ description: "Entries that wait for the aggregator, and are not compared." }),
     accepted: counts.openapi({ description: "Events in the log, by the minute (ms) they were received in." }),
-    stored: counts.openapi({ description: "Events in D1, likewise." }),
+    stored: counts.openapi({ description: "Events in the databases, likewise." }),
     counted: z
       .object({ start: z.int(), end: z.int() })
       .openapi({ description: "The minutes (ms) in which `accepted` and `stored`, summed over all steps, agree." }),
@@ -40,13 +40,12 @@ const auditEndpoint = defineEndpoint({
   tag: OPERATIONS,
   summary: "One step of a full audit",
   description:
-    "Compares the log with D1, then every summary with its events, in steps: call it again with `next` until that is null. Repairs what differs. Any step may be repeated: what is right already stays as it is. Of both modes; needs a live key. `npm run audit` does it all.",
+    "Compares the log with the databases, then every summary with its events, in steps: call it again with `next` until that is null. Repairs what differs. Any step may be repeated: what is right already stays as it is. Of both modes; needs a live key. `npm run audit` does it all.",
   fields: {
-    // It may hold a customer's name, in which each character can take six bytes of JSON.
-    cursor: z.string().max(8_000).optional().openapi({ type: "string" }),
+    cursor: z.string().max(500).optional().openapi({ type: "string" }),
     trust_events: choice(["true", "false"]).optional().openapi({
       type: "boolean",
-      description: "Recompute also what is suspect: the events are all there.",
+      description: "Repair also what is suspect: the events are all there.",
     }),
   },
   response: AuditStep,
@@ -62,10 +61,10 @@ const auditEndpoint = defineEndpoint({
       checked: found.checked,
       missing: found.missing,
       altered: found.altered,
-      days: found.days,
+      summaries: found.sums,
       summaries_repaired: found.repaired,
       summaries_suspect: found.suspect,
-      days_failed: found.failed,
+      portions_failed: found.failed,
       entries_waiting: found.waiting,
       accepted: found.accepted,
       stored: found.stored,

@@ -1,7 +1,15 @@
 import { isAboutData } from "../../aggregate/apply.ts";
-import { type DeadLetter, findDeadLetter, listDeadLetters, redriveStatements } from "../../aggregate/dead-letters.ts";
-import { eventsDatabase } from "../../catalog/placement.ts";
+import {
+  type DeadLetter,
+  findDeadLetter,
+  listDeadLetters,
+  placeOfDeadLetter,
+  redrive,
+} from "../../aggregate/dead-letters.ts";
+import { eventsDatabases } from "../../catalog/databases.ts";
+import { isBackwards, pageOf } from "../../domain/page.ts";
 import { err, ok } from "../../domain/result.ts";
+import type { Env } from "../../env.ts";
 import { GROUP_KINDS } from "../../log/groups.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { text, toUnix } from "../fields.ts";
@@ -47,7 +55,12 @@ const listEndpoint = defineEndpoint({
   handle: async ({ input, env, key }) => {
     const cursor = cursorOf(input);
     if (!cursor.ok) return cursor;
-    const page = await listDeadLetters(eventsDatabase(env), key.livemode, cursor.value, input.limit);
+    const found = await Promise.all(
+      eventsDatabases(env, key.livemode).map(({ db }) => listDeadLetters(db, cursor.value, input.limit + 1)),
+    );
+    const direction = isBackwards(cursor.value) ? 1 : -1;
+    const letters = found.flat().sort((a, b) => (a.id < b.id ? -direction : direction));
+    const page = pageOf(letters, cursor.value, input.limit);
     return ok(toList(page, PATH, (letter) => toWire(letter, key.livemode)));
   },
 });
@@ -69,16 +82,24 @@ const redriveEndpoint = defineEndpoint({
     commitOnce(call, async () => {
       const { env, key, now } = call;
       const { id } = call.input;
-      const db = eventsDatabase(env);
-      const letter = await findDeadLetter(db, key.livemode, id);
-      if (letter === undefined) return err({ reason: "no_such_dead_letter", id });
-      return ok({
-        response: toWire(letter, key.livemode),
-        statements: redriveStatements(db, letter, now),
-        explain: async (error) =>
-          isAboutData(error) ? { reason: "still_refused", id, cause: error.message } : undefined,
-      });
+      const db = databaseOf(id, env, key.livemode);
+      const letter = db && (await findDeadLetter(db, id));
+      if (db === undefined || letter === undefined) return err({ reason: "no_such_dead_letter", id });
+      try {
+        // In the database of its events. A retry that finds it done is told the same.
+        await redrive(db, letter, now);
+      } catch (error) {
+        if (isAboutData(error)) return err({ reason: "still_refused", id, cause: error.message });
+        throw error;
+      }
+      return ok({ response: toWire(letter, key.livemode), statements: [] });
     }),
 });
+
+/** The database of a mode's dead letter; nothing when the id is none of it. */
+function databaseOf(id: string, env: Env, livemode: boolean): D1Database | undefined {
+  const place = placeOfDeadLetter(id);
+  return place?.livemode === livemode ? eventsDatabases(env, livemode)[place.database]?.db : undefined;
+}
 
 export const deadLetterEndpoints = [listEndpoint, redriveEndpoint];

@@ -1,33 +1,66 @@
-import { countDeadLetters } from "../../aggregate/dead-letters.ts";
+import { type DatabaseStatus as Found, statusOfDatabase } from "../../aggregate/fill.ts";
 import { listAudits } from "../../audit/progress.ts";
-import { eventsDatabase } from "../../catalog/placement.ts";
+import { type EventsDatabase, eventsDatabases, nameOfDatabase } from "../../catalog/databases.ts";
+import { databaseDaysLeft, logDaysLeft, perDay, readSizes, type Size } from "../../catalog/sizes.ts";
 import { ok } from "../../domain/result.ts";
-import { SECOND_MS } from "../../domain/window.ts";
-import type { Env } from "../../env.ts";
+import { HOUR_MS, SECOND_MS } from "../../domain/window.ts";
+import { type Env, settingsOf } from "../../env.ts";
 import type { LogStatus } from "../../log/entries.ts";
-import { allShards, eventLog } from "../../log/shards.ts";
+import { isLiveShard } from "../../log/shard-name.ts";
+import { eventLog, shardsOf } from "../../log/shards.ts";
 import { logError } from "../../logger.ts";
 import { withTimeout } from "../../timeout.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { toUnix } from "../fields.ts";
 import * as z from "../zod.ts";
+import { monthlyCost } from "./cost.ts";
 import { OPERATIONS } from "./operations.ts";
 
 /** How long a part of the pipeline is waited for (ms) before it counts as not reachable. */
 const PATIENCE_MS = 3_000;
 
+const daysLeftField = z
+  .number()
+  .nullable()
+  .openapi({ description: "Until it is full at its present pace; null while it does not grow or that is unknown." });
+
 const ShardStatus = z.object({
-  shard: z.int(),
+  shard: z.string(),
   reachable: z.boolean(),
   entries_waiting: z
     .int()
     .nullable()
-    .openapi({ description: "Events, cancellations and rejections that are not in D1 yet." }),
+    .openapi({ description: "Events, cancellations and groups of rejections that are not in D1 yet." }),
   oldest_wait_seconds: z.int().nullable(),
   groups_in_flight: z.int().nullable(),
   groups_resent: z.int().nullable().openapi({ description: "Since the shard was last started." }),
   last_confirmed: z.int().nullable(),
   storage_bytes: z.int().nullable(),
+  days_left: daysLeftField,
+});
+
+const DatabaseStatus = z.object({
+  database: z.string(),
+  reachable: z.boolean(),
+  bytes: z.int().nullable(),
+  high_water_bytes: z.int().openapi({ description: "Past it, what belongs here waits in the logs." }),
+  days_left: daysLeftField,
+  oldest_wait_seconds: z.int().nullable().openapi({
+    description: "Of what this database has not confirmed to the logs that are reachable; null when it has all.",
+  }),
+  live_slices: z.int().nullable(),
+  oldest_slice: z
+    .int()
+    .nullable()
+    .openapi({ description: "When the first event of its oldest live slice can have come." }),
+  dead_letters: z.int().nullable(),
+});
+
+const Cost = z.object({
+  events_per_day: z.int(),
+  if_streamed: z.number().openapi({ description: "Dollars a month for them, all in streams of 100." }),
+  if_sync: z.number().openapi({ description: "Dollars a month for them, one request each." }),
+  storage: z.number().openapi({ description: "Dollars a month for what databases and logs hold now." }),
 });
 
 const Pipeline = z
@@ -35,17 +68,19 @@ const Pipeline = z
     object: z.literal("edgemeter.pipeline"),
     entries_waiting: z.int().openapi({ description: "Of all shards that are reachable." }),
     shards: z.array(ShardStatus),
+    databases: z.array(DatabaseStatus),
     aggregator: z.object({ last_success: z.int().nullable() }),
-    dead_letters: z
-      .object({ live: z.int(), test: z.int() })
-      .nullable()
-      .openapi({ description: "null while D1 does not respond." }),
     audits: z
-      .array(z.object({ name: z.string(), checked: z.int(), repaired: z.int(), updated: z.int() }))
+      .array(z.object({ name: z.string(), checked: z.int(), repaired: z.int(), skipped: z.int(), updated: z.int() }))
       .nullable()
       .openapi({
-        description: "What the scheduled audit has checked and repaired so far; null while D1 does not respond.",
+        description:
+          "What the scheduled audits have checked, repaired and skipped so far; null while D1 does not respond.",
       }),
+    estimated_cost: Cost.nullable().openapi({
+      description:
+        "At the pace of the last day, beside the plan's $5 and without what it includes; null until there is an hour of it.",
+    }),
   })
   .openapi("Pipeline");
 
@@ -56,49 +91,132 @@ const retrievePipeline = defineEndpoint({
   tag: OPERATIONS,
   summary: "How the deployment is doing",
   description:
-    "Numbers about the whole deployment, of both modes together. Responds also while D1 is down, if the key is known.",
+    "Numbers of the key's mode; a live key sees test mode's too. Responds also while D1 is down, if the key is known.",
   fields: {},
   response: Pipeline,
-  handle: async ({ env, now }) => {
-    const db = eventsDatabase(env);
-    const [statuses, deadLetters, audits] = await Promise.all([
-      Promise.all(allShards(env).map((shard) => statusOf(env, shard))),
-      orNull(countDeadLetters(db)),
-      orNull(listAudits(db)),
+  handle: async ({ env, key, now }) => {
+    const modes = key.livemode ? [true, false] : [false];
+    const [shards, databases, sizes, audits] = await Promise.all([
+      Promise.all(modes.flatMap((livemode) => shardsOf(env, livemode)).map((shard) => shardFound(env, shard))),
+      Promise.all(modes.flatMap((livemode) => eventsDatabases(env, livemode)).map(databaseFound)),
+      orNull(readSizes(env.DB), "sizes"),
+      orNull(listAudits(env.DB), "audits"),
     ]);
-    const confirmed = statuses.flatMap((status) => status?.lastConfirmed ?? []);
+    const confirmed = shards.flatMap(({ status }) => status?.lastConfirmed ?? []);
+    const paces = { sizes: sizes ?? new Map(), now };
     const pipeline: z.output<typeof Pipeline> = {
       object: "edgemeter.pipeline",
-      entries_waiting: statuses.reduce((sum, status) => sum + (status?.entries ?? 0), 0),
-      shards: statuses.map((status, shard) => toWire(shard, status, now)),
+      entries_waiting: shards.reduce((sum, { status }) => sum + (status?.entries ?? 0), 0),
+      shards: shards.map((shard) => shardToWire(shard, paces, env)),
+      databases: databases.map((database) => databaseToWire(database, oldestOf(database.name, shards), paces, env)),
       aggregator: { last_success: confirmed.length === 0 ? null : toUnix(Math.max(...confirmed)) },
-      dead_letters: deadLetters,
-      audits: audits?.map((audit) => ({ ...audit, updated: toUnix(audit.updated) })) ?? null,
+      audits:
+        audits
+          ?.filter(({ name }) => key.livemode || /test/i.test(name))
+          .map((audit) => ({ ...audit, updated: toUnix(audit.updated) })) ?? null,
+      estimated_cost: costOf(shards, databases, paces),
     };
     return ok(pipeline);
   },
 });
 
-const statusOf = (env: Env, shard: number): Promise<LogStatus | null> =>
-  orNull(eventLog(env, shard).status(), { shard });
+type ShardFound = { readonly shard: string; readonly status: LogStatus | null };
 
-const toWire = (shard: number, status: LogStatus | null, now: number): z.output<typeof ShardStatus> => ({
+type DatabaseFound = { readonly name: string; readonly status: Found | null };
+
+/** What is known of how things grow. `now` in ms. */
+type Paces = { readonly sizes: ReadonlyMap<string, readonly Size[]>; readonly now: number };
+
+const shardFound = async (env: Env, shard: string): Promise<ShardFound> => ({
   shard,
-  reachable: status !== null,
-  entries_waiting: status?.entries ?? null,
-  oldest_wait_seconds: status?.oldest === undefined ? null : Math.max(0, Math.round((now - status.oldest) / SECOND_MS)),
-  groups_in_flight: status?.inFlight ?? null,
-  groups_resent: status?.resent ?? null,
-  last_confirmed: status?.lastConfirmed === undefined ? null : toUnix(status.lastConfirmed),
-  storage_bytes: status?.bytes ?? null,
+  status: await orNull(eventLog(env, shard).status(), shard),
 });
 
+const databaseFound = async ({ name, db }: EventsDatabase): Promise<DatabaseFound> => ({
+  name,
+  status: await orNull(statusOfDatabase(db), name),
+});
+
+/** When the first entry was received (ms) that some log waits for a database to confirm. */
+function oldestOf(name: string, shards: readonly ShardFound[]): number | undefined {
+  const times = shards.flatMap(({ shard, status }) =>
+    Object.entries(status?.oldestOf ?? {})
+      .filter(([place]) => nameOfDatabase(isLiveShard(shard), Number(place)) === name)
+      .map(([, time]) => time),
+  );
+  return times.length === 0 ? undefined : Math.min(...times);
+}
+
+const secondsSince = (time: number | undefined, now: number): number | null =>
+  time === undefined ? null : Math.max(0, Math.round((now - time) / SECOND_MS));
+
+function shardToWire({ shard, status }: ShardFound, { sizes, now }: Paces, env: Env): z.output<typeof ShardStatus> {
+  const highWater = settingsOf(env).LOG_HIGH_WATER_MB * 1_000_000;
+  return {
+    shard,
+    reachable: status !== null,
+    entries_waiting: status?.entries ?? null,
+    oldest_wait_seconds: secondsSince(status?.oldest, now),
+    groups_in_flight: status?.inFlight ?? null,
+    groups_resent: status?.resent ?? null,
+    last_confirmed: status?.lastConfirmed === undefined ? null : toUnix(status.lastConfirmed),
+    storage_bytes: status?.bytes ?? null,
+    days_left: status && inDays(logDaysLeft(sizes.get(shard), status.bytes, highWater, now)),
+  };
+}
+
+function databaseToWire(
+  { name, status }: DatabaseFound,
+  oldest: number | undefined,
+  { sizes, now }: Paces,
+  env: Env,
+): z.output<typeof DatabaseStatus> {
+  const highWater = settingsOf(env).DATABASE_HIGH_WATER_MB * 1_000_000;
+  const [first] = status?.slices ?? [];
+  return {
+    database: name,
+    reachable: status !== null,
+    bytes: status?.bytes ?? null,
+    high_water_bytes: highWater,
+    days_left: status && inDays(databaseDaysLeft(sizes.get(name), status.bytes, highWater, now)),
+    oldest_wait_seconds: secondsSince(oldest, now),
+    live_slices: status?.slices.length ?? null,
+    oldest_slice: first === undefined ? null : toUnix(first * HOUR_MS),
+    dead_letters: status?.deadLetters ?? null,
+  };
+}
+
+const inDays = (days: number | undefined): number | null => (days === undefined ? null : Math.round(days * 10) / 10);
+
+function costOf(
+  shards: readonly ShardFound[],
+  databases: readonly DatabaseFound[],
+  { sizes, now }: Paces,
+): z.output<typeof Cost> | null {
+  const paces = shards.flatMap(({ shard, status }) =>
+    status === null ? [] : (perDay(sizes.get(shard), "entries", { value: status.total, now }, 24) ?? []),
+  );
+  if (paces.length === 0) return null;
+  const entriesPerDay = paces.reduce((sum, pace) => sum + pace, 0);
+  const cost = monthlyCost({
+    entriesPerDay,
+    databaseBytes: databases.reduce((sum, { status }) => sum + (status?.bytes ?? 0), 0),
+    logBytes: shards.reduce((sum, { status }) => sum + (status?.bytes ?? 0), 0),
+  });
+  return {
+    events_per_day: Math.round(entriesPerDay),
+    if_streamed: cost.ifStreamed,
+    if_sync: cost.ifSync,
+    storage: cost.storage,
+  };
+}
+
 /** What a part of the pipeline says; null when it does not respond, so that the rest can be seen. */
-async function orNull<T>(status: Promise<T>, fields: { shard?: number } = {}): Promise<T | null> {
+async function orNull<T>(status: Promise<T>, part: string): Promise<T | null> {
   try {
     return await withTimeout(status, PATIENCE_MS);
   } catch (error) {
-    logError("a part of the pipeline did not answer", error, fields);
+    logError("a part of the pipeline did not answer", error, { part });
     return null;
   }
 }

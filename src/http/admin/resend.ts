@@ -51,7 +51,7 @@ const resendEndpoint = defineEndpoint({
 /** What a shard did: the groups that it resends, if it began, and since when (ms) those are that it resends now. */
 async function resend(
   env: Env,
-  shard: number,
+  shard: string,
   since: number,
 ): Promise<{ readonly groups: number | undefined; readonly underWay: number }> {
   const log = eventLog(env, shard);

@@ -1,4 +1,3 @@
-import { eventsDatabase } from "../../catalog/placement.ts";
 import { digest } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
@@ -73,7 +72,7 @@ const listEndpoint = defineEndpoint({
     const length = grouping === undefined ? range.value.end - range.value.start : windowLength(grouping);
     const rest = beyond(cursor.value, range.value, length, meter, customer);
     if (!rest.ok) return rest;
-    const summaries = await readSummaries(eventsDatabase(env), {
+    const summaries = await readSummaries(env, {
       meter,
       customer,
       range: rest.value,
@@ -81,7 +80,8 @@ const listEndpoint = defineEndpoint({
       order: isBackwards(cursor.value) ? "oldest_first" : "newest_first",
       limit: limit + 1,
     });
-    const page = pageOf(summaries, cursor.value, limit);
+    if (!summaries.ok) return summaries;
+    const page = pageOf(summaries.value, cursor.value, limit);
     const url = `/v1/billing/meters/${meter.id}/event_summaries`;
     return ok(toList(page, url, (summary) => toWire(meter, customer, summary)));
   },

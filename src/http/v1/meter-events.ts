@@ -1,15 +1,14 @@
 import { type DeadLetter, deadLetterOf } from "../../aggregate/dead-letters.ts";
-import { eventsDatabase } from "../../catalog/placement.ts";
+import { eventsDatabase } from "../../catalog/databases.ts";
 import { payloadOf } from "../../domain/event.ts";
-import { shardOf, uniqueKey } from "../../domain/identifiers.ts";
+import { uniqueKey } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
 import { isBackwards, type Page, pageOf } from "../../domain/page.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
-import { settingsOf } from "../../env.ts";
 import { reportEvent } from "../../ingest/report-event.ts";
-import { eventLog } from "../../log/shards.ts";
+import { eventLog, shardOf } from "../../log/shards.ts";
 import { type EventPlace, listEvents, type StoredEvent } from "../../query/events.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
@@ -42,6 +41,8 @@ const KnownEventObject = EventObject.extend({
     .nullable()
     .openapi({ description: "Why the database refuses it, while it is a dead letter and counts nowhere." }),
   cancelled_at: z.int().nullable(),
+  reported_by: z.int().openapi({ description: "The number of the API key; `npm run keys` lists them." }),
+  cancelled_by: z.int().nullable().openapi({ description: "Likewise, of the key that cancelled it." }),
 }).openapi("KnownMeterEvent");
 
 const tag = "Meter events";
@@ -106,6 +107,7 @@ function toWire(meter: Meter, event: StoredEvent, { aggregated, letter }: Progre
     object: "billing.meter_event",
     aggregated,
     cancelled_at: event.cancelled === undefined ? null : toUnix(event.cancelled),
+    cancelled_by: event.cancelledBy ?? null,
     created: toUnix(event.received),
     event_name: meter.eventName,
     identifier: event.identifier,
@@ -113,6 +115,7 @@ function toWire(meter: Meter, event: StoredEvent, { aggregated, letter }: Progre
     meter: meter.id,
     parked: letter === undefined ? null : { dead_letter: letter.id, reason: letter.reason },
     payload: payloadOf(event, meter),
+    reported_by: event.apiKey,
     timestamp: toUnix(event.timestamp),
   };
 }
@@ -183,15 +186,16 @@ async function listOfCustomer(call: ListCall): Promise<Result<Page<KnownEvent>, 
   if (cursor.value !== undefined && place === undefined) {
     return err({ reason: "no_such_event", id: cursor.value.id, param: cursor.value.param });
   }
-  const events = await listEvents(eventsDatabase(env), {
-    meter: meter.id,
+  const events = await listEvents(env, {
+    meter,
     customer: input.customer,
     range: rangeOf(input.timestamp ?? {}),
     cancelled: input.cancelled === undefined ? undefined : input.cancelled === "true",
     from: { order: isBackwards(cursor.value) ? "oldest_first" : "newest_first", place },
     limit: input.limit + 1,
   });
-  const page = pageOf(events, cursor.value, input.limit);
+  if (!events.ok) return events;
+  const page = pageOf(events.value, cursor.value, input.limit);
   return ok({ ...page, items: page.items.map((event) => toWire(meter, event, { aggregated: true })) });
 }
 
@@ -240,16 +244,16 @@ async function retrieve(
 ): Promise<Result<z.output<typeof KnownEventObject> | undefined, ApiError>> {
   const { env, key } = call;
   const unique = uniqueKey(key.livemode, identifier);
-  const retrieved = await eventLog(env, shardOf(unique, settingsOf(env).EVENT_LOG_SHARDS)).retrieve(unique);
+  const retrieved = await eventLog(env, shardOf(env, key.livemode, unique)).retrieve(unique);
   if (retrieved === undefined) return ok(undefined);
-  const { event, group, aggregated, cancelled } = retrieved;
+  const { event, shard, share, aggregated, cancelled } = retrieved;
   const [found, letter] = await Promise.all([
     requireMeter(call, event.meter),
-    aggregated ? deadLetterOf(eventsDatabase(env), group, event.id) : undefined,
+    aggregated ? deadLetterOf(eventsDatabase(env, key.livemode, share.database), shard, share, event.id) : undefined,
   ]);
   if (!found.ok) return found;
   const progress = { aggregated: aggregated && letter === undefined, letter };
-  return ok(toWire(found.value, { ...event, cancelled }, progress));
+  return ok(toWire(found.value, { ...event, cancelled: cancelled?.at, cancelledBy: cancelled?.by }, progress));
 }
 
 export const meterEventEndpoints = [createEndpoint, listEndpoint, retrieveEndpoint];

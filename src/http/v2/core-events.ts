@@ -1,8 +1,9 @@
 import { readReportId } from "../../aggregate/error-report.ts";
-import { eventsDatabase } from "../../catalog/placement.ts";
+import { firstDatabase } from "../../catalog/databases.ts";
+import { REJECTION_SAMPLES } from "../../domain/limits.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS, type TimeRange } from "../../domain/window.ts";
-import { type ErrorReport, findErrorReport, listErrorReports, SAMPLES_PER_CODE } from "../../query/error-reports.ts";
+import { type ErrorReport, findErrorReport, listErrorReports } from "../../query/error-reports.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { text } from "../fields.ts";
@@ -38,7 +39,7 @@ const CoreEvent = z
             error_count: z.int(),
             sample_errors: z
               .array(z.object({ error_message: z.string(), request: z.object({ identifier: z.string() }) }))
-              .max(SAMPLES_PER_CODE),
+              .max(REJECTION_SAMPLES),
           }),
         ),
       }),
@@ -126,7 +127,7 @@ const listEndpoint = defineEndpoint({
   handle: async ({ input, env, key, now }) => {
     const before = pageOf(input.page, key.livemode);
     if (!before.ok) return before;
-    const { reports, hasMore } = await listErrorReports(eventsDatabase(env), {
+    const { reports, hasMore } = await listErrorReports(firstDatabase(env, key.livemode), {
       livemode: key.livemode,
       created: rangeOf(input.created),
       before: before.value,
@@ -158,7 +159,7 @@ const retrieveEndpoint = defineEndpoint({
   errors: ["not_found"],
   response: CoreEvent,
   handle: async ({ input, env, key, now }) => {
-    const report = await findErrorReport(eventsDatabase(env), key.livemode, input.id, now);
+    const report = await findErrorReport(firstDatabase(env, key.livemode), key.livemode, input.id, now);
     return report === undefined ? err({ reason: "no_such_core_event", id: input.id }) : ok(toWire(report));
   },
 });

@@ -35,13 +35,15 @@ const meterName = fc.oneof(
   fc.bigInt({ min: 0n, max: 2n ** 60n }).map((n) => `meter_${n.toString(36)}`),
 );
 
+const placeOf = (...names: readonly string[]) => fc.oneof(fc.constantFrom(...names), fc.string({ unit: "binary" }));
+
 /** Where an audit goes on: places that there are, and places that there are not. */
 const auditCursor = fc
   .record({
     received: fc.record({ start: fc.maxSafeInteger(), end: fc.maxSafeInteger() }),
     at: fc.oneof(
-      fc.record({ shard: fc.oneof(fc.nat({ max: 4 }), fc.maxSafeNat()), after: fc.maxSafeInteger() }),
-      fc.record({ meter: fc.string({ unit: "binary" }), customer: fc.string({ unit: "binary" }), time: fc.integer() }),
+      fc.record({ shard: placeOf("live-0", "live-4", "test-0"), after: fc.maxSafeInteger() }),
+      fc.record({ database: placeOf("EVENTS_0", "EVENTS_9", "TEST_EVENTS"), series: fc.nat(), time: fc.integer() }),
     ),
   })
   .map((position) => base64url(JSON.stringify(position)));

@@ -1,35 +1,28 @@
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
-import { describe, expect, inject, it } from "vitest";
-import { applyGroups as apply } from "../../../src/aggregate/apply.ts";
+import { beforeAll, describe, expect, inject, it } from "vitest";
+import { applyEntries } from "../../../src/aggregate/apply.ts";
+import type { Entries } from "../../../src/aggregate/entries.ts";
+import { eventsDatabase } from "../../../src/catalog/databases.ts";
 import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
+import { databasesOf } from "../../../src/domain/placement.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, type TimeRange } from "../../../src/domain/window.ts";
-import type { Group, LogEntry } from "../../../src/log/groups.ts";
+import type { LogEntry } from "../../../src/log/codec.ts";
+import { type EventPlace, listEvents } from "../../../src/query/events.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
-import { aLogEntry, aMeter, NOON, unique } from "../../support/builders.ts";
+import { aLogEntry, aMeter, NOON, resultOf, unique } from "../../support/builders.ts";
 import { fold } from "../../support/fold.ts";
+import { cancellationLines, eventLines, toEntries } from "../../support/shares.ts";
+import { recordPlacement, storedEvents, storedIn } from "../support.ts";
 
-const applyGroups = (db: D1Database, groups: readonly Group[]) => apply(db, groups, NOON);
+const db = env.TEST_EVENTS;
 
-let groupId = 0;
+const apply = (...entries: readonly (readonly Entries[])[]) => applyEntries(db, entries.flat(), NOON);
+const events = (...list: readonly (LogEntry | string)[]) => toEntries("events", eventLines(list));
+const cancellations = (...list: readonly LogEntry[]) => toEntries("cancellations", cancellationLines(list));
 
-const aGroup = (events: readonly LogEntry[]): Group => ({
-  shard: 0,
-  id: ++groupId,
-  kind: "events",
-  entries: events.map((event) => JSON.stringify(event)).join(","),
-});
-
-/** The cancellation of an event, a moment after NOON. */
-const aCancellation = (event: LogEntry): Group => ({
-  shard: 0,
-  id: ++groupId,
-  kind: "cancellations",
-  entries: JSON.stringify({ ...event, cancelled: NOON + 1 }),
-});
-
-const readAll = (meter: Meter, customer: string, range: TimeRange, windowLength: number) =>
-  readSummaries(env.DB, { meter, customer, range, windowLength, order: "newest_first", limit: 1_000 });
+const readAll = async (meter: Meter, customer: string, range: TimeRange, windowLength: number) =>
+  resultOf(await readSummaries(env, { meter, customer, range, windowLength, order: "newest_first", limit: 1_000 }));
 
 const sumOf = async (meter: Meter, customer: string): Promise<bigint | undefined> => {
   const range = { start: 0, end: 4_000_000_000_000 - (4_000_000_000_000 % DAY_MS) };
@@ -37,79 +30,84 @@ const sumOf = async (meter: Meter, customer: string): Promise<bigint | undefined
 };
 
 describe("applying groups", () => {
-  it("counts an event once, however often its group comes: later, in one transaction, or by two consumers", async () => {
+  it("counts an event once, however often it comes: later, beside others, or by two consumers", async () => {
     const meter = aMeter();
-    const group = aGroup([aLogEntry({ meter: meter.id }), aLogEntry({ meter: meter.id })]);
-    await applyGroups(env.DB, [group, group, { ...group }]);
-    await Promise.all([1, 2, 3].map(() => applyGroups(env.DB, [group])));
-    const [other, raced] = [aGroup([aLogEntry({ meter: meter.id })]), aGroup([aLogEntry({ meter: meter.id })])];
-    await applyGroups(env.DB, [other, group]);
-    await Promise.all([1, 2, 3].map(() => applyGroups(env.DB, [raced])));
+    const some = events(aLogEntry({ meter: meter.id }), aLogEntry({ meter: meter.id }));
+    await apply(some);
+    await Promise.all([1, 2, 3].map(() => apply(some)));
+    const [other, raced] = [events(aLogEntry({ meter: meter.id })), events(aLogEntry({ meter: meter.id }))];
+    await apply(other, some);
+    await Promise.all([1, 2, 3].map(() => apply(raced)));
     expect(await sumOf(meter, "cus_1")).toBe(100n);
   });
 
   it("counts events again that have the same identifier but are others, as after 24 hours", async () => {
     const meter = aMeter();
     const event = aLogEntry({ meter: meter.id });
-    await applyGroups(env.DB, [aGroup([event]), aGroup([{ ...event, id: "another" }])]);
+    await apply(events(event));
+    await apply(events({ ...event, id: "another" }));
     expect(await sumOf(meter, "cus_1")).toBe(50n);
   });
 
   it("changes neither events nor summaries when the transaction fails", async () => {
     const meter = aMeter();
-    const broken = { ...aLogEntry({ meter: meter.id }), identifier: undefined };
-    const group = { shard: 0, id: ++groupId, kind: "events" as const, entries: JSON.stringify(broken) };
-    await expect(applyGroups(env.DB, [aGroup([aLogEntry({ meter: meter.id })]), group])).rejects.toThrow("NOT NULL");
+    const broken = { ...aLogEntry({ meter: meter.id }), value: null as never };
+    await expect(apply(events(aLogEntry({ meter: meter.id }), broken))).rejects.toThrow("NOT NULL");
     expect(await sumOf(meter, "cus_1")).toBeUndefined();
-    expect(await env.DB.prepare("SELECT COUNT(*) AS n FROM events WHERE meter = ?").bind(meter.id).first("n")).toBe(0);
+    expect(await storedEvents(meter.id)).toBe(0);
   });
 
   it("takes more events than fit one statement", async () => {
     const meter = aMeter();
-    const note = "x".repeat(400);
-    const groups = Array.from({ length: 20 }, () =>
-      aGroup(Array.from({ length: 200 }, () => aLogEntry({ meter: meter.id, value: 1, dimensions: { note } }))),
-    );
-    await applyGroups(env.DB, groups);
+    const payload = { note: "x".repeat(400) };
+    await apply(events(...Array.from({ length: 4_000 }, () => aLogEntry({ meter: meter.id, value: 1, payload }))));
     expect(await sumOf(meter, "cus_1")).toBe(4_000n);
   });
 
   it("stores everything that was reported", async () => {
     const meter = aMeter();
-    const event = aLogEntry({ meter: meter.id, customer: "cüs 1 '\"", dimensions: { model: "😀", region: "" } });
-    await applyGroups(env.DB, [aGroup([event])]);
-    const { dimensions, ...row } =
-      (await env.DB.prepare("SELECT * FROM events WHERE meter = ?").bind(meter.id).first()) ?? {};
-    expect(row).toEqual({
-      meter: meter.id,
-      customer: event.customer,
-      timestamp: event.timestamp,
-      id: event.id,
-      identifier: event.identifier,
-      value: 25,
-      received: event.received,
-      cancelled: null,
-    });
-    expect(JSON.parse(String(dimensions))).toEqual(event.dimensions);
+    const dimensions = '{"region":"eu"}';
+    const identifiers = [crypto.randomUUID(), crypto.randomUUID().toUpperCase(), "ü 1"];
+    const reported = identifiers.map((identifier, i) =>
+      aLogEntry({
+        ...{ meter: meter.id, identifier, customer: "cüs 1 '\"", dimensions, apiKey: 7 },
+        ...(i === 0 ? {} : { payload: { model: "😀", note: "" } }),
+      }),
+    );
+    await apply(events(...reported));
+    expect(await storedIn(db, meter.id)).toEqual(
+      reported
+        .map(({ aggregation: _, apiKey, payload, ...event }) => ({
+          ...event,
+          payload: payload === undefined ? null : JSON.stringify(payload),
+          api_key: apiKey,
+          cancelled: null,
+          cancelled_by: null,
+        }))
+        .sort((a, b) => (a.id < b.id ? -1 : 1)),
+    );
   });
 
-  it("writes one row an event and one for each summary it touches", async () => {
+  it("writes one row an event and one for each sum it touches", async () => {
     const meter = aMeter();
-    const events = Array.from({ length: 100 }, (_, i) => aLogEntry({ meter: meter.id, customer: `cus_${i % 10}` }));
-    const batch = env.DB.batch.bind(env.DB);
+    const some = events(
+      ...Array.from({ length: 100 }, (_, i) => aLogEntry({ meter: meter.id, customer: `cus_${i % 10}` })),
+    );
+    await apply(events(...Array.from({ length: 10 }, (_, i) => aLogEntry({ meter: meter.id, customer: `cus_${i}` }))));
+    const batch = db.batch.bind(db);
     let rows = 0;
-    const counting = Object.assign(Object.create(env.DB), {
-      prepare: env.DB.prepare.bind(env.DB),
+    const counting = Object.assign(Object.create(db), {
+      prepare: db.prepare.bind(db),
       batch: async (statements: D1PreparedStatement[]) => {
         const results = await batch(statements);
         rows += results.reduce((sum, { meta }) => sum + meta.rows_written, 0);
         return results;
       },
     });
-    await applyGroups(counting, [aGroup(events)]);
-    expect(rows).toBe(110);
-    await applyGroups(counting, [aGroup(events)]);
-    expect(rows).toBe(110);
+    for (const _ of [1, 2]) {
+      await applyEntries(counting, some, NOON);
+      expect(rows).toBe(110);
+    }
   });
 });
 
@@ -124,8 +122,8 @@ describe("cancellations", () => {
     for (const order of orders) {
       const meter = aMeter();
       const [kept, lost] = [aLogEntry({ meter: meter.id, value: 1 }), aLogEntry({ meter: meter.id, value: 2 })];
-      const groups = [aGroup([kept, lost]), aCancellation(lost)];
-      for (const index of order) await applyGroups(env.DB, groups.slice(index, index + 1));
+      const both = [events(kept, lost), cancellations(lost)];
+      for (const index of order) await apply(...both.slice(index, index + 1));
       expect(await sumOf(meter, "cus_1")).toBe(1n);
     }
   });
@@ -133,15 +131,14 @@ describe("cancellations", () => {
   it("may stand in one transaction with their event", async () => {
     const meter = aMeter();
     const [kept, lost] = [aLogEntry({ meter: meter.id, value: 1 }), aLogEntry({ meter: meter.id, value: 2 })];
-    const cancellation = aCancellation(lost);
-    await applyGroups(env.DB, [cancellation, aGroup([kept]), aGroup([lost]), cancellation]);
+    await apply(cancellations(lost), events(kept), events(lost));
     expect(await sumOf(meter, "cus_1")).toBe(1n);
   });
 
   it("leave no summary where nothing is left", async () => {
     const meter = aMeter();
     const lost = aLogEntry({ meter: meter.id });
-    await applyGroups(env.DB, [aGroup([lost]), aCancellation(lost)]);
+    await apply(events(lost), cancellations(lost));
     expect(await sumOf(meter, "cus_1")).toBeUndefined();
     const minute = { start: NOON - (NOON % MINUTE_MS), end: NOON - (NOON % MINUTE_MS) + MINUTE_MS };
     expect(await readAll(meter, "cus_1", minute, MINUTE_MS)).toEqual([]);
@@ -159,14 +156,14 @@ describe("cancellations", () => {
         value,
       });
     const [early, late] = [at(10, 5), at(14, 7)];
-    await applyGroups(env.DB, [aGroup([early, late])]);
+    await apply(events(early, late));
     const morning = { start: day, end: day + 12 * HOUR_MS };
     expect(await sumOf(meter, "cus_1")).toBe(7n);
     expect(await readAll(meter, "cus_1", morning, 12 * HOUR_MS)).toEqual([]);
-    await applyGroups(env.DB, [aCancellation(late)]);
+    await apply(cancellations(late));
     expect(await sumOf(meter, "cus_1")).toBe(5n);
     expect(await readAll(meter, "cus_1", morning, 12 * HOUR_MS)).toEqual([{ ...morning, value: 5n }]);
-    await applyGroups(env.DB, [aCancellation(early)]);
+    await apply(cancellations(early));
     expect(await sumOf(meter, "cus_1")).toBeUndefined();
   });
 });
@@ -174,8 +171,8 @@ describe("cancellations", () => {
 describe("sums", () => {
   it("stay exact past 2^53 and 2^63", async () => {
     const meter = aMeter();
-    const events = Array.from({ length: 10_000 }, () => aLogEntry({ meter: meter.id, value: 999_999_999_999_999 }));
-    await applyGroups(env.DB, [aGroup(events.slice(0, 5_000)), aGroup(events.slice(5_000))]);
+    const many = Array.from({ length: 10_000 }, () => aLogEntry({ meter: meter.id, value: 999_999_999_999_999 }));
+    await apply(events(...many));
     const exact = 9_999_999_999_999_990_000n;
     expect(exact > 2n ** 63n).toBe(true);
     expect(await sumOf(meter, "cus_1")).toBe(exact);
@@ -186,19 +183,38 @@ describe("sums", () => {
 
   it("of two customers and two meters never meet", async () => {
     const [one, two] = [aMeter(), aMeter()];
-    const events = [
-      aLogEntry({ meter: one.id, value: 1 }),
-      aLogEntry({ meter: two.id, value: 2 }),
-      aLogEntry({ meter: one.id, value: 4, customer: "cus_2" }),
-    ];
-    await applyGroups(env.DB, [aGroup(events)]);
+    await apply(
+      events(
+        aLogEntry({ meter: one.id, value: 1 }),
+        aLogEntry({ meter: two.id, value: 2 }),
+        aLogEntry({ meter: one.id, value: 4, customer: "cus_2" }),
+      ),
+    );
     expect(await sumOf(one, "cus_1")).toBe(1n);
     expect(await sumOf(two, "cus_1")).toBe(2n);
     expect(await sumOf(one, "cus_2")).toBe(4n);
   });
 });
 
-describe("summaries", () => {
+describe("summaries of a meter that has had two databases", () => {
+  const PLACEMENT = [
+    { databases: 1, since: 0 },
+    { databases: 4, since: 1 },
+  ];
+
+  beforeAll(() => recordPlacement(PLACEMENT));
+
+  /** Where an event is: in one of the databases that its customer's usage may be in. */
+  function placeOf({ meter, customer, value }: LogEntry): D1Database {
+    const places = databasesOf(meter, customer, PLACEMENT);
+    return eventsDatabase(env, true, places[value % places.length] ?? 0);
+  }
+
+  const applyTo = (entries: readonly LogEntry[], lines: (entries: readonly LogEntry[]) => readonly Entries[]) =>
+    Promise.all(
+      [...Map.groupBy(entries, placeOf)].map(([place, ofPlace]) => applyEntries(place, lines(ofPlace), NOON)),
+    );
+
   const START = Date.UTC(2026, 4, 1);
   const time = fc.oneof(
     fc.integer({ min: 0, max: 3 * DAY_MS - 1 }),
@@ -209,7 +225,8 @@ describe("summaries", () => {
   );
   const event = fc.record({
     timestamp: time.map((offset) => START + offset),
-    received: fc.integer({ min: 0, max: 20 }).map((offset) => START + 3 * DAY_MS + offset),
+    // Of three slices.
+    received: fc.integer({ min: 0, max: 20 }).map((offset) => START + 3 * DAY_MS + offset * 2 * HOUR_MS),
     value: fc.oneof(
       fc.integer({ min: 1, max: 1_000 }),
       fc.integer({ min: 900_000_000_000_000, max: 999_999_999_999_999 }),
@@ -234,21 +251,24 @@ describe("summaries", () => {
             fc.integer({ min: 1, max: 5 }),
             fc.infiniteStream(fc.nat({ max: 3 })),
             async (drawn, order, ragged, groupSize, chance) => {
-              const meter = aMeter({ formula, eventTimeWindow });
+              const meter = aMeter({ formula, eventTimeWindow, livemode: true });
               const id = `${meter.id}_${unique("run")}`;
-              const events = drawn.map((fields) =>
+              const reported = drawn.map((fields) =>
                 aLogEntry({ ...fields, meter: id, aggregation: aggregationOf(meter) }),
               );
               // A quarter is cancelled; cancellations come anywhere, also before their events.
-              const lost = events.filter(() => chance.next().value === 0);
-              const inGroups: Group[] = [];
-              for (let i = 0; i < events.length; i += groupSize) inGroups.push(aGroup(events.slice(i, i + groupSize)));
-              const shuffled = [...inGroups, ...lost.map(aCancellation)]
-                .map((group) => ({ group, key: order.next().value ?? 0 }))
+              const lost = reported.filter(() => chance.next().value === 0);
+              const together: LogEntry[][] = [];
+              for (let i = 0; i < reported.length; i += groupSize) together.push(reported.slice(i, i + groupSize));
+              const shuffled = [
+                ...together.map((some) => () => applyTo(some, (list) => events(...list))),
+                ...lost.map((event) => () => applyTo([event], (list) => cancellations(...list))),
+              ]
+                .map((work) => ({ work, key: order.next().value ?? 0 }))
                 .toSorted((a, b) => a.key - b.key);
-              for (const { group } of shuffled) await applyGroups(env.DB, [group]);
+              for (const { work } of shuffled) await work();
               const ours = { ...meter, id };
-              const mine = events.filter((event) => event.customer === "cus_1" && !lost.includes(event));
+              const mine = reported.filter((event) => event.customer === "cus_1" && !lost.includes(event));
               const whole = { start: START, end: START + 3 * DAY_MS };
               for (const [range, length] of [
                 [ragged, ragged.end - ragged.start],
@@ -256,10 +276,31 @@ describe("summaries", () => {
                 [whole, HOUR_MS],
                 [whole, DAY_MS],
               ] as const) {
-                const read = await readAll(ours, "cus_1", range, length);
-                expect(read).toEqual(
-                  fold(ours, mine, range, length).map(({ start, value }) => ({ start, end: start + length, value })),
-                );
+                const said = fold(ours, mine, range, length);
+                const expected = said.map(({ start, value }) => ({ start, end: start + length, value }));
+                expect(await readAll(ours, "cus_1", range, length)).toEqual(expected);
+                const query = { meter: ours, customer: "cus_1", range, windowLength: length, limit: 2 };
+                for (const order of ["newest_first", "oldest_first"] as const) {
+                  const page = order === "newest_first" ? expected.slice(0, 2) : expected.toReversed().slice(0, 2);
+                  expect(resultOf(await readSummaries(env, { ...query, order }))).toEqual(page);
+                }
+              }
+              // Lists of events show each once, in order, page by page, from either end.
+              for (const order of ["newest_first", "oldest_first"] as const) {
+                const expected = reported
+                  .filter(({ customer }) => customer === "cus_1")
+                  .map(({ timestamp, id: own }) => ({ timestamp, id: own }))
+                  .sort((a, b) => a.timestamp - b.timestamp || (a.id < b.id ? -1 : 1));
+                if (order === "newest_first") expected.reverse();
+                const listed: EventPlace[] = [];
+                for (;;) {
+                  const from = { order, place: listed.at(-1) };
+                  const query = { meter: ours, customer: "cus_1", range: whole, cancelled: undefined, from, limit: 7 };
+                  const page = resultOf(await listEvents(env, query));
+                  listed.push(...page.map(({ timestamp, id: own }) => ({ timestamp, id: own })));
+                  if (page.length < 7) break;
+                }
+                expect(listed).toEqual(expected);
               }
             },
           ),

@@ -2,13 +2,15 @@ import { env, exports } from "cloudflare:workers";
 import Stripe from "stripe";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
-import { applyGroups } from "../../../src/aggregate/apply.ts";
+import { applyEntries } from "../../../src/aggregate/apply.ts";
+import type { Entries } from "../../../src/aggregate/entries.ts";
 import { LIST_REPORTS, READ_REPORTS } from "../../../src/aggregate/sql/error-reports.ts";
 import { DAY_MS, SECOND_MS } from "../../../src/domain/window.ts";
 import worker from "../../../src/index.ts";
-import type { Group, LogRejection } from "../../../src/log/groups.ts";
+import type { LogRejection } from "../../../src/log/codec.ts";
 import { deleteExpiredReports } from "../../../src/query/error-reports.ts";
 import { aLogEntry, unique } from "../../support/builders.ts";
+import { eventLines, rejectionLines, toEntries } from "../../support/shares.ts";
 import { answerOf, createdMeter } from "../support.ts";
 
 afterEach(() => vi.useRealTimers());
@@ -22,28 +24,27 @@ const aDay = (): number => {
 
 const aMeterId = (livemode = false): string => unique(livemode ? "mtr" : "mtr_test");
 
-const aRejection = (changes: Partial<LogRejection> = {}): LogRejection => ({
+const aRejection = ({
+  message = "Customer mapping key stripe_customer_id not found in payload.",
+  identifier = unique("identifier"),
+  ...changes
+}: Partial<LogRejection> & { message?: string; identifier?: string } = {}): LogRejection => ({
   id: unique("rejection"),
   livemode: false,
   meter: "mtr_test_1",
   code: "meter_event_no_customer_defined",
-  message: "Customer mapping key stripe_customer_id not found in payload.",
-  identifier: unique("identifier"),
+  count: 1,
+  samples: [[message, identifier]],
   received: day,
   ...changes,
 });
 
-let groupId = 0;
+const entriesOf = (...rejections: readonly (LogRejection | string)[]): Entries[] =>
+  toEntries("rejections", rejectionLines(rejections));
 
-const aGroup = (rejections: readonly LogRejection[]): Group => ({
-  shard: 0,
-  id: ++groupId,
-  kind: "rejections",
-  entries: rejections.map((rejection) => JSON.stringify(rejection)).join(","),
-});
-
-/** Applies rejections as one group at a time (ms). */
-const apply = (now: number, ...rejections: readonly LogRejection[]) => applyGroups(env.DB, [aGroup(rejections)], now);
+/** Applies rejections of test mode at a time (ms). */
+const apply = (now: number, ...rejections: readonly LogRejection[]) =>
+  applyEntries(env.TEST_EVENTS, entriesOf(...rejections), now);
 
 type CoreEvent = {
   id: string;
@@ -138,16 +139,20 @@ describe("a report", () => {
     ]);
   });
 
-  it("counts all and shows at most ten of each code", async () => {
+  it("counts all and shows at most ten of each code, of however many commits of a log", async () => {
     const start = aDay();
-    const codes = ["archived_meter", "meter_event_invalid_value"];
-    const rejections = codes.flatMap((code, i) => Array.from({ length: 11 + i }, () => aRejection({ code })));
-    await apply(start, ...rejections);
+    const [one, two] = ["archived_meter", "meter_event_invalid_value"];
+    const samples = Array.from({ length: 10 }, (_, i) => ["Wrong.", `sample ${i}`] as const);
+    await apply(
+      start,
+      ...Array.from({ length: 11 }, () => aRejection({ code: one })),
+      ...[120, 3].map((count) => aRejection({ code: two, count, samples: samples.slice(0, count) })),
+    );
     const [report] = (await listAt(readable(start))).data;
-    expect(report?.data.reason.error_count).toBe(23);
+    expect(report?.data.reason.error_count).toBe(134);
     expect(report?.data.reason.error_types.map((type) => [type.error_count, type.sample_errors.length])).toEqual([
       [11, 10],
-      [12, 10],
+      [123, 10],
     ]);
   });
 
@@ -176,10 +181,10 @@ describe("a report", () => {
 describe("a rejection", () => {
   it("is counted once, however often and however late its group comes", async () => {
     const start = aDay();
-    const group = aGroup([aRejection(), aRejection()]);
-    await applyGroups(env.DB, [group, group], start);
-    await Promise.all([1, 2].map(() => applyGroups(env.DB, [group], start + 1)));
-    await applyGroups(env.DB, [group], start + DAY_MS);
+    const rejections = [aRejection(), aRejection()];
+    await apply(start, ...rejections, ...rejections);
+    await Promise.all([1, 2].map(() => apply(start + 1, ...rejections)));
+    await apply(start + DAY_MS, ...rejections);
     expect(countsOf(await listAt(start + 2 * DAY_MS))).toEqual([2]);
   });
 
@@ -223,9 +228,9 @@ describe("a rejection", () => {
 
   it("is stored with the events of its transaction or not at all", async () => {
     const start = aDay();
-    const broken = { ...aLogEntry(), identifier: undefined };
-    const events: Group = { shard: 0, id: ++groupId, kind: "events", entries: JSON.stringify(broken) };
-    await expect(applyGroups(env.DB, [aGroup([aRejection()]), events], start)).rejects.toThrow("NOT NULL");
+    const broken = toEntries("events", eventLines([{ ...aLogEntry(), identifier: null as never }]));
+    const together = applyEntries(env.TEST_EVENTS, [...entriesOf(aRejection()), ...broken], start);
+    await expect(together).rejects.toThrow("NOT NULL");
     expect((await listAt(start + DAY_MS)).data).toEqual([]);
   });
 
@@ -238,15 +243,13 @@ describe("a rejection", () => {
   });
 
   it("that cannot be read is the fault of its group's data", async () => {
-    const group: Group = { shard: 0, id: ++groupId, kind: "rejections", entries: "{" };
-    await expect(applyGroups(env.DB, [group], aDay())).rejects.toThrow("malformed JSON");
+    await expect(applyEntries(env.TEST_EVENTS, entriesOf("{"), aDay())).rejects.toThrow("malformed JSON");
   });
 
   it("may come with more others than fit one statement", async () => {
     const start = aDay();
     const message = "x".repeat(400);
-    const groups = Array.from({ length: 20 }, () => aGroup(Array.from({ length: 200 }, () => aRejection({ message }))));
-    await applyGroups(env.DB, groups, start);
+    await apply(start, ...Array.from({ length: 4_000 }, () => aRejection({ message })));
     expect(countsOf(await listAt(readable(start)))).toEqual([4_000]);
   });
 });
@@ -254,7 +257,8 @@ describe("a rejection", () => {
 describe("modes", () => {
   it("never see each other's reports", async () => {
     const start = aDay();
-    await apply(start, aRejection({ livemode: true, meter: null }), aRejection({ livemode: false, meter: null }));
+    await apply(start, aRejection({ meter: null }));
+    await applyEntries(env.EVENTS_0, entriesOf(aRejection({ livemode: true, meter: null })), start);
     const live = await listAt(readable(start), "", LOCAL_KEYS.live);
     const test = await listAt(readable(start));
     expect(live.data).toMatchObject([{ livemode: true, id: expect.stringMatching(/^evt_(?!test_)/) }]);
@@ -348,37 +352,38 @@ describe("lists", () => {
 });
 
 describe("after 30 days", () => {
-  const left = (meter: string) =>
-    env.DB.prepare("SELECT COUNT(*) AS n FROM rejections WHERE meter = ?").bind(meter).first("n");
+  const left = (meter: string, db: D1Database = env.TEST_EVENTS) =>
+    db.prepare("SELECT COUNT(*) AS n FROM error_reports WHERE meter = ?").bind(meter).first("n");
 
   it("a report cannot be read, and the scheduled handler deletes it, in either mode", async () => {
     const start = aDay();
     const meter = aMeterId();
-    await apply(start, aRejection({ meter }), aRejection({ meter, livemode: true }));
+    await apply(start, aRejection({ meter }));
+    await applyEntries(env.EVENTS_0, entriesOf(aRejection({ meter, livemode: true })), start);
     await apply(start + 60_000, aRejection({ meter, received: start + 60_000 }));
     const [newer, older] = (await listAt(start + DAY_MS)).data;
     const end = readable(start) + 30 * DAY_MS;
     expect((await listAt(end)).data).toHaveLength(2);
     await worker.scheduled({} as ScheduledController, env);
-    expect(await left(meter)).toBe(3);
+    expect([await left(meter), await left(meter, env.EVENTS_0)]).toEqual([2, 1]);
     expect((await listAt(end + 1)).data).toEqual([newer]);
     expect((await getAt(end + 1, `/v2/core/events/${older?.id}`)).status).toBe(404);
     await worker.scheduled({} as ScheduledController, env);
-    expect(await left(meter)).toBe(1);
+    expect([await left(meter), await left(meter, env.EVENTS_0)]).toEqual([1, 0]);
   });
 
-  it("more rejections go than one statement deletes", async () => {
+  it("more rows go than one statement deletes", async () => {
     const start = aDay();
     const meter = aMeterId();
     await apply(start, ...Array.from({ length: 5_500 }, () => aRejection({ meter })));
-    await deleteExpiredReports(env.DB, start + 31 * DAY_MS);
+    await deleteExpiredReports(env.TEST_EVENTS, false, start + 31 * DAY_MS);
     expect(await left(meter)).toBe(0);
   });
 });
 
 describe("what the database does", () => {
   const planOf = async (sql: string, ...values: unknown[]): Promise<string> => {
-    const { results } = await env.DB.prepare(`EXPLAIN QUERY PLAN ${sql}`)
+    const { results } = await env.TEST_EVENTS.prepare(`EXPLAIN QUERY PLAN ${sql}`)
       .bind(...values)
       .all<{ detail: string }>();
     return results.map(({ detail }) => detail).join("\n");
@@ -386,13 +391,12 @@ describe("what the database does", () => {
 
   it("lists by the index of reports alone, and stops at the end of the page", async () => {
     const plan = await planOf(LIST_REPORTS, "evt_", "evt_1", 1, 20);
-    expect(plan).toContain("SEARCH rejections USING COVERING INDEX rejections_by_report (report>? AND report<?)");
+    expect(plan).toContain("SEARCH error_reports USING COVERING INDEX error_reports_by_report (report>? AND report<?)");
     expect(plan).not.toContain("TEMP B-TREE");
   });
 
-  it("counts by the index of reports alone", async () => {
-    const plan = await planOf(READ_REPORTS, "[]", 10);
-    expect(plan).toContain("SEARCH rejections USING COVERING INDEX rejections_by_report (report=?)");
+  it("reads a report by its index", async () => {
+    expect(await planOf(READ_REPORTS, "[]", 10)).toContain("USING INDEX error_reports_by_report (report=?)");
   });
 });
 

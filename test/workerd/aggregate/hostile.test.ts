@@ -88,8 +88,8 @@ class Traffic {
   note(bodies: readonly string[]): void {
     const minute = Math.floor(Date.now() / MINUTE_MS);
     if (bodies.length > 0) this.#minutes.set(minute, (this.#minutes.get(minute) ?? 0) + bodies.length);
-    for (const { shard, id } of bodies.flatMap(decodeMessage)) {
-      this.#groups.set(`${shard}:${id}`, (this.#groups.get(`${shard}:${id}`) ?? 0) + 1);
+    for (const { shard, group } of bodies.flatMap(decodeMessage)) {
+      this.#groups.set(`${shard}:${group}`, (this.#groups.get(`${shard}:${group}`) ?? 0) + 1);
     }
   }
 
@@ -210,7 +210,7 @@ describe("a backlog many times as large as what may be on its way", () => {
   const events = (story: Story, count: number, note: string): EventAppend[] =>
     Array.from({ length: count }, () => {
       const event = aNewEvent({ meter: story.meter.id, timestamp: FUTURE });
-      return { ...event, event: { ...event.event, dimensions: { note } } };
+      return { ...event, event: { ...event.event, payload: { note } } };
     });
 
   const backlogs = {
@@ -234,7 +234,12 @@ describe("a backlog many times as large as what may be on its way", () => {
         const rows = minute % 15 === 0 ? await mostGroupsRead(log()) : () => 0;
         await story.ringDue();
         expect(rows()).toBeLessThanOrEqual(50);
-        for (const { id, entries } of story.queue.splice(0).flatMap(decodeMessage)) sent.set(id, entries.length);
+        for (const { group, lines } of story.queue.splice(0).flatMap(decodeMessage)) {
+          sent.set(
+            group,
+            lines.reduce((sum, { entries }) => sum + entries.length, 0),
+          );
+        }
         story.pass(MINUTE_MS);
       }
       expect(sent.size).toBeGreaterThan(20);

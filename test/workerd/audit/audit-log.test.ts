@@ -2,109 +2,228 @@ import { evictDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { describe, expect, it, vi } from "vitest";
 import { auditLog } from "../../../src/audit/audit-log.ts";
-import { DAY_MS } from "../../../src/domain/window.ts";
+import { Budget } from "../../../src/audit/budget.ts";
+import { auditPage } from "../../../src/audit/log-page.ts";
+import { listAudits } from "../../../src/audit/progress.ts";
+import { eventsDatabases } from "../../../src/catalog/databases.ts";
+import type { NewMeter } from "../../../src/domain/meter.ts";
+import { DAY_MS, HOUR_MS, MINUTE_MS, sliceOf } from "../../../src/domain/window.ts";
+import type { Env } from "../../../src/env.ts";
 import { eventLog } from "../../../src/log/shards.ts";
-import { aNewEvent, FUTURE } from "../support.ts";
+import { D1, HostileD1 } from "../hostile-d1.ts";
+import { aNewEvent, aShard, FUTURE } from "../support.ts";
 import {
-  addToHour,
   aStoredMeter,
   cancel,
+  damage,
+  gone,
   holdQueueAndClock,
-  lose,
+  keptOf,
+  logged,
   sent,
+  set,
   settle,
-  sql,
+  someEvents,
+  TWO_DATABASES,
   tenEvents,
-  totalOf,
 } from "./audit-support.ts";
 
 holdQueueAndClock();
 
 /** Audits all of a shard. */
-async function auditShard(shard: number): Promise<{ checked: number; missing: number; altered: number }> {
+async function auditShard(shard: string): Promise<{ checked: number; missing: number; altered: number }> {
   const sum = { checked: 0, missing: 0, altered: 0 };
   for (let after = 0; ; ) {
-    const page = await auditLog(env, shard, after, FUTURE + DAY_MS);
+    const page = await auditPage(env, shard, after, FUTURE + 2 * DAY_MS, Budget.unlimited());
     if (page.last === undefined) return sum;
     after = page.last;
     for (const key of ["checked", "missing", "altered"] as const) sum[key] += page[key];
   }
 }
 
-describe("comparing the log with D1", () => {
-  it("finds nothing where nothing is wrong", async () => {
-    const { shard } = await tenEvents(await aStoredMeter());
-    expect(await auditShard(shard)).toEqual({ checked: 10, missing: 0, altered: 0 });
-    expect(sent).toEqual([]);
+const SECOND = "id = (SELECT id FROM EVENTS WHERE series IN SERIES ORDER BY id LIMIT 1 OFFSET 1)";
+const LOST = `${gone("EVENTS")} AND ${SECOND}`;
+const alter = (change: string): string => `${set("EVENTS", change)} AND ${SECOND}`;
+const add = (count: number, low: number, high = 0): string =>
+  set("sums", `count = count + ${count}, sum_high = sum_high + ${high}, sum_low = sum_low + ${low}`);
+
+type Damage = [what: string, missing: number, altered: number, string[], Partial<NewMeter>?];
+
+describe("comparing the log with a database", () => {
+  it.each<Damage>([
+    ["nothing where nothing is wrong", 0, 0, []],
+    ["an event that is gone, and sends it again", 1, 0, [LOST, add(-1, -25)]],
+    ["a cancellation that is not marked", 1, 0, [set("EVENTS", "cancelled = NULL"), add(1, 25)]],
+    ["a cancelled event that is gone", 2, 0, [`${gone("EVENTS")} AND cancelled IS NOT NULL`]],
+    ["a day's events that are gone", 11, 0, [gone("EVENTS"), gone("survivors")], { eventTimeWindow: "day" }],
+    ["a value, with its sum", 0, 1, [alter("value = 1000000000025"), add(0, 0, 1_000)]],
+    [
+      "a value, with its survivor",
+      0,
+      10,
+      [set("EVENTS", "value = 7"), set("survivors", "value = 7")],
+      { formula: "last" },
+    ],
+    ["a payload", 0, 1, [alter(`payload = '{"a":"b"}'`)]],
+    ["an identifier", 0, 1, [alter("identifier = x'00'")]],
+    ["a receipt", 0, 1, [alter("received = received + 1")]],
+    ["an API key", 0, 1, [alter("api_key = 9")]],
+  ])("finds %s", async (_, missing, altered, queries, changes = {}) => {
+    const meter = await aStoredMeter(changes);
+    const { shard, log, events } = await tenEvents(meter);
+    await cancel(log, events[0], meter);
+    await settle(log);
+    const kept = await keptOf(meter);
+    await damage(env.TEST_EVENTS, meter, ...queries);
+    expect(await auditShard(shard)).toEqual({ checked: 11, missing, altered });
+    await settle(log);
+    expect(await keptOf(meter)).toEqual(kept);
+    expect(await auditShard(shard)).toEqual({ checked: 11, missing: 0, altered: 0 });
+    expect(logged("warning")).toHaveLength(queries.length === 0 ? 0 : 1);
   });
 
-  it("finds events that were deleted from D1, and has the log send them again", async () => {
+  it("finds what is gone of two slices, and of a slice without its table; an archived one is complete", async () => {
     const meter = await aStoredMeter();
-    const { shard, log, events } = await tenEvents(meter);
-    await lose(meter, events[0]);
-    await lose(meter, events[7]);
-    expect(await auditShard(shard)).toEqual({ checked: 10, missing: 2, altered: 0 });
+    const { shard, log } = await tenEvents(meter);
+    vi.setSystemTime(FUTURE + 12 * HOUR_MS);
+    await tenEvents(meter, { shard, log });
+    const kept = await keptOf(meter);
+    await damage(env.TEST_EVENTS, meter, LOST, add(-2, -50));
+    expect(await auditShard(shard)).toEqual({ checked: 20, missing: 2, altered: 0 });
     await settle(log);
-    expect(await totalOf(meter)).toBe(250n);
-    expect(await auditShard(shard)).toEqual({ checked: 10, missing: 0, altered: 0 });
+    expect(await keptOf(meter)).toEqual(kept);
+    const [first, second] = [sliceOf(FUTURE), sliceOf(FUTURE + 12 * HOUR_MS)];
+    const archive = `UPDATE slices SET state = 'archived' WHERE slice = ${first}`;
+    await damage(env.TEST_EVENTS, meter, `DROP TABLE events_${first}`, archive);
+    expect(await auditShard(shard)).toEqual({ checked: 20, missing: 0, altered: 0 });
+    await damage(env.TEST_EVENTS, meter, `DROP TABLE events_${second}`, `DELETE FROM slices WHERE slice = ${second}`);
+    expect(await auditShard(shard)).toEqual({ checked: 20, missing: 10, altered: 0 });
+    await settle(log);
+    expect(await auditShard(shard)).toEqual({ checked: 20, missing: 0, altered: 0 });
+    await damage(env.TEST_EVENTS, meter, `DELETE FROM slices WHERE slice = ${first}`);
+  });
+
+  it("finds what is gone of two databases and of error reports, and takes dead letters for accounted for", async () => {
+    const meter = await aStoredMeter({ livemode: true });
+    const { shard, log } = aShard({ livemode: true });
+    const events = someEvents(meter, shard, 40, (place) => `cus_${place}`);
+    const poisoned = events.map((event, i) => (i % 5 === 0 ? { ...event, identifier: null as never } : event));
+    const rejection = { livemode: true, meter: meter.id, code: "no_meter", message: "" };
+    const { key, id, identifier, reportDigest } = aNewEvent({ shard });
+    await log.append(
+      [...poisoned, { kind: "rejection", claims: false, shard, key, id, identifier, reportDigest, rejection }],
+      TWO_DATABASES,
+    );
+    await settle(log);
+    expect(await auditShard(shard)).toEqual({ checked: 41, missing: 0, altered: 0 });
+    const kept = await keptOf(meter);
+    for (const { db } of eventsDatabases(env, true).slice(0, 2)) {
+      const ofLost = `(SELECT series FROM EVENTS WHERE ${SECOND})`;
+      await damage(db, meter, `DELETE FROM sums WHERE series IN ${ofLost}`, LOST);
+    }
+    await damage(env.EVENTS_0, meter, "DELETE FROM error_reports");
+    expect(await auditShard(shard)).toEqual({ checked: 41, missing: 3, altered: 0 });
+    await settle(log);
+    expect(await keptOf(meter)).toEqual(kept);
+    expect(await auditShard(shard)).toEqual({ checked: 41, missing: 0, altered: 0 });
   });
 
   it("sends again also what was found just before the log was restarted", async () => {
     const meter = await aStoredMeter();
-    const { shard, log, events } = await tenEvents(meter);
+    const { shard, log } = await tenEvents(meter);
     await tenEvents(meter, { shard, log });
-    await lose(meter, events[0]);
+    const kept = await keptOf(meter);
+    await damage(env.TEST_EVENTS, meter, LOST, add(-1, -25));
     expect(await auditShard(shard)).toMatchObject({ missing: 1 });
     await evictDurableObject(log);
     sent.length = 0;
     await settle(eventLog(env, shard));
-    expect(await totalOf(meter)).toBe(500n);
+    expect(await keptOf(meter)).toEqual(kept);
+  });
+});
+
+describe("a minute's audit of a mode's log", () => {
+  const one: Env = { ...env, EVENT_LOG_SHARDS: "1" };
+  const first = { shard: "live-0", log: eventLog(one, "live-0") };
+  const withRows = (rows: number): Env => ({ ...one, AUDIT_ROWS_A_MINUTE: String(rows) });
+
+  /** What the audit of the first shard has counted ever. */
+  const counted = async () => {
+    const record = (await listAudits(env.DB)).find(({ name }) => name === "log live-0");
+    return { checked: record?.checked ?? 0, repaired: record?.repaired ?? 0, skipped: record?.skipped ?? 0 };
+  };
+
+  const meterOfGroups = async (groups: number) => {
+    const meter = await aStoredMeter({ livemode: true });
+    for (let i = 0; i < groups; i++) await tenEvents(meter, first);
+    return meter;
+  };
+
+  it("goes on where the last one's budget ended, compares each group once, and stops at one that waits", async () => {
+    const meter = await meterOfGroups(3);
+    const kept = await keptOf(meter);
+    await damage(env.EVENTS_0, meter, LOST, add(-1, -25));
+    vi.setSystemTime(FUTURE + MINUTE_MS);
+    await first.log.append(someEvents(meter, first.shard));
+    const now = FUTURE + 5 * MINUTE_MS;
+    const checked: number[] = [];
+    for (let minute = 0; minute < 5; minute++) {
+      await auditLog(withRows(10), true, now + minute * MINUTE_MS);
+      checked.push((await counted()).checked);
+      if (minute === 0) await settle(first.log);
+      if (minute === 0) expect(await keptOf(meter)).not.toEqual(kept);
+    }
+    expect(checked).toEqual([10, 20, 30, 40, 40]);
+    expect(await counted()).toEqual({ checked: 40, repaired: 1, skipped: 0 });
+    await auditLog(withRows(0), true, now);
   });
 
-  it("puts events right that D1 has otherwise than they were logged, and their summaries with them", async () => {
-    const meter = await aStoredMeter();
-    const { shard, events } = await tenEvents(meter);
-    await sql("UPDATE events SET value = 1000 WHERE meter = ? AND identifier = ?", meter.id, events[2]?.identifier);
-    await sql("UPDATE hourly_summaries SET sum_low = 1225 WHERE meter = ?", meter.id);
-    expect(await auditShard(shard)).toEqual({ checked: 10, missing: 0, altered: 1 });
-    expect(await totalOf(meter)).toBe(250n);
-    expect(await auditShard(shard)).toMatchObject({ altered: 0 });
+  it("goes past a group that waits for six hours, and counts it as left out", async () => {
+    const meter = await meterOfGroups(0);
+    const before = await counted();
+    vi.setSystemTime(FUTURE + HOUR_MS);
+    await first.log.append(someEvents(meter, first.shard));
+    vi.setSystemTime(FUTURE + 2 * HOUR_MS);
+    await first.log.append(someEvents(meter, first.shard));
+    await auditLog(one, true, FUTURE + 6 * HOUR_MS);
+    expect(await counted()).toEqual(before);
+    await auditLog(one, true, FUTURE + 7 * HOUR_MS + 3 * MINUTE_MS);
+    expect(await counted()).toEqual({ ...before, skipped: before.skipped + 1 });
+    expect(logged("error")).toEqual(["groups were left out of the audit"]);
+    await settle(first.log);
+    await auditLog(one, true, FUTURE + 7 * HOUR_MS + 4 * MINUTE_MS);
+    expect(await counted()).toEqual({ ...before, checked: before.checked + 10, skipped: before.skipped + 1 });
   });
 
-  it("finds a cancellation that D1 has not, and it takes effect once", async () => {
-    const meter = await aStoredMeter();
-    const { shard, log, events } = await tenEvents(meter);
-    const [event] = events;
-    await cancel(log, event, meter);
-    await settle(log);
-    expect(await totalOf(meter)).toBe(225n);
-    await sql("UPDATE events SET cancelled = NULL WHERE meter = ?", meter.id);
-    await addToHour(meter, event, 1);
-    expect(await auditShard(shard)).toMatchObject({ missing: 1 });
-    await settle(log);
-    expect(await totalOf(meter)).toBe(225n);
+  it("leaves out what it has not compared for six hours, and goes on with what is new", async () => {
+    const meter = await meterOfGroups(0);
+    vi.setSystemTime(FUTURE + 12 * HOUR_MS);
+    const before = await counted();
+    for (const _ of [1, 2, 3]) await tenEvents(meter, first);
+    const now = FUTURE + 13 * HOUR_MS;
+    const d1 = new HostileD1([env.EVENTS_0]);
+    d1.fate = D1.isAway;
+    await auditLog(one, true, now);
+    d1.fate = D1.works;
+    await auditLog(withRows(10), true, now + HOUR_MS);
+    await auditLog(withRows(10), true, now + 7 * HOUR_MS);
+    expect(logged("error")).toEqual(["a shard was not audited", "groups were left out of the audit"]);
+    expect(await counted()).toEqual({ ...before, checked: before.checked + 10, skipped: before.skipped + 2 });
+    vi.setSystemTime(FUTURE + 21 * HOUR_MS);
+    await tenEvents(meter, first);
+    await auditLog(withRows(10), true, FUTURE + 22 * HOUR_MS);
+    expect((await counted()).checked).toBe(before.checked + 20);
   });
 
-  it("brings back a cancelled event as cancelled", async () => {
-    const meter = await aStoredMeter();
-    const { shard, log, events } = await tenEvents(meter);
-    const [event] = events;
-    await cancel(log, event, meter);
-    await settle(log);
-    await sql("DELETE FROM events WHERE meter = ? AND identifier = ?", meter.id, event?.identifier);
-    await auditShard(shard);
-    await settle(log);
-    await auditShard(shard);
-    await settle(log);
-    expect(await totalOf(meter)).toBe(225n);
-  });
-
-  it("takes a dead letter for accounted for", async () => {
-    vi.spyOn(console, "error").mockImplementation(() => {});
-    const meter = await aStoredMeter();
-    const { shard, log } = await tenEvents(meter);
-    await log.append([{ ...aNewEvent({ shard, meter: meter.id }), identifier: null as never }]);
-    await settle(log);
-    expect(await auditShard(shard)).toEqual({ checked: 11, missing: 0, altered: 0 });
+  it("begins with another shard each minute, so that a run that ends early leaves none out for good", async () => {
+    const getByName = vi.spyOn(env.EVENT_LOG, "getByName");
+    const firsts: unknown[] = [];
+    for (const minute of [0, 1, 2, 3]) {
+      getByName.mockClear();
+      await auditLog(env, true, FUTURE + minute * MINUTE_MS);
+      firsts.push(getByName.mock.calls[0]?.[0]);
+      expect(new Set(getByName.mock.calls.map(([name]) => name)).size).toBe(4);
+    }
+    expect(firsts.sort()).toEqual(["live-0", "live-1", "live-2", "live-3"]);
   });
 });

@@ -1,29 +1,41 @@
-// What the auditor's tests share: a queue in their hands, a clock that stands still, and damage to D1.
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, expect, vi } from "vitest";
 import { consume } from "../../../src/aggregate/consumer.ts";
+import { tableOf } from "../../../src/aggregate/sql/events.ts";
+import { liveSlices } from "../../../src/aggregate/sql/slices.ts";
+import { eventsDatabases } from "../../../src/catalog/databases.ts";
 import { insertMeter } from "../../../src/catalog/meters.ts";
 import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
-import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
+import { MINUTE_MS, SECOND_MS } from "../../../src/domain/window.ts";
 import type { EventAppend } from "../../../src/log/entries.ts";
 import type { EventLog } from "../../../src/log/event-log.ts";
-import { readSummaries } from "../../../src/query/summaries.ts";
 import { aMeter, unique } from "../../support/builders.ts";
-import { aBatch, aNewEvent, aShard, FUTURE } from "../support.ts";
+import { aBatch, aNewEvent, aShard, FUTURE, storedIn } from "../support.ts";
 
 /** What the logs have sent and nobody took yet. */
 export const sent: string[] = [];
+
+const lines: { readonly level: string; readonly message: string }[] = [];
+
+/** What was logged in this test, by its message. */
+export const logged = (level: "error" | "warning"): string[] =>
+  lines.filter((line) => line.level === level).map(({ message }) => message);
 
 /** For each test of a file: it is FUTURE, and what the logs send waits in `sent`. */
 export function holdQueueAndClock(): void {
   beforeEach(() => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     sent.length = 0;
-    vi.spyOn(env.EVENT_QUEUE, "sendBatch").mockImplementation(async (batch) => {
-      sent.push(...[...batch].map(({ body }) => String(body)));
-      return {} as QueueSendBatchResponse;
-    });
-    vi.spyOn(console, "warn").mockImplementation(() => {});
+    lines.length = 0;
+    for (const queue of [env.EVENT_QUEUE, env.TEST_EVENT_QUEUE]) {
+      vi.spyOn(queue, "sendBatch").mockImplementation(async (batch) => {
+        sent.push(...[...batch].map(({ body }) => String(body)));
+        return {} as QueueSendBatchResponse;
+      });
+    }
+    for (const level of ["error", "warn"] as const) {
+      vi.spyOn(console, level).mockImplementation((line) => void lines.push(JSON.parse(line)));
+    }
   });
 
   afterEach(() => {
@@ -39,7 +51,7 @@ export async function aStoredMeter(changes: Parameters<typeof aMeter>[0] = {}): 
   return meter;
 }
 
-/** Delivers whatever a log has to send, until D1 has confirmed all of it. */
+/** Delivers whatever a log has to send, until its databases have confirmed all of it. */
 export async function settle(log: DurableObjectStub<EventLog>): Promise<void> {
   await vi.waitFor(
     async () => {
@@ -51,43 +63,57 @@ export async function settle(log: DurableObjectStub<EventLog>): Promise<void> {
   );
 }
 
-/** Ten events of 25 in a shard's log and in D1, one a minute; and the shard. */
-export async function tenEvents(meter: Meter, { shard, log } = aShard()) {
-  const events = Array.from({ length: 10 }, (_, i) => {
-    const event = aNewEvent({ shard, meter: meter.id, timestamp: FUTURE - i * MINUTE_MS, identifier: unique("event") });
+/** Events of a meter for a log, of the quarter hour before FUTURE, of a customer each or of one. */
+export const someEvents = (meter: Meter, shard: string, count = 10, customer?: (place: number) => string) =>
+  Array.from({ length: count }, (_, i): EventAppend => {
+    const event = aNewEvent({
+      ...{ shard, meter: meter.id, timestamp: FUTURE - MINUTE_MS - i * SECOND_MS, identifier: unique("event") },
+      ...(customer === undefined ? {} : { customer: customer(i) }),
+    });
     return { ...event, event: { ...event.event, aggregation: aggregationOf(meter) } };
   });
+
+/** Ten events of 25 in a shard's log and in its database; and the shard. */
+export async function tenEvents(meter: Meter, { shard, log } = aShard({ livemode: meter.livemode })) {
+  const events = someEvents(meter, shard);
   await log.append(events);
   await settle(log);
   return { shard, log, events };
 }
 
-/** What the summaries say of a meter. */
-export const totalOf = async (meter: Meter): Promise<bigint | undefined> => {
-  const range = { start: 0, end: FUTURE + 10 * DAY_MS - ((FUTURE + 10 * DAY_MS) % DAY_MS) };
-  const query = { meter, customer: "cus_1", range, windowLength: range.end, order: "newest_first", limit: 10 } as const;
-  return (await readSummaries(env.DB, query))[0]?.value;
-};
-
-export const sql = (query: string, ...values: unknown[]) =>
-  env.DB.prepare(query)
-    .bind(...values)
-    .run();
-
-/** Deletes an event from D1 without a trace: its hour says so too. */
-export async function lose(meter: Meter, event: EventAppend | undefined): Promise<void> {
-  await sql("DELETE FROM events WHERE meter = ? AND identifier = ?", meter.id, event?.identifier);
-  await addToHour(meter, event, -1);
+/** Runs SQL on a database; `EVENTS` stands for each live slice in turn, and `SERIES` for the ids of a meter's series. */
+export async function damage(db: D1Database, meter: Meter, ...queries: string[]): Promise<void> {
+  const tables = (await liveSlices(db)).map(({ slice }) => tableOf(slice));
+  const series = `(SELECT id FROM series WHERE meter = '${meter.id}')`;
+  for (const query of queries) {
+    for (const table of query.includes("EVENTS") ? tables : [""]) {
+      await db.prepare(query.replaceAll("EVENTS", table).replaceAll("SERIES", series)).run();
+    }
+  }
 }
 
-/** Counts an event of 25 once more in its hour, or once less. */
-export const addToHour = (meter: Meter, event: EventAppend | undefined, count: 1 | -1) =>
-  sql(
-    "UPDATE hourly_summaries SET count = count + ?1, sum_low = sum_low + 25 * ?1 WHERE meter = ?2 AND hour = ?3",
-    count,
-    meter.id,
-    floorTo(event?.event.timestamp ?? 0, HOUR_MS),
+/** For `damage`: all of a meter's in a table, deleted or changed. */
+export const gone = (table: string): string => `DELETE FROM ${table} WHERE series IN SERIES`;
+export const set = (table: string, change: string): string => `UPDATE ${table} SET ${change} WHERE series IN SERIES`;
+
+/** For a log's append: live mode has two databases. */
+export const TWO_DATABASES = [1, 2].map((databases) => ({ databases, since: 0 }));
+
+/** All that the databases of a meter's mode keep of it. */
+export async function keptOf(meter: Meter): Promise<unknown[]> {
+  return Promise.all(
+    eventsDatabases(env, meter.livemode).map(async ({ db }) => {
+      const [sums, survivors] = await db.batch(
+        ["sums", "survivors"].map((table) =>
+          db
+            .prepare(`SELECT ${table}.* FROM series JOIN ${table} ON series = series.id WHERE meter = ? ORDER BY 1, 2`)
+            .bind(meter.id),
+        ),
+      );
+      return { events: await storedIn(db, meter.id), sums: sums?.results, survivors: survivors?.results };
+    }),
   );
+}
 
 /** Cancels an event of a meter in its log. */
 export const cancel = (log: DurableObjectStub<EventLog>, event: EventAppend | undefined, meter: Meter) =>
@@ -95,6 +121,7 @@ export const cancel = (log: DurableObjectStub<EventLog>, event: EventAppend | un
     key: event?.key ?? "",
     id: unique("adjustment"),
     meters: [meter.id],
+    apiKey: 2,
     keyDigest: undefined,
     requestDigest: "",
   });

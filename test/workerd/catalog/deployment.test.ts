@@ -2,13 +2,17 @@
 // once learnt, it does not ask again.
 import { env } from "cloudflare:workers";
 import { afterEach, expect, it, vi } from "vitest";
-import { applyGroups } from "../../../src/aggregate/apply.ts";
-import { type Env, settingsOf } from "../../../src/env.ts";
+import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
+import { applyEntries } from "../../../src/aggregate/apply.ts";
+import type { Placement } from "../../../src/domain/placement.ts";
+import { QUARTER_HOUR_MS, sliceOf } from "../../../src/domain/window.ts";
+import type { Env } from "../../../src/env.ts";
 import { customerMeter } from "../../../src/ingest/customer-meter-stub.ts";
-import { eventLog } from "../../../src/log/shards.ts";
+import { writeEvent } from "../../../src/log/codec.ts";
+import { allShards, eventLog } from "../../../src/log/shards.ts";
 import { maintain } from "../../../src/scheduled.ts";
-import { aLogEntry } from "../../support/builders.ts";
-import { answerOf, createdMeter } from "../support.ts";
+import { aLogEntry, NOON } from "../../support/builders.ts";
+import { answerOf, createdMeter, recordPlacement, storedIn } from "../support.ts";
 
 afterEach(() => void vi.restoreAllMocks());
 
@@ -44,7 +48,7 @@ it("after the first event it creates what logs are missing in the database's reg
   await env.DB.prepare("INSERT INTO deployment (name, value) VALUES ('event_log_shards', '4')").run();
   const calls = vi.spyOn(env.EVENT_LOG, "getByName");
   await maintain(inRegion("EEUR"), Date.now());
-  expect(new Set(calls.mock.calls.map(([name]) => name))).toEqual(new Set([0, 1, 2, 3].map((n) => `shard-${n}`)));
+  expect(new Set(calls.mock.calls.map(([name]) => name))).toEqual(new Set(allShards(env)));
   for (const [, options] of calls.mock.calls) expect(options).toEqual({ locationHint: "eeur" });
 });
 
@@ -60,6 +64,7 @@ it("a LOCATION_HINT stands before the database's region, and a region that is no
 
 it.each([
   ["EVENT_LOG_SHARDS", "event_log_shards", "3", /EVENT_LOG_SHARDS = 4, .* started with 3/],
+  ["TEST_EVENT_LOG_SHARDS", "test_event_log_shards", "2", /TEST_EVENT_LOG_SHARDS = 1, .* started with 2/],
   ["JURISDICTION", "jurisdiction", "eu", /JURISDICTION = \\"\\", .* started with eu/],
 ])("a deployment with another %s than its data takes no events, and says so", async (_, name, value, message) => {
   await env.DB.prepare("DELETE FROM deployment").run();
@@ -78,9 +83,34 @@ it("takes events once the settings are again what they were", async () => {
   expect((await answerOf("/v2/billing/meter_events", { body: event })).status).toBe(200);
   const { results } = await env.DB.prepare("SELECT name, value FROM deployment ORDER BY name").all();
   expect(results).toEqual([
+    // Four are bound to the tests.
+    { name: "databases", value: "[[4,0]]" },
     { name: "event_log_shards", value: "4" },
     { name: "jurisdiction", value: "" },
+    { name: "test_event_log_shards", value: "1" },
   ]);
+});
+
+it("a deployment with fewer databases than its data takes no live events and reads no live sums, and says so", async () => {
+  const meter = await createdMeter({}, LOCAL_KEYS.live);
+  const placement: Placement = [
+    { databases: 1, since: 0 },
+    { databases: 9, since: 1 },
+  ];
+  await recordPlacement(placement);
+  const event = { event_name: meter.event_name, payload: { stripe_customer_id: "cus_1", value: "1" } };
+  const summaries = `/v1/billing/meters/${meter.id}/event_summaries?customer=cus_1&start_time=0&end_time=60`;
+  for (const [path, request] of [
+    ["/v2/billing/meter_events", { body: event }],
+    [summaries, {}],
+  ] as const) {
+    const refused = await answerOf(path, { ...request, key: LOCAL_KEYS.live });
+    expect(refused.status).toBe(503);
+    expect(JSON.stringify(refused.body)).toContain("EVENTS_0 to EVENTS_8");
+  }
+  // Test mode has its own.
+  const tested = { ...event, event_name: (await createdMeter()).event_name };
+  expect((await answerOf("/v2/billing/meter_events", { body: tested })).status).toBe(200);
 });
 
 it("a cold isolate reads the settings at the nearest replica, and writes only when nothing is recorded", async () => {
@@ -90,7 +120,7 @@ it("a cold isolate reads the settings at the nearest replica, and writes only wh
     const { checkFixedSettings } = await import("../../../src/catalog/deployment.ts");
     const prepare = vi.spyOn(env.DB, "prepare").mockClear();
     // The second time it asks no more.
-    for (const _ of [1, 2]) expect(await checkFixedSettings(env.DB, settingsOf(env))).toMatchObject({ ok: true });
+    for (const _ of [1, 2]) expect(await checkFixedSettings(env)).toMatchObject({ ok: true });
     return prepare.mock.calls.map(([sql]) => sql.trim().split(" ")[0]);
   };
   const nearest = vi.spyOn(env.DB, "withSession");
@@ -104,24 +134,29 @@ it("keeps locks and logs within the JURISDICTION", () => {
   const within = vi.fn(() => ({ getByName: (name: string) => `${name}, within` }));
   const bindings = { EVENT_LOG: { jurisdiction: within }, CUSTOMER_METER: { jurisdiction: within } };
   const european = { ...env, ...bindings, JURISDICTION: "eu" } as unknown as Env;
-  expect([eventLog(european, 2), customerMeter(european, "mtr", "cus")]).toEqual([
-    "shard-2, within",
+  expect([eventLog(european, "live-2"), customerMeter(european, "mtr", "cus")]).toEqual([
+    "live-2, within",
     "mtr:cus, within",
   ]);
   expect(within.mock.calls).toEqual([["eu"], ["eu"]]);
 });
 
 it("a D1 without jsonb_each stores and counts the same with json_each, and the isolate says so once", async () => {
-  const prepare = env.DB.prepare.bind(env.DB);
+  const db = env.TEST_EVENTS;
+  const prepare = db.prepare.bind(db);
   // As SQLite says it of a function that it has not.
-  vi.spyOn(env.DB, "prepare").mockImplementation((sql) => prepare(sql.replaceAll("jsonb_each(", "absent_jsonb_each(")));
+  vi.spyOn(db, "prepare").mockImplementation((sql) => prepare(sql.replaceAll("jsonb_each(", "absent_jsonb_each(")));
   const warnings = vi.spyOn(console, "warn").mockImplementation(() => {});
   const meter = "mtr_test_json_each";
-  for (const event of [aLogEntry({ meter, dimensions: { region: "eu" } }), aLogEntry({ meter })]) {
-    const group = { shard: 0, id: 1, kind: "events", confirmedThrough: 0, entries: JSON.stringify(event) } as const;
-    await applyGroups(env.DB, [group], Date.now());
+  const quarter = NOON / QUARTER_HOUR_MS;
+  for (const event of [aLogEntry({ meter, payload: { region: "eu" } }), aLogEntry({ meter })]) {
+    const line = { kind: "events", slice: sliceOf(NOON), from: Math.floor(quarter), to: Math.floor(quarter) } as const;
+    await applyEntries(db, [{ ...line, entries: writeEvent(event) }], NOON);
   }
-  const sums = prepare("SELECT count, sum_low FROM hourly_summaries WHERE meter = ?1").bind(meter);
+  const sums = prepare("SELECT count, sum_low FROM sums JOIN series ON series.id = series WHERE meter = ?1").bind(
+    meter,
+  );
   expect((await sums.all()).results).toEqual([{ count: 2, sum_low: 50 }]);
+  expect((await storedIn(db, meter)).map(({ payload }) => payload)).toEqual(['{"region":"eu"}', null]);
   expect(warnings.mock.calls.flat()).toEqual([expect.stringContaining("D1 has no jsonb_each")]);
 });

@@ -1,7 +1,7 @@
 // Replicas that lag, as the simulator has none: what a session says is written here.
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { loaderOf, type Queryable } from "../../../src/catalog/placement.ts";
+import { loaderOf, type Queryable } from "../../../src/catalog/queries.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();

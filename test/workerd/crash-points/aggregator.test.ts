@@ -2,30 +2,14 @@
 // not told of.
 import { env } from "cloudflare:workers";
 import { expect } from "vitest";
+import { tableOf } from "../../../src/aggregate/sql/events.ts";
+import { liveSlices } from "../../../src/aggregate/sql/slices.ts";
+import { sliceOf } from "../../../src/domain/window.ts";
 import { D1 } from "../hostile-d1.ts";
 import { aNewEvent, FUTURE } from "../support.ts";
-import { end, type Fault, replaceCall, strikeLog, strikeTransaction } from "./faults.ts";
-import { acknowledged, type Client, Story, type Strike } from "./story.ts";
+import { end, type Fault, strikeLog, strikeTransaction } from "./faults.ts";
+import { acknowledged, type Client, dies, diesAfterIt, type Fate, Story, type Strike } from "./story.ts";
 import { type Crash, crashPoints } from "./table.ts";
-
-/** What a transaction of D1 comes to; a consumer that `dies` is never heard of again. */
-type Fate = (commit: () => Promise<unknown>, dies: () => Promise<never>) => Promise<unknown>;
-
-const dies: Fate = (_, dies) => dies();
-const diesAfterIt: Fate = (commit, dies) => commit().then(dies);
-
-/** Delivers what was sent, with a fate for the transaction after `skip` others. */
-async function deliver(story: Story, fate: Fate, skip = 0): Promise<void> {
-  const death = Promise.withResolvers<void>();
-  const dies = () => {
-    death.resolve();
-    return new Promise<never>(() => {});
-  };
-  replaceCall(env.DB, "batch", (commit) => fate(commit, dies), skip);
-  await Promise.race([story.deliver(), death.promise]);
-  // A transaction more would be the aggregator's own retry, which the logs alone own.
-  expect(env.DB.batch).toHaveBeenCalledTimes(skip + 1);
-}
 
 /** An event whose message is on its way. */
 async function sent() {
@@ -52,7 +36,7 @@ const sentAgain = (fate: Fate): Crash => [
   "the log sends again, and the event counts once",
   async () => {
     const { story } = await sent();
-    await deliver(story, fate);
+    await story.deliverTo(story.database(), fate);
     await countsOnceSentAgain(story, 0);
   },
 ];
@@ -63,7 +47,7 @@ const ignored = (fate: Fate): Crash => [
   IGNORED,
   async () => {
     const { story } = await sent();
-    await deliver(story, fate);
+    await story.deliverTo(story.database(), fate);
     await countsOnceSentAgain(story, 1);
   },
 ];
@@ -72,18 +56,18 @@ const logEnds = (fault: "eviction" | "abort"): Crash => [
   "the new log takes the confirmation, and the event counts once",
   async () => {
     const { story, client } = await sent();
-    await deliver(story, (commit) => end(story.log(client), fault).then(commit));
+    await story.deliverTo(story.database(), (commit) => end(story.log(client), fault).then(commit));
     await countsOnceNotSentAgain(story);
   },
 ];
 
-/** More than one transaction takes: some 300 events of 8 KB each, of one customer. */
+/** More than one transaction takes: some 300 events of 8 KB each, of one customer, in the first database. */
 async function manySent(): Promise<{ story: Story; events: number }> {
   const story = await Story.begin();
   const note = "x".repeat(7_500);
   const events = Array.from({ length: 300 }, () => {
     const event = aNewEvent({ meter: story.meter.id, timestamp: FUTURE });
-    return { ...event, event: { ...event.event, dimensions: { note } } };
+    return { ...event, event: { ...event.event, payload: { note } } };
   });
   await story.logOfShard(0).append(events);
   await story.ring();
@@ -95,7 +79,7 @@ const half = (fate: Fate): Crash => [
   "the first part counts, the log sends the second again, and each event counts once",
   async () => {
     const { story, events } = await manySent();
-    await deliver(story, fate, 1);
+    await story.deliverTo(env.EVENTS_0, fate, 1);
     const first = await story.counted();
     expect(first).toBeGreaterThan(0);
     expect(first).toBeLessThan(events);
@@ -111,6 +95,26 @@ const unconfirmed = (strike: Strike): Crash => [
     await strike(story, client);
     await story.deliver();
     await countsOnceSentAgain(story, 1);
+  },
+];
+
+/** An event whose slice has no table yet; it is there after the fault with its row in `slices`, or neither is. */
+const slice = (fate: Fate, isOpened: boolean): Crash => [
+  "the log sends again, and the event counts once",
+  async () => {
+    const { story } = await sent();
+    const db = story.database();
+    const opened = sliceOf(FUTURE);
+    await db.batch([
+      db.prepare(`DROP TABLE ${tableOf(opened)}`),
+      db.prepare("DELETE FROM slices WHERE slice = ?").bind(opened),
+    ]);
+    // The first transaction finds no table, the second makes it.
+    await story.deliverTo(db, fate, 1);
+    const tables = await db.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?").bind(tableOf(opened)).all();
+    const rows = (await liveSlices(db)).filter(({ slice }) => slice === opened);
+    expect([tables.results.length, rows.length]).toEqual(isOpened ? [1, 1] : [0, 0]);
+    await countsOnceSentAgain(story, 0);
   },
 ];
 
@@ -144,6 +148,14 @@ crashPoints("crash-points/aggregator.test.ts", {
   "between two transactions of a batch": {
     "D1 refuses the second": half(D1.isAway),
     "the consumer dies": half(dies),
+  },
+  "before a slice's table is made": {
+    "D1 refuses": slice(D1.isAway, false),
+    "the consumer dies": slice(dies, false),
+  },
+  "after a slice's table is made": {
+    "D1's answer is lost": slice(D1.losesItsAnswer, true),
+    "the consumer dies": slice(diesAfterIt, true),
   },
   "before the confirmation": {
     "the call to the log fails": unconfirmed(confirm("before", "error")),

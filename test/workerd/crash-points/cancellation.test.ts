@@ -1,12 +1,13 @@
 // A cancellation's way: it takes effect once or not at all, its retry by its key is recognised, and it
 // does not matter what reaches D1 first.
-import { env } from "cloudflare:workers";
 import { expect } from "vitest";
+import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
+import { HOUR_MS, SECOND_MS } from "../../../src/domain/window.ts";
 import { unique } from "../../support/builders.ts";
 import { D1 } from "../hostile-d1.ts";
-import { FUTURE, storedEvents } from "../support.ts";
+import { createdMeter, FUTURE, storedEvents } from "../support.ts";
 import { end, type Fault, type Place, replaceCall, strikeLog, strikeTransaction } from "./faults.ts";
-import { aClaimingClient, type Client, Story, type Strike } from "./story.ts";
+import { aClaimingClient, type Client, dies, diesAfterIt, type Fate, Story, type Strike } from "./story.ts";
 import { type Crash, crashPoints } from "./table.ts";
 
 type Named = Required<Client>;
@@ -86,7 +87,7 @@ async function bothSent() {
   expect(await story.cancel({ identifier: client.identifier })).toMatchObject({ status: 200 });
   await story.log(client).nudge();
   const [event = "", cancellation = "", ...others] = story.queue.splice(0);
-  expect(cancellation).toContain('"cancelled":');
+  expect(cancellation).toContain('"kind":"cancellations"');
   expect(others).toEqual([]);
   const deliver = async (message: string, thenCount: number) => {
     story.queue.push(message);
@@ -111,7 +112,7 @@ const answerIsLost: Crash = [
   async () => {
     const { story, client, event, cancellation, deliver } = await bothSent();
     await deliver(event, 2);
-    replaceCall(env.DB, "batch", D1.losesItsAnswer);
+    replaceCall(story.database(), "batch", D1.losesItsAnswer);
     await deliver(cancellation, 1);
     await cancelledOnce(story, client);
   },
@@ -125,6 +126,45 @@ const endsBetween = (fault: "eviction" | "abort"): Crash => [
     await end(story.log(client), fault);
     expect(await story.counted()).toBe(2);
     await cancelledOnce(story, client);
+  },
+];
+
+/** What happens to a window that is vacated meanwhile, and what it comes to. */
+type Meanwhile = readonly [happens: (story: Story, other: Named) => unknown, value: number];
+
+const MEANWHILE: readonly Meanwhile[] = [
+  [() => {}, 1],
+  [(story) => story.report(aClaimingClient(), "cus_1", at(90), "3"), 3],
+  [(story) => story.report(aClaimingClient(), "cus_1", at(30), "4"), 1],
+  [(story, { identifier }) => story.cancel({ identifier }), 0],
+];
+
+const at = (seconds: number): string => new Date(FUTURE + seconds * SECOND_MS).toISOString();
+
+/**
+ * A quarter hour keeps the later of two events, of different slices, and that one is cancelled: the first transaction
+ * vacates the window, the second finds it, the third restores it.
+ */
+const restored = (fate: Fate, skip: number): Crash => [
+  "the log sends again, and the window's next event stands for it",
+  async () => {
+    for (const [happens, value] of MEANWHILE) {
+      const story = await Story.begin();
+      story.meter = await createdMeter({ "default_aggregation[formula]": "last" }, LOCAL_KEYS.live);
+      const [first, second] = [aClaimingClient(), aClaimingClient()];
+      expect(await story.report(first, "cus_1", at(60), "1")).toMatchObject({ status: 200 });
+      await story.rest();
+      story.pass(12 * HOUR_MS);
+      expect(await story.report(second, "cus_1", at(61), "2")).toMatchObject({ status: 200 });
+      await story.rest();
+      expect(await story.summed()).toBe(2);
+      expect(await story.cancel({ identifier: second.identifier })).toMatchObject({ status: 200 });
+      await story.ring();
+      await story.deliverTo(story.database(), fate, skip);
+      await happens(story, first);
+      await story.rest();
+      expect(await story.summed()).toBe(value);
+    }
   },
 ];
 
@@ -152,5 +192,17 @@ crashPoints("crash-points/cancellation.test.ts", {
     "the cancellation's transaction is lost after it committed": answerIsLost,
     "the log dies": endsBetween("abort"),
     "the log is evicted": endsBetween("eviction"),
+  },
+  "after a cancellation has vacated a window": {
+    "D1 refuses": restored(D1.isAway, 1),
+    "the consumer dies": restored(dies, 1),
+  },
+  "before the window is restored": {
+    "D1 refuses": restored(D1.isAway, 2),
+    "the consumer dies": restored(dies, 2),
+  },
+  "after the window is restored": {
+    "D1's answer is lost": restored(D1.losesItsAnswer, 2),
+    "the consumer dies": restored(diesAfterIt, 2),
   },
 });

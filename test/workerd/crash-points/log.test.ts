@@ -3,12 +3,10 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, vi } from "vitest";
-import { shardOf, uniqueKey } from "../../../src/domain/identifiers.ts";
-import { settingsOf } from "../../../src/env.ts";
 import { EventLog } from "../../../src/index.ts";
 import { maintain } from "../../../src/scheduled.ts";
 import { A_FAILURE, befall, contextOf, end, type Fault, strikeStatement, strikeTransaction } from "./faults.ts";
-import { acknowledged, aPlainClient, type Client, Story, type Strike } from "./story.ts";
+import { aClientOf, acknowledged, aPlainClient, type Client, Story, type Strike } from "./story.ts";
 import { type Crash, crashPoints } from "./table.ts";
 
 /** A report that fails, and its retry. */
@@ -69,27 +67,17 @@ const alarmIsLost: Crash = [
   },
 ];
 
-/** Clients whose events all go to one shard. */
-function neighbours(): Client[] {
-  const found: Client[] = [];
-  while (found.length < 6) {
-    const client = aPlainClient();
-    if (shardOf(uniqueKey(false, client.identifier), settingsOf(env).EVENT_LOG_SHARDS) === 0) found.push(client);
-  }
-  return found;
-}
-
 /** Something happens to a log while one commit is being written and the other calls wait for the next. */
 async function whileOthersWait(meet: (log: EventLog) => void, outcome: "all fail" | "all succeed"): Promise<void> {
   const story = await Story.begin();
-  const clients = neighbours();
+  const clients = Array.from({ length: 6 }, () => aClientOf(0));
   let log: EventLog | undefined;
   let calls = 0;
   const { append } = EventLog.prototype;
-  vi.spyOn(EventLog.prototype, "append").mockImplementation(function (this: EventLog, entries) {
+  vi.spyOn(EventLog.prototype, "append").mockImplementation(function (this: EventLog, ...args) {
     calls++;
     log = this;
-    return append.call(this, entries);
+    return append.apply(this, args);
   });
   const wait = scheduler.wait.bind(scheduler);
   vi.spyOn(scheduler, "wait").mockImplementationOnce(async () => {

@@ -3,15 +3,21 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { expect, vi } from "vitest";
+import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { consume } from "../../../src/aggregate/consumer.ts";
-import { identifierOfKey, newEventId, shardOf, uniqueKey } from "../../../src/domain/identifiers.ts";
-import { HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
+import { openSlice } from "../../../src/aggregate/sql/slices.ts";
+import { eventsDatabase, eventsDatabases } from "../../../src/catalog/databases.ts";
+import { identifierOfKey, newEventId, uniqueKey } from "../../../src/domain/identifiers.ts";
+import { databaseOf, databasesOf } from "../../../src/domain/placement.ts";
+import { HOUR_MS, MINUTE_MS, sliceOf } from "../../../src/domain/window.ts";
 import { settingsOf } from "../../../src/env.ts";
 import type { EventLog } from "../../../src/index.ts";
 import { decodeMessage } from "../../../src/log/groups.ts";
+import { shardName } from "../../../src/log/shard-name.ts";
+import { shardOf } from "../../../src/log/shards.ts";
 import { unique } from "../../support/builders.ts";
-import { aBatch, answerOf, call, createdMeter, eventually, FUTURE } from "../support.ts";
-import { callsUnderWay, forgetCalls, isFallen, watched } from "./faults.ts";
+import { aBatch, answerOf, aToken, call, createdMeter, eventually, FUTURE, storedIn } from "../support.ts";
+import { callsUnderWay, forgetCalls, isFallen, replaceCall, watched } from "./faults.ts";
 
 /** Longer than the log ever waits before it sends a group again (ms). */
 const REST_MS = 15 * MINUTE_MS;
@@ -35,11 +41,25 @@ export const aPlainClient = (): Required<Client> => ({
   key: `stripe-node-retry-${unique("crash_key")}`,
 });
 
+/** A client whose events go to one shard of live mode. */
+export function aClientOf(shard: number): Required<Client> {
+  for (;;) {
+    const client = aPlainClient();
+    if (shardOf(env, true, uniqueKey(true, client.identifier)) === shardName(true, shard)) return client;
+  }
+}
+
+/** What a transaction of D1 comes to; a consumer that `dies` is never heard of again. */
+export type Fate = (commit: () => Promise<unknown>, dies: () => Promise<never>) => Promise<unknown>;
+
+export const dies: Fate = (_, dies) => dies();
+export const diesAfterIt: Fate = (commit, dies) => commit().then(dies);
+
 /** Sets a fault for a client's request. */
 export type Strike<C = Client> = (story: Story, client: C) => void | Promise<void>;
 
 /** The identifier of a client's event. */
-const nameOf = ({ identifier, key }: Client): string => identifier ?? identifierOfKey(false, key ?? "");
+const nameOf = ({ identifier, key }: Client): string => identifier ?? identifierOfKey(true, key ?? "");
 
 /** A story of an event that waits to be sent. */
 export async function acknowledged<C extends Client = Required<Client>>(
@@ -52,7 +72,7 @@ export async function acknowledged<C extends Client = Required<Client>>(
 
 let stories = 0;
 
-/** One meter with logs of its own, a queue that the test carries by hand, and a clock that it turns. */
+/** One meter of live mode with logs of its own, a queue that the test carries by hand, and a clock that it turns. */
 export class Story {
   /** Messages that the logs sent and nobody has taken yet. */
   readonly queue: string[] = [];
@@ -72,18 +92,35 @@ export class Story {
     story.#takeTimers();
     // Failures are part of the story.
     vi.spyOn(console, "error").mockImplementation(() => {});
-    story.meter = await createdMeter();
+    // As the minute's maintenance would have done.
+    await Promise.all(eventsDatabases(env, true).map(({ db }) => openSlice(db, sliceOf(FUTURE))));
+    story.meter = await createdMeter({}, LOCAL_KEYS.live);
     return story;
   }
 
   /** Reports 25 over HTTP, as a client does. */
-  report({ identifier, key }: Client, customer = "cus_1", timestamp?: string): ReturnType<typeof answerOf> {
+  report(
+    { identifier, key }: Client,
+    customer = "cus_1",
+    timestamp?: string,
+    value = "25",
+  ): ReturnType<typeof answerOf> {
     return this.ask("/v2/billing/meter_events", key, {
       event_name: this.meter.event_name,
-      payload: { stripe_customer_id: customer, value: "25" },
+      payload: { stripe_customer_id: customer, value },
       identifier,
       timestamp,
     });
+  }
+
+  /** Reports 25 for each of some customers in one stream's request; one log makes one group of them. */
+  async reportTogether(customers: readonly string[], shard = 0): ReturnType<typeof answerOf> {
+    const events = customers.map((customer) => ({
+      event_name: this.meter.event_name,
+      payload: { stripe_customer_id: customer, value: "25" },
+      identifier: aClientOf(shard).identifier,
+    }));
+    return this.ask("/v2/billing/meter_event_stream", undefined, { events }, await aToken(LOCAL_KEYS.live));
   }
 
   /** Cancels an event over HTTP. */
@@ -96,22 +133,39 @@ export class Story {
   }
 
   /** Posts a body, under an Idempotency-Key if there is one; `token`: a session's, where one is needed. */
-  ask(path: string, idempotencyKey: string | undefined, body: object, token?: string): ReturnType<typeof answerOf> {
+  ask(
+    path: string,
+    idempotencyKey: string | undefined,
+    body: object,
+    token: string = LOCAL_KEYS.live,
+  ): ReturnType<typeof answerOf> {
     return watched(answerOf(path, { body, idempotencyKey, key: token }));
   }
 
   /** The log that a client's event goes to: a new stub each time, as one that has seen a crash fails for ever. */
   log(client: Client): DurableObjectStub<EventLog> {
-    return this.logOfShard(shardOf(uniqueKey(false, nameOf(client)), settingsOf(env).EVENT_LOG_SHARDS));
+    return env.EVENT_LOG.getByName(shardOf(env, true, uniqueKey(true, nameOf(client))));
   }
 
   logOfShard(shard: number): DurableObjectStub<EventLog> {
-    return env.EVENT_LOG.getByName(`shard-${shard}`);
+    return env.EVENT_LOG.getByName(shardName(true, shard));
+  }
+
+  /** The database of a customer's events. */
+  database(customer = "cus_1"): D1Database {
+    return eventsDatabase(env, true, databaseOf(this.meter.id, customer, 4));
+  }
+
+  /** A customer whose events go to one of the four databases. */
+  customerIn(database: number): string {
+    for (let i = 1; ; i++) {
+      if (databaseOf(this.meter.id, `cus_${i}`, 4) === database) return `cus_${i}`;
+    }
   }
 
   /** Whether the log has a client's event. */
   async knows(client: Client): Promise<boolean> {
-    const key = uniqueKey(false, nameOf(client));
+    const key = uniqueKey(true, nameOf(client));
     const inquiry = { key, id: newEventId(Date.now()), keyDigest: undefined, reportDigest: "", claims: false };
     return (await this.log(client).recall([inquiry]))[0] !== undefined;
   }
@@ -149,6 +203,24 @@ export class Story {
     return watched(consume(aBatch(this.queue.splice(0)), env));
   }
 
+  /** Delivers what was sent, with a fate for a database's transaction after `skip` others. */
+  async deliverTo(db: D1Database, fate: Fate, skip = 0): Promise<void> {
+    const death = Promise.withResolvers<void>();
+    const dies = () => {
+      death.resolve();
+      return new Promise<never>(() => {});
+    };
+    replaceCall(db, "batch", (commit) => fate(commit, dies), skip);
+    await Promise.race([this.deliver(), death.promise]);
+    // A transaction more would be the aggregator's own retry, which the logs alone own.
+    expect(db.batch).toHaveBeenCalledTimes(skip + 1);
+  }
+
+  /** The databases of the shares that were sent and nobody has taken yet. */
+  databasesSent(): number[] {
+    return this.queue.flatMap(decodeMessage).map(({ database }) => database);
+  }
+
   /** Turns the clock; by default as far as any wait of the log. */
   pass(ms = REST_MS): void {
     vi.setSystemTime(Date.now() + ms);
@@ -174,26 +246,44 @@ export class Story {
     }
   }
 
-  /** How often 25 counts for a customer: by the rows of D1 and by the summary over HTTP, which must agree. */
+  /** How often 25 counts for a customer: by the rows of its databases and by the summary over HTTP, which must agree. */
   async counted(customer = "cus_1"): Promise<number> {
-    const events = await env.DB.prepare(
-      "SELECT COUNT(*) AS n FROM events WHERE meter = ? AND customer = ? AND cancelled IS NULL",
-    )
-      .bind(this.meter.id, customer)
-      .first<number>("n");
+    const databases = databasesOf(
+      this.meter.id,
+      customer,
+      [1, 4].map((count) => ({ databases: count, since: 0 })),
+    );
+    const stored = await Promise.all(
+      databases.map((database) => storedIn(eventsDatabase(env, true, database), this.meter.id)),
+    );
+    const events = stored.flat().filter((row) => row.customer === customer && row.cancelled === null).length;
+    expect(await this.summed(customer)).toBe(25 * events);
+    return events;
+  }
+
+  /** What the summary of all days of the story says over HTTP. */
+  async summed(customer?: string): Promise<number> {
+    const { status, text } = await this.read(customer);
+    expect(status).toBe(200);
+    return Number(/"aggregated_value":([^,]+),/.exec(text)?.[1] ?? "0");
+  }
+
+  /** The response with that summary. */
+  async read(customer = "cus_1"): Promise<{ readonly status: number; readonly text: string }> {
     const hour = Math.floor(FUTURE / HOUR_MS) * 3_600;
     const response = await call(
       `/v1/billing/meters/${this.meter.id}/event_summaries?customer=${customer}&start_time=${hour - 36_000}&end_time=${hour + 360_000}`,
+      { key: LOCAL_KEYS.live },
     );
-    const total = /"aggregated_value":([^,]+),/.exec(await response.text())?.[1] ?? "0";
-    expect(Number(total)).toBe(25 * (events ?? Number.NaN));
-    return events ?? Number.NaN;
+    return { status: response.status, text: await response.text() };
   }
 
-  /** Comes to rest, and then so many events count. */
-  async comesTo(count: number, customer?: string): Promise<void> {
+  /** Comes to rest, and then so many events of each customer count. */
+  async comesTo(count: number, ...customers: readonly string[]): Promise<void> {
     await this.rest();
-    expect(await this.counted(customer)).toBe(count);
+    for (const customer of customers.length === 0 ? ["cus_1"] : customers) {
+      expect(await this.counted(customer)).toBe(count);
+    }
   }
 
   /** Gives the Worker's shards other names, so that no story meets another's alarms and timers. */
@@ -201,10 +291,10 @@ export class Story {
     const shards = settingsOf(env).EVENT_LOG_SHARDS;
     const getByName = env.EVENT_LOG.getByName.bind(env.EVENT_LOG);
     vi.spyOn(env.EVENT_LOG, "getByName").mockImplementation((name, options) => {
-      const shard = Number(name.slice("shard-".length));
-      if (shard >= shards) return getByName(name, options);
-      this.#asked.add(shard);
-      return getByName(`shard-${this.#firstShard + shard}`, options);
+      const [, shard] = /^live-(\d+)$/.exec(name) ?? [];
+      if (shard === undefined || Number(shard) >= shards) return getByName(name, options);
+      this.#asked.add(Number(shard));
+      return getByName(shardName(true, this.#firstShard + Number(shard)), options);
     });
   }
 
@@ -215,9 +305,9 @@ export class Story {
   /** What the queue does with what it is sent, when nothing is wrong with it. */
   async send(batch: Iterable<MessageSendRequest>): Promise<QueueSendBatchResponse> {
     for (const { body } of batch) {
-      const [group] = decodeMessage(String(body));
+      const [share] = decodeMessage(String(body));
       // Logs of earlier stories may still be sending.
-      if (Math.floor(((group?.shard ?? 0) - this.#firstShard) / 4) !== 0) continue;
+      if (Math.floor((Number(share?.shard.slice("live-".length)) - this.#firstShard) / 4) !== 0) continue;
       this.queue.push(String(body));
       this.sent++;
     }

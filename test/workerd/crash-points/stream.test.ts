@@ -1,6 +1,7 @@
 // A stream's request, of which one log may have its part and another not: the retry completes it, and
 // another body under its key changes nothing.
 import { expect } from "vitest";
+import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { unique } from "../../support/builders.ts";
 import { aToken } from "../support.ts";
 import { type Fault, type Place, strikeLog } from "./faults.ts";
@@ -21,7 +22,7 @@ async function aStream(identified: boolean) {
       ...(identified ? { identifier: unique("crash") } : {}),
     }));
     // The clock turns too far for one session.
-    return async () => story.ask("/v2/billing/meter_event_stream", key, { events }, await aToken());
+    return async () => story.ask("/v2/billing/meter_event_stream", key, { events }, await aToken(LOCAL_KEYS.live));
   };
   return { story, send: send("25"), sendOther: send("26") };
 }

@@ -1,6 +1,7 @@
 // The crash points' tests are the rows of README.md's tables.
-import { afterEach, expect, it, vi } from "vitest";
+import { afterEach, beforeAll, expect, it, vi } from "vitest";
 import readme from "../../README.md?raw";
+import { growTo } from "../support.ts";
 import { missedFaults } from "./faults.ts";
 
 /** What comes of a fault, and the story that shows it. */
@@ -11,6 +12,8 @@ export type Crash = readonly [outcome: string, story: () => Promise<void>];
  * these rows, in their order.
  */
 export function crashPoints(file: string, points: Record<string, Record<string, Crash>>): void {
+  // All of these stories have four databases.
+  beforeAll(() => growTo(4, 0));
   afterEach(() => {
     vi.restoreAllMocks();
     vi.useRealTimers();

@@ -5,8 +5,10 @@
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
 import { afterEach, beforeAll, expect, inject, it, vi } from "vitest";
+import { eventsDatabases } from "../../../src/catalog/databases.ts";
 import { ENDPOINTS } from "../../../src/http/endpoints.ts";
 import { type FuzzedRequest, type Route, requestToAnyOf } from "../../support/fuzz/requests.ts";
+import { growTo } from "../support.ts";
 import { acknowledgedBy } from "./acknowledged.ts";
 import { envelopeFaults, faultsOf, logFaults } from "./answers.ts";
 import { send } from "./send.ts";
@@ -36,12 +38,15 @@ let state: State | undefined;
 const lines: unknown[][] = [];
 
 beforeAll(async () => {
+  await growTo(4, 0);
   worlds = await createWorlds();
 });
 
-/** Cuts the queue off, and takes what is logged. */
+/** Cuts the queues off, and takes what is logged. */
 function isolate(): void {
-  vi.spyOn(env.EVENT_QUEUE, "sendBatch").mockResolvedValue({} as QueueSendBatchResponse);
+  for (const queue of [env.EVENT_QUEUE, env.TEST_EVENT_QUEUE]) {
+    vi.spyOn(queue, "sendBatch").mockResolvedValue({} as QueueSendBatchResponse);
+  }
   for (const level of ["log", "info", "warn", "error", "debug"] as const) {
     vi.spyOn(console, level).mockImplementation((...line) => void lines.push(line));
   }
@@ -101,9 +106,12 @@ it("whatever is sent gets a clear answer, and changes nothing that was not ackno
 
 it("when everything behind it fails, an answer still is an error object, and no log line tells a secret", async () => {
   isolate();
-  const prepared = vi.spyOn(env.DB, "prepare").mockImplementation(() => {
-    throw new Error("D1_ERROR: Network connection lost.");
-  });
+  const databases = [true, false].flatMap((livemode) => eventsDatabases(env, livemode).map(({ db }) => db));
+  const prepared = [env.DB, ...databases].map((db) =>
+    vi.spyOn(db, "prepare").mockImplementation(() => {
+      throw new Error("D1_ERROR: Network connection lost.");
+    }),
+  );
   const statuses = new Set<number>();
   const property = fc.asyncProperty(batchOf(BATCH), async (batch) => {
     lines.length = 0;
@@ -117,7 +125,7 @@ it("when everything behind it fails, an answer still is an error object, and no 
   });
   let logged = 0;
   await fc.assert(property, { seed, numRuns: BATCHES, interruptAfterTimeLimit: ROUND_MS });
-  expect(prepared).toHaveBeenCalled();
+  for (const prepare of prepared.slice(0, 2)) expect(prepare).toHaveBeenCalled();
   expect(statuses).toContain(503);
   expect(logged).toBeGreaterThan(0);
 });

@@ -2,14 +2,14 @@
 // while requests are fuzzed, so nothing reaches D1 but what requests themselves write there.
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { settingsOf } from "../../../src/env.ts";
-import { eventLog } from "../../../src/log/shards.ts";
+import { eventsDatabases } from "../../../src/catalog/databases.ts";
+import { allShards, eventLog } from "../../../src/log/shards.ts";
 
 /** The rows of a table, by what is unique of each; a row as JSON. */
 type Rows = ReadonlyMap<string, string>;
 
 export type State = {
-  /** D1's tables by name. */
+  /** The tables of all databases: the control database's by their names, the others behind their database's. */
   readonly tables: ReadonlyMap<string, Rows>;
   /** Unique keys that some log holds, and those of them that are cancelled. */
   readonly keys: ReadonlySet<string>;
@@ -34,12 +34,9 @@ export type Acknowledged = {
   readonly operated: boolean;
 };
 
-/** Reads D1 and every log. Cheap enough to be done a few hundred times. */
+/** Reads every database and every log. Cheap enough to be done a few hundred times. */
 export async function readState(): Promise<State> {
-  const [tables, ...logs] = await Promise.all([
-    readTables(),
-    ...Array.from({ length: settingsOf(env).EVENT_LOG_SHARDS }, (_, shard) => readLog(shard)),
-  ]);
+  const [tables, ...logs] = await Promise.all([readTables(), ...allShards(env).map(readLog)]);
   return {
     tables,
     keys: new Set(logs.flatMap(({ keys }) => keys)),
@@ -48,24 +45,32 @@ export async function readState(): Promise<State> {
   };
 }
 
-let names: readonly string[] | undefined;
+const tableNames = new Map<D1Database, readonly string[]>();
 
 async function readTables(): Promise<Map<string, Rows>> {
-  names ??= (
-    await env.DB.prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB '*_cf_*'").all<{
-      name: string;
-    }>()
-  ).results.map(({ name }) => name);
-  const results = await env.DB.batch<Record<string, unknown>>(
-    names.map((name) => env.DB.prepare(`SELECT * FROM "${name}"`)),
-  );
-  return new Map(names.map((name, i) => [name, toRows(results[i]?.results ?? [])]));
+  const databases = [true, false].flatMap((livemode) => eventsDatabases(env, livemode));
+  const found = await Promise.all([tablesOf(env.DB, ""), ...databases.map(({ name, db }) => tablesOf(db, `${name}.`))]);
+  return new Map(found.flat());
 }
 
-/** Rows by their id or key; where there is none, by all they are. */
+/** The tables of a database, with a prefix before their names. */
+async function tablesOf(db: D1Database, prefix: string): Promise<[string, Rows][]> {
+  const names =
+    tableNames.get(db) ??
+    (
+      await db
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB '*_cf_*'")
+        .all<{ name: string }>()
+    ).results.map(({ name }) => name);
+  tableNames.set(db, names);
+  const results = await db.batch<Record<string, unknown>>(names.map((name) => db.prepare(`SELECT * FROM "${name}"`)));
+  return names.map((name, i) => [prefix + name, toRows(results[i]?.results ?? [])]);
+}
+
+/** Rows by their id or key; where there is none, by all they are. When a key was last used changes at any time. */
 const toRows = (rows: readonly Record<string, unknown>[]): Rows =>
   new Map(
-    rows.map((row) => {
+    rows.map(({ last_used: _, ...row }) => {
       const json = JSON.stringify(row);
       return [row.key === undefined ? String(row.hash ?? row.id ?? json) : `${row.livemode}:${row.key}`, json];
     }),
@@ -73,7 +78,7 @@ const toRows = (rows: readonly Record<string, unknown>[]): Rows =>
 
 type Log = { readonly keys: string[]; readonly cancelled: string[]; readonly rest: string };
 
-const readLog = (shard: number): Promise<Log> =>
+const readLog = (shard: string): Promise<Log> =>
   runInDurableObject(eventLog(env, shard), (_, { storage: { sql } }) => {
     const tables = sql
       .exec<{ name: string }>("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT GLOB '_cf_*'")

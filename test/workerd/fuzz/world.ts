@@ -2,13 +2,16 @@ import { env } from "cloudflare:workers";
 import { sign } from "hono/jwt";
 import { expect } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
-import { applyGroups } from "../../../src/aggregate/apply.ts";
+import { applyEntries } from "../../../src/aggregate/apply.ts";
 import { parkStatement } from "../../../src/aggregate/dead-letters.ts";
+import { firstDatabase } from "../../../src/catalog/databases.ts";
 import { hashOf } from "../../../src/catalog/key-hash.ts";
-import type { LogRejection } from "../../../src/log/groups.ts";
+import { sliceOf } from "../../../src/domain/window.ts";
+import { type LogRejection, writeRejection } from "../../../src/log/codec.ts";
 import type { Ref } from "../../support/fuzz/nodes.ts";
 import type { BadCredential, Caller, Mode } from "../../support/fuzz/requests.ts";
 import { DEAD_LETTERS } from "../../support/fuzz/valid-requests.ts";
+import { rejectionLines, toEntries } from "../../support/shares.ts";
 import { answerOf, call, createdMeter, eventually, storedEvents } from "../support.ts";
 
 export const MODES = ["test", "live"] as const satisfies readonly Mode[];
@@ -106,16 +109,18 @@ async function anEvent(mode: Mode, key: string, meter: { id: string; event_name:
 async function deadLetters(mode: Mode): Promise<Record<string, string>> {
   const numbers = Array.from({ length: DEAD_LETTERS }, (_, n) => n);
   const livemode = mode === "live";
-  await env.DB.batch(
+  const db = firstDatabase(env, livemode);
+  const idOf = (n: number) => `dl_${n}_${mode}-0_0_0`;
+  await db.batch(
     numbers.map((n) => {
-      const entry = JSON.stringify(aRejection(mode, `letter_${n}_${mode}`, Date.now()));
-      const letter = { id: `dl_${n}_${mode}`, kind: "rejections", entry, reason: "refused", parked: 0 } as const;
-      return parkStatement(env.DB, letter);
+      const entry = writeRejection(aRejection(mode, `letter_${n}_${mode}`, Date.now()));
+      const place = { id: idOf(n), slice: sliceOf(Date.now()) };
+      return parkStatement(db, { ...place, kind: "rejections", entry, reason: "refused", parked: 0 });
     }),
   );
   const { body } = await answerOf("/v1/edgemeter/dead_letters?limit=100", { key: LOCAL_KEYS[mode] });
   expect(body.data).toMatchObject(Array(DEAD_LETTERS).fill({ livemode }));
-  return Object.fromEntries(numbers.map((n) => [`letter${n}`, `dl_${n}_${mode}`]));
+  return Object.fromEntries(numbers.map((n) => [`letter${n}`, idOf(n)]));
 }
 
 /** A refused event of no meter. */
@@ -124,16 +129,16 @@ const aRejection = (mode: Mode, id: string, received: number): LogRejection => (
   livemode: mode === "live",
   meter: null,
   code: "no_meter",
-  message: `canary of ${mode}`,
-  identifier: `canary_of_${mode}`,
+  count: 1,
+  samples: [[`canary of ${mode}`, `canary_of_${mode}`]],
   received,
 });
 
 /** An error report that can be read already; gives its id. */
 async function aReport(mode: Mode, meter: string): Promise<string> {
   const received = Date.now() - 60_000;
-  const entries = JSON.stringify({ ...aRejection(mode, `rejection_${mode}`, received), meter });
-  await applyGroups(env.DB, [{ shard: 0, id: 1, kind: "rejections", entries }], received);
+  const lines = rejectionLines([{ ...aRejection(mode, `rejection_${mode}`, received), meter }]);
+  await applyEntries(firstDatabase(env, mode === "live"), toEntries("rejections", lines), received);
   const { body } = await answerOf("/v2/core/events", { key: LOCAL_KEYS[mode] });
   const [first] = body.data as { id: string }[];
   return first?.id ?? "";
@@ -143,7 +148,8 @@ async function credentials(mode: Mode, key: string): Promise<Pick<World, "restri
   const restricted = { ingest: `rk_${mode}_fuzzed_ingest`, read: `rk_${mode}_fuzzed_read` };
   const revoked = `sk_${mode}_fuzzed_revoked`;
   const insert = env.DB.prepare(
-    "INSERT INTO api_keys (hash, id, name, livemode, created, revoked_at, permissions) VALUES (?, ?, 'fuzz', ?, 0, ?, ?)",
+    `INSERT INTO api_keys (hash, id, number, name, livemode, created, revoked_at, permissions)
+     VALUES (?, ?, (SELECT MAX(number) + 1 FROM api_keys), 'fuzz', ?, 0, ?, ?)`,
   );
   const live = mode === "live" ? 1 : 0;
   await env.DB.batch([

@@ -3,8 +3,8 @@ import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import worker from "../../../src/index.ts";
 import { encodeMessage } from "../../../src/log/groups.ts";
-import { allShards, eventLog } from "../../../src/log/shards.ts";
 import { aLogEntry, unique } from "../../support/builders.ts";
+import { aShare, eventLines } from "../../support/shares.ts";
 import { answerOf, call, createdMeter, eventually, storedEvents } from "../support.ts";
 
 afterEach(() => {
@@ -30,44 +30,11 @@ async function total(meter: string, customer = "cus_1"): Promise<string | undefi
   return /"aggregated_value":([^,]+),/.exec(await response.text())?.[1];
 }
 
-describe("an event's whole way", () => {
-  it("survives that the queue loses every message once", async () => {
-    const meter = await createdMeter();
-    const send = vi.spyOn(env.EVENT_QUEUE, "sendBatch").mockResolvedValueOnce({} as QueueSendBatchResponse);
-    await call(EVENTS, { body: anEvent(meter) });
-    await eventually(() => expect(send).toHaveBeenCalled());
-    expect(await total(meter.id)).toBeUndefined();
-    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 60_000 });
-    await worker.scheduled({} as ScheduledController, env);
-    await eventually(async () => expect(await total(meter.id)).toBe("25"));
-  });
-
-  it("survives that D1 fails, and that it fails after it committed", async () => {
-    const meter = await createdMeter();
-    const batch = env.DB.batch.bind(env.DB);
-    const calls = vi
-      .spyOn(env.DB, "batch")
-      .mockRejectedValueOnce(new Error("D1_ERROR: Network connection lost."))
-      .mockImplementationOnce(async (statements) => {
-        await batch(statements);
-        throw new Error("D1_ERROR: Network connection lost.");
-      });
-    await call(EVENTS, { body: anEvent(meter) });
-    for (const failures of [1, 2, 3]) {
-      await eventually(() => expect(calls).toHaveBeenCalledTimes(failures));
-      vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + 60_000 * failures });
-      await Promise.all(allShards(env).map((shard) => eventLog(env, shard).nudge()));
-    }
-    expect(await storedEvents(meter.id)).toBe(1);
-    expect(await total(meter.id)).toBe("25");
-  });
-});
-
 describe("the queue consumer", () => {
   it("acknowledges every message, also unreadable ones and when D1 fails", async () => {
     const logged = vi.spyOn(console, "error").mockImplementation(() => {});
-    vi.spyOn(env.DB, "batch").mockRejectedValue(new Error("D1 is down"));
-    const body = encodeMessage([{ shard: 0, id: 1, kind: "events", entries: JSON.stringify(aLogEntry()) }]);
+    vi.spyOn(env.TEST_EVENTS, "batch").mockRejectedValue(new Error("D1 is down"));
+    const body = encodeMessage([aShare("test-0", "events", eventLines([aLogEntry()]))]);
     const batch = createMessageBatch("meter-events", [
       { id: "1", timestamp: new Date(), attempts: 1, body },
       { id: "2", timestamp: new Date(), attempts: 1, body: "nonsense" },
@@ -80,41 +47,10 @@ describe("the queue consumer", () => {
     const lines = logged.mock.calls.map(([line]) => JSON.parse(String(line)));
     expect(lines.map(({ message }) => message)).toEqual([
       "a message was not read",
-      "groups were not applied; their logs will send them again",
+      "shares were not applied; their logs will send them again",
     ]);
     // What a message holds is its sender's, not the log's.
     expect(JSON.stringify(lines)).not.toContain("nonsense");
-  });
-});
-
-describe("concurrent writes", () => {
-  it("to different customers do not meet", async () => {
-    const meter = await createdMeter();
-    const answers = await Promise.all(
-      Array.from({ length: 10 }, (_, i) =>
-        call(EVENTS, { body: anEvent(meter, { payload: { stripe_customer_id: `cus_${i}`, value: "1" } }) }),
-      ),
-    );
-    expect(answers.map(({ status }) => status)).toEqual(Array(10).fill(200));
-  });
-
-  it("of one identifier count once, whatever the customer and the meter", async () => {
-    const meters = [await createdMeter(), await createdMeter()];
-    const identifier = unique("shared");
-    const answers = await Promise.all(
-      Array.from({ length: 10 }, (_, i) =>
-        answerOf(EVENTS, {
-          body: {
-            ...anEvent(meters[i % 2] ?? { event_name: "" }),
-            identifier,
-            payload: { stripe_customer_id: `cus_${i}`, value: "1" },
-          },
-        }),
-      ),
-    );
-    expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
-    const others = answers.filter(({ status }) => status !== 200);
-    expect(others.every(({ body }) => (body.error as { code: string }).code === "duplicate_meter_event")).toBe(true);
   });
 });
 

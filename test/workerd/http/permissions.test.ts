@@ -23,7 +23,8 @@ async function store(
 ): Promise<{ secret: string; id: string }> {
   const id = unique("key");
   await env.DB.prepare(
-    "INSERT INTO api_keys (hash, id, name, livemode, created, revoked_at, permissions) VALUES (?, ?, 'test', ?, 0, ?, ?)",
+    `INSERT INTO api_keys (hash, id, number, name, livemode, created, revoked_at, permissions)
+     SELECT ?, ?, MAX(number) + 1, 'test', ?, 0, ?, ? FROM api_keys`,
   )
     .bind(hashOf(secret), id, livemode, revoked ? 1 : null, permissions)
     .run();

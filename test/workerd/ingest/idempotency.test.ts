@@ -2,17 +2,19 @@
 import { evictDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { identifierOfKey, orderAt, shardOf, uniqueKey } from "../../../src/domain/identifiers.ts";
-import type { Aggregation } from "../../../src/domain/meter.ts";
+import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
+import { identifierOfKey, orderAt, uniqueKey } from "../../../src/domain/identifiers.ts";
+import { type Aggregation, isLiveMeter } from "../../../src/domain/meter.ts";
+import { ONE_DATABASE } from "../../../src/domain/placement.ts";
 import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
-import { settingsOf } from "../../../src/env.ts";
 import { requireMeter } from "../../../src/http/v1/meters.ts";
 import { EventLog } from "../../../src/index.ts";
 import { customerMeter } from "../../../src/ingest/customer-meter-stub.ts";
 import { Partitions } from "../../../src/log/partitions.ts";
+import { shardOf } from "../../../src/log/shards.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { anEventId, resultOf, unique } from "../../support/builders.ts";
-import { aNewEvent, answerOf, createdMeter, eventually, FUTURE, storedEvents } from "../support.ts";
+import { aNewEvent, answerOf, aToken, createdMeter, eventually, FUTURE, storedEvents } from "../support.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -51,22 +53,18 @@ const cancellation = ({ event_name }: Meter, identifier: string) => ({
   cancel: { identifier },
 });
 
-async function aToken(): Promise<string> {
-  return String((await answerOf(SESSION, { body: {} })).body.authentication_token);
-}
-
-async function stream(events: readonly object[], idempotencyKey?: string) {
-  return post(STREAM, idempotencyKey, { events }, await aToken());
+async function stream(events: readonly object[], idempotencyKey?: string, key?: string) {
+  return post(STREAM, idempotencyKey, { events }, await aToken(key));
 }
 
 /** What a meter's summary of today and its neighbours says, once all its events are stored. */
 async function summaryOf(meter: Meter, events: number): Promise<bigint | undefined> {
   await eventually(async () => expect(await storedEvents(meter.id)).toBe(events));
-  const found = resultOf(await requireMeter({ env, key: { livemode: false } } as never, meter.id));
+  const found = resultOf(await requireMeter({ env, key: { livemode: isLiveMeter(meter.id) } } as never, meter.id));
   const start = floorTo(Date.now(), DAY_MS) - 40 * DAY_MS;
   const range = { start, end: start + 42 * DAY_MS };
   const query = { meter: found, customer: "cus_1", range, windowLength: 42 * DAY_MS, limit: 1 };
-  const [summary] = await readSummaries(env.DB, { ...query, order: "newest_first" });
+  const [summary] = resultOf(await readSummaries(env, { ...query, order: "newest_first" }));
   return summary?.value;
 }
 
@@ -297,7 +295,7 @@ describe("writes of one customer at once", () => {
   it("are at most a hundred in line", async () => {
     const meter = await createdMeter();
     const record = (keyDigest: string) =>
-      customerMeter(env, meter.id, "cus_1").record(aNewEvent({ meter: meter.id, keyDigest }), undefined);
+      customerMeter(env, meter.id, "cus_1").record(aNewEvent({ meter: meter.id, keyDigest }), undefined, ONE_DATABASE);
     const release = Promise.withResolvers<void>();
     const { append } = EventLog.prototype;
     vi.spyOn(EventLog.prototype, "append").mockImplementationOnce(async function (this: EventLog, entries) {
@@ -320,7 +318,7 @@ describe("writes of one customer at once", () => {
     const meter = await createdMeter();
     const lock = customerMeter(env, meter.id, "cus_1");
     const event = aNewEvent({ meter: meter.id });
-    const outcomes = await Promise.all([lock.record(event, undefined), lock.record(event, undefined)]);
+    const outcomes = await Promise.all([1, 2].map(() => lock.record(event, undefined, ONE_DATABASE)));
     expect(outcomes.map(({ outcome }) => outcome)).toEqual(["accepted", "accepted"]);
     expect(await summaryOf(meter, 1)).toBe(25n);
   });
@@ -337,7 +335,7 @@ describe("receipt order", () => {
   const DAY = { event_time_window: "day" };
   const LAST = { "default_aggregation[formula]": "last" };
   const aggregationOf = (kind: Record<string, string>): Aggregation =>
-    kind === LAST ? "latest_of_hour" : kind === HOUR ? "last_received_of_hour" : "last_received_of_day";
+    kind === LAST ? "latest_of_quarter_hour" : kind === HOUR ? "last_received_of_hour" : "last_received_of_day";
   const kinds: [string, Record<string, string>][] = [
     ["a `last` meter", LAST],
     ["an hour's window", HOUR],
@@ -348,7 +346,7 @@ describe("receipt order", () => {
     "of a stream's events is that of the request, over all shards and in one commit: %s",
     async (_, kind) => {
       for (const length of [5, 50]) {
-        const meter = await createdMeter(kind);
+        const meter = await createdMeter(kind, LOCAL_KEYS.live);
         const timestamp = new Date().toISOString();
         const events = Array.from({ length }, (_, i) =>
           anEvent(meter, {
@@ -357,7 +355,7 @@ describe("receipt order", () => {
             payload: { stripe_customer_id: "cus_1", value: String(i + 1) },
           }),
         );
-        expect(await stream(events)).toMatchObject({ status: 200 });
+        expect(await stream(events, undefined, LOCAL_KEYS.live)).toMatchObject({ status: 200 });
         expect(await summaryOf(meter, length)).toBe(BigInt(length));
       }
     },
@@ -375,7 +373,7 @@ describe("receipt order", () => {
       ] as const) {
         const event = aNewEvent({ meter: meter.id, timestamp, value, id: anEventId(orderAt(timestamp + clock)) });
         const admitted = { ...event, event: { ...event.event, aggregation: aggregationOf(kind) } };
-        const recorded = await customerMeter(env, meter.id, "cus_1").record(admitted, undefined);
+        const recorded = await customerMeter(env, meter.id, "cus_1").record(admitted, undefined, ONE_DATABASE);
         expect(recorded).toMatchObject({ outcome: "accepted" });
       }
       expect(await summaryOf(meter, 3)).toBe(3n);
@@ -392,7 +390,7 @@ describe("receipt order", () => {
       const lock = customerMeter(env, meter.id, "cus_1");
       const event = aNewEvent({ meter: meter.id, timestamp, value, id: anEventId(orderAt(timestamp + clock)) });
       const admitted = { ...event, event: { ...event.event, aggregation: aggregationOf(kind) } };
-      expect(await lock.record(admitted, undefined)).toMatchObject({ outcome: "accepted" });
+      expect(await lock.record(admitted, undefined, ONE_DATABASE)).toMatchObject({ outcome: "accepted" });
       await evictDurableObject(lock);
     }
     expect(await summaryOf(meter, 2)).toBe(2n);
@@ -402,7 +400,7 @@ describe("receipt order", () => {
     ["a caller's key", () => unique("key")],
     ["an SDK's key", () => `stripe-node-retry-${unique("key")}`],
   ])("of a stream's events survives a shard that failed: under %s", async (_, aKey) => {
-    const meter = await createdMeter(LAST);
+    const meter = await createdMeter(LAST, LOCAL_KEYS.live);
     const timestamp = new Date().toISOString();
     const identifiers = Array.from({ length: 6 }, () => unique("m"));
     const events = identifiers.map((identifier, i) =>
@@ -410,15 +408,15 @@ describe("receipt order", () => {
     );
     const key = aKey();
     const { append } = EventLog.prototype;
-    const first = shardOf(uniqueKey(false, identifiers[0] ?? ""), settingsOf(env).EVENT_LOG_SHARDS);
+    const first = shardOf(env, true, uniqueKey(true, identifiers[0] ?? ""));
     vi.spyOn(EventLog.prototype, "append").mockImplementation(function (this: EventLog, entries) {
       const fails = entries.some(({ kind, shard }) => kind === "event" && shard === first);
       return fails ? Promise.reject(new Error("Network connection lost.")) : append.call(this, entries);
     });
     vi.spyOn(console, "error").mockImplementation(() => {});
-    expect(await stream(events, key)).toMatchObject({ status: 503 });
+    expect(await stream(events, key, LOCAL_KEYS.live)).toMatchObject({ status: 503 });
     vi.restoreAllMocks();
-    expect(await stream(events, key)).toMatchObject({ status: 200 });
+    expect(await stream(events, key, LOCAL_KEYS.live)).toMatchObject({ status: 200 });
     expect(await summaryOf(meter, 6)).toBe(6n);
   });
 });
@@ -459,11 +457,13 @@ describe("a stream under an Idempotency-Key", () => {
 
 describe("refused events of streams", () => {
   const codesOf = async (meter: Meter, count: number): Promise<unknown[]> => {
-    const query = env.DB.prepare("SELECT code FROM rejections WHERE meter = ? ORDER BY code").bind(meter.id);
+    const all = "SELECT code, count FROM error_reports WHERE meter = ? ORDER BY code";
+    const query = env.TEST_EVENTS.prepare(all).bind(meter.id);
     return eventually(async () => {
-      const { results } = await query.all<{ code: string }>();
-      expect(results).toHaveLength(count);
-      return results.map(({ code }) => code);
+      const { results } = await query.all<{ code: string; count: number }>();
+      const codes = results.flatMap((row) => Array.from({ length: row.count }, () => row.code));
+      expect(codes).toHaveLength(count);
+      return codes;
     });
   };
 

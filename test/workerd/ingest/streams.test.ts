@@ -3,11 +3,12 @@ import { sign } from "hono/jwt";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { hashOf } from "../../../src/catalog/key-hash.ts";
+import type { Placement } from "../../../src/domain/placement.ts";
 import worker from "../../../src/index.ts";
-import type { Append, RejectionAppend } from "../../../src/log/entries.ts";
+import type { Append, RejectionAppend, ShareName } from "../../../src/log/entries.ts";
 import type { EventLog } from "../../../src/log/event-log.ts";
 import { unique } from "../../support/builders.ts";
-import { answerOf, call, createdMeter, eventually, storedEvents } from "../support.ts";
+import { answerOf, aToken, call, createdMeter, eventually, storedEvents, storedIn } from "../support.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -25,12 +26,6 @@ const anEvent = (meter: { event_name: string }, fields: Record<string, unknown> 
   payload: { stripe_customer_id: "cus_1", value: "25" },
   ...fields,
 });
-
-/** The token of a new session. */
-async function aToken(key?: string): Promise<string> {
-  const { body } = await answerOf(SESSION, { body: {}, ...(key === undefined ? {} : { key }) });
-  return String(body.authentication_token);
-}
 
 /** Streams events in a session, under an Idempotency-Key when there is one. */
 async function stream(events: unknown, { token, key }: { token?: string; key?: string } = {}) {
@@ -60,7 +55,10 @@ const signed = async (changes: Record<string, unknown> = {}, secret = env.SESSIO
 async function aKey(): Promise<{ key: string; id: string }> {
   const key = `sk_test_${unique("streams")}_0123456789`;
   const id = unique("key");
-  await env.DB.prepare("INSERT INTO api_keys (hash, id, name, livemode, created) VALUES (?, ?, 'test', 0, 0)")
+  await env.DB.prepare(
+    `INSERT INTO api_keys (hash, id, number, name, livemode, created)
+     VALUES (?, ?, (SELECT MAX(number) + 1 FROM api_keys), 'test', 0, 0)`,
+  )
     .bind(hashOf(key), id)
     .run();
   return { key, id };
@@ -72,15 +70,15 @@ function watchAppends(fail: (shard: string) => boolean = () => false): Append[] 
   const getByName = env.EVENT_LOG.getByName.bind(env.EVENT_LOG);
   vi.spyOn(env.EVENT_LOG, "getByName").mockImplementation((name, options) => {
     const log = getByName(name, options);
-    const append = async (entries: readonly Append[]) => {
+    const append = async (entries: readonly Append[], placement: Placement) => {
       if (fail(name)) throw new Error("the shard is being reset");
       seen.push(...entries);
-      return log.append(entries);
+      return log.append(entries, placement);
     };
     return {
       append,
       recall: (inquiry: Parameters<EventLog["recall"]>[0]) => log.recall(inquiry),
-      confirm: (ids: readonly number[]) => log.confirm(ids),
+      confirm: (shares: readonly ShareName[]) => log.confirm(shares),
     } as unknown as DurableObjectStub<EventLog>;
   });
   return seen;
@@ -340,8 +338,8 @@ describe("a stream's request", () => {
   });
 
   it("looks an event name up once, and calls each shard once", async () => {
-    const meter = await createdMeter();
-    const token = await aToken();
+    const meter = await createdMeter({}, LOCAL_KEYS.live);
+    const token = await aToken(LOCAL_KEYS.live);
     const shards = vi.spyOn(env.EVENT_LOG, "getByName");
     const prepare = vi.spyOn(env.DB, "prepare");
     expect(
@@ -358,7 +356,7 @@ describe("a stream's request", () => {
   });
 
   it("with only refused events asks for all names at once, and each shard once", async () => {
-    const token = await aToken();
+    const token = await aToken(LOCAL_KEYS.live);
     const unknown = Array.from({ length: 100 }, () => anEvent({ event_name: unique("unknown") }));
     const prepare = vi.spyOn(env.DB, "prepare");
     expect(await stream(unknown, { token })).toMatchObject(ACCEPTED);
@@ -367,8 +365,8 @@ describe("a stream's request", () => {
     expect(lookUps).toHaveLength(2);
     prepare.mockRestore();
 
-    const meter = await createdMeter();
-    await call(`/v1/billing/meters/${meter.id}/deactivate`, { method: "POST" });
+    const meter = await createdMeter({}, LOCAL_KEYS.live);
+    await call(`/v1/billing/meters/${meter.id}/deactivate`, { method: "POST", key: LOCAL_KEYS.live });
     const shards = vi.spyOn(env.EVENT_LOG, "getByName");
     const refused = Array.from({ length: 100 }, () => anEvent(meter));
     expect(await stream(refused, { token })).toMatchObject(ACCEPTED);
@@ -497,18 +495,17 @@ describe("a stream's request sent again", () => {
     const second = { ...first, payload: { stripe_customer_id: "cus_1", value: "7" } };
     for (const _ of [1, 2]) expect(await stream([first, second], { key })).toMatchObject(ACCEPTED);
     await eventually(async () => expect(await storedEvents(meter.id)).toBe(1));
-    const stored = env.DB.prepare("SELECT value FROM events WHERE meter = ?").bind(meter.id);
-    expect(await stored.first("value")).toBe(25);
+    expect(await storedIn(env.TEST_EVENTS, meter.id)).toMatchObject([{ value: 25 }]);
     const reported = rejections(appended).map(({ key, rejection }) => [key, rejection.code]);
     expect(new Set(reported.map(String))).toEqual(new Set([`${reported[0]?.[0]},duplicate_meter_event`]));
   });
 
   it("after one shard failed counts once, whole", async () => {
-    const meter = await createdMeter();
+    const meter = await createdMeter({}, LOCAL_KEYS.live);
     const key = unique("key");
     const events = Array.from({ length: 40 }, (_, i) => anEvent(meter, i % 2 ? {} : { identifier: undefined }));
-    const token = await aToken();
-    watchAppends((shard) => shard === "shard-1");
+    const token = await aToken(LOCAL_KEYS.live);
+    watchAppends((shard) => shard === "live-1");
     const { status, body, headers } = await stream(events, { key, token });
     expect({ status, body }).toMatchObject({ status: 503, body: { error: { code: "service_unavailable" } } });
     expect(headers.get("stripe-should-retry")).toBe("true");
@@ -570,6 +567,30 @@ describe("a stream and single events", () => {
       error: { code: "duplicate_meter_event" },
     });
     await eventually(async () => expect(await storedEvents(meter.id)).toBe(2));
+  });
+
+  it("carry the number of the API key that reported them, or cancelled them", async () => {
+    const meter = await createdMeter();
+    const [streamed, single] = [anEvent(meter), anEvent(meter)];
+    const other = await aKey();
+    await stream([streamed], { token: await aToken(other.key) });
+    await answerOf("/v2/billing/meter_events", { body: single });
+    const cancel = { event_name: meter.event_name, type: "cancel", cancel: { identifier: single.identifier } };
+    await answerOf("/v2/billing/meter_event_adjustments", { key: other.key, body: cancel });
+    const { results } = await env.DB.prepare("SELECT number FROM api_keys WHERE id IN ('key_test_local', ?) ORDER BY 1")
+      .bind(other.id)
+      .all<{ number: number }>();
+    const [local, own] = results.map(({ number }) => number);
+    await eventually(async () => {
+      const rows = await storedIn(env.TEST_EVENTS, meter.id);
+      const numbers = rows.map(({ identifier, api_key, cancelled_by }) => [identifier, api_key, cancelled_by]);
+      expect(new Set(numbers)).toEqual(
+        new Set([
+          [streamed.identifier, own, null],
+          [single.identifier, local, own],
+        ]),
+      );
+    });
   });
 
   it("are described in the OpenAPI document, each with what authenticates it", async () => {

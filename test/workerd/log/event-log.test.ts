@@ -1,13 +1,14 @@
 import { evictDurableObject, runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { orderOf, placedAt } from "../../../src/domain/identifiers.ts";
+import { databaseOf, ONE_DATABASE, type Placement } from "../../../src/domain/placement.ts";
 import { HOUR_MS } from "../../../src/domain/window.ts";
-import type { CancelRequest, EventAppend } from "../../../src/log/entries.ts";
+import { readEvents } from "../../../src/log/codec.ts";
+import type { CancelRequest, EventAppend, ShareName } from "../../../src/log/entries.ts";
 import type { EventLog } from "../../../src/log/event-log.ts";
-import { decodeMessage, type Group } from "../../../src/log/groups.ts";
+import { decodeMessage, type Share } from "../../../src/log/groups.ts";
 import { unique } from "../../support/builders.ts";
-import { aClaim, again, aNewEvent, aShard, eventually, FUTURE } from "../support.ts";
+import { aNewEvent, aShard, eventually, FUTURE } from "../support.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -15,29 +16,27 @@ afterEach(() => {
 });
 
 /**
- * Takes what the logs send instead of the queue; gives what one shard sent, by message and by group,
- * and how often sending it failed. Other logs of this file go on sending meanwhile.
+ * Takes what the logs send instead of the queues; gives what one shard sent. Other logs of this file go on sending
+ * meanwhile.
  */
-function catchMessages(
-  shard: number,
-  failures = 0,
-): { messages: Group[][]; groups: () => Group[]; failed: () => number } {
-  const messages: Group[][] = [];
-  let failed = 0;
-  vi.spyOn(env.EVENT_QUEUE, "sendBatch").mockImplementation(async (batch) => {
-    for (const { body } of batch) {
-      const groups = decodeMessage(String(body)).filter((group) => group.shard === shard);
-      if (groups.length === 0) continue;
-      if (failed < failures) {
-        failed++;
-        throw new Error("queue down");
-      }
-      messages.push(groups);
-    }
-    return {} as QueueSendBatchResponse;
-  });
-  return { messages, groups: () => messages.flat(), failed: () => failed };
+function catchMessages(shard: string): { shares: () => Share[] } {
+  const caught: Share[] = [];
+  for (const queue of [env.EVENT_QUEUE, env.TEST_EVENT_QUEUE]) {
+    vi.spyOn(queue, "sendBatch").mockImplementation(async (batch) => {
+      const shares = [...batch].flatMap(({ body }) => decodeMessage(String(body)));
+      caught.push(...shares.filter((share) => share.shard === shard));
+      return {} as QueueSendBatchResponse;
+    });
+  }
+  return { shares: () => caught };
 }
+
+/** The shares as the aggregator confirms them. */
+const named = (shares: readonly (Share | undefined)[]): ShareName[] =>
+  shares.flatMap((share) => (share === undefined ? [] : [{ group: share.group, database: share.database }]));
+
+const eventsOf = (shares: readonly Share[]) =>
+  shares.flatMap(({ lines }) => lines.flatMap(({ entries }) => readEvents(entries)));
 
 const rowsOf = (log: DurableObjectStub<EventLog>, table: string): Promise<number> =>
   runInDurableObject(log, (_, { storage }) => {
@@ -50,210 +49,32 @@ const rowsOf = (log: DurableObjectStub<EventLog>, table: string): Promise<number
     );
   });
 
-describe("uniqueness", () => {
-  it("accepts an identifier once", async () => {
-    const { log } = aShard();
-    const event = aNewEvent();
-    expect(await log.append([event])).toMatchObject([{ outcome: "accepted" }]);
-    expect(await log.append([again(event)])).toEqual([{ outcome: "duplicate", sameReport: true }]);
-    expect(await rowsOf(log, "identifiers")).toBe(1);
-  });
-
-  it("accepts an identifier once within one commit", async () => {
-    const { log } = aShard();
-    const event = aNewEvent();
-    const outcomes = await log.append([event, again(event), aNewEvent()]);
-    expect(outcomes.map(({ outcome }) => outcome)).toEqual(["accepted", "duplicate", "accepted"]);
-  });
-
-  it("accepts an identifier once under any interleaving of callers", async () => {
-    const { log } = aShard();
-    const event = aNewEvent();
-    const outcomes = await Promise.all(Array.from({ length: 20 }, () => log.append([again(event)])));
-    expect(outcomes.flat().filter(({ outcome }) => outcome === "accepted")).toHaveLength(1);
-  });
-
-  it("keeps the modes apart", async () => {
-    const { log } = aShard();
-    const event = aNewEvent({ key: "test:same" });
-    expect(await log.append([event, { ...again(event), key: "live:same" }])).toMatchObject([
-      { outcome: "accepted" },
-      { outcome: "accepted" },
-    ]);
-  });
-
-  it("frees an identifier after 24 hours, and not before, across partitions", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
-    const { shard, log } = aShard();
-    catchMessages(shard);
-    const event = aNewEvent();
-    const start = Date.now();
-    await log.append([event]);
-    vi.setSystemTime(start + 24 * HOUR_MS - 1);
-    expect(await log.append([again(event)])).toEqual([{ outcome: "duplicate", sameReport: true }]);
-    vi.setSystemTime(start + 24 * HOUR_MS);
-    expect(await log.append([again(event)])).toMatchObject([{ outcome: "accepted" }]);
-    expect(await log.append([again(event)])).toEqual([{ outcome: "duplicate", sameReport: true }]);
-  });
-});
-
-describe("retries", () => {
-  it("answers the same Idempotency-Key and body with the first answer", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
-    const { log } = aShard();
-    const event = aNewEvent({ keyDigest: "key" });
-    const [first] = await log.append([event]);
-    vi.setSystemTime(Date.now() + HOUR_MS);
-    expect(await log.append([again(event)])).toEqual([first]);
-    expect(await rowsOf(log, "groups")).toBe(1);
-  });
-
-  it("refuses another request under the key of an Idempotency-Key, whatever came first", async () => {
-    for (const first of [aNewEvent({ claims: true }), aClaim()]) {
-      const { log } = aShard();
-      await log.append([first]);
-      for (const other of [aNewEvent({ claims: true }), aClaim()]) {
-        expect(await log.append([{ ...other, key: first.key }])).toEqual([{ outcome: "key_reused" }]);
-      }
-      expect(await rowsOf(log, "identifiers")).toBe(1);
-    }
-  });
-
-  it("lets the same request claim an Idempotency-Key again", async () => {
-    const { log } = aShard();
-    const claim = aClaim();
-    const [first] = await log.append([claim]);
-    expect(await log.append([claim])).toEqual([first]);
-  });
-
-  it("does not take a claim for an event", async () => {
-    const { log } = aShard();
-    const claim = aClaim();
-    await log.append([claim]);
-    expect(await log.retrieve(claim.key)).toBeUndefined();
-    const { key } = claim;
-    const request = { key, id: "a", meters: ["mtr_test_1"], keyDigest: undefined, requestDigest: "r" };
-    expect(await log.cancel(request)).toEqual({ outcome: "unknown" });
-    expect(await rowsOf(log, "groups")).toBe(0);
-  });
-
-  it("calls another report of the same identifier a duplicate, also under the same Idempotency-Key", async () => {
-    const { log } = aShard();
-    const event = aNewEvent({ keyDigest: "key" });
-    await log.append([event]);
-    expect(await log.append([{ ...again(event), reportDigest: "another" }])).toEqual([
-      { outcome: "duplicate", sameReport: false },
-    ]);
-  });
-
-  it("calls the same identifier under another key, or under none, a duplicate", async () => {
-    const { log } = aShard();
-    const event = aNewEvent({ keyDigest: "key" });
-    await log.append([event]);
-    expect(await log.append([{ ...again(event), keyDigest: "other" }])).toEqual([
-      { outcome: "duplicate", sameReport: true },
-    ]);
-    expect(await log.append([{ ...again(event), keyDigest: undefined }])).toEqual([
-      { outcome: "duplicate", sameReport: true },
-    ]);
-  });
-
-  it("recognises the platform's own repeat of a call by the token of the event's id", async () => {
-    const { log } = aShard();
-    const event = aNewEvent();
-    const [first] = await log.append([event]);
-    const raised = { ...event, id: placedAt(orderOf(event.id) + 5, event.id) };
-    for (const repeat of [event, raised]) expect(await log.append([repeat])).toEqual([first]);
-    expect(await rowsOf(log, "groups")).toBe(1);
-  });
-
-  it("recalls an accepted event without appending", async () => {
-    const { log } = aShard();
-    const event = aNewEvent({ keyDigest: "key" });
-    expect(await log.recall([event])).toEqual([undefined]);
-    const [first] = await log.append([event]);
-    expect(await log.recall([again(event), aNewEvent()])).toEqual([first, undefined]);
-    expect(await rowsOf(log, "identifiers")).toBe(1);
-  });
-});
-
 describe("cancelling", () => {
   const aCancellation = (event: EventAppend, changes: Partial<CancelRequest> = {}): CancelRequest => ({
     key: event.key,
     id: unique("adjustment"),
     meters: [event.event.meter],
+    apiKey: 1,
     keyDigest: undefined,
     requestDigest: "request",
     ...changes,
   });
 
-  it("happens once, and leaves the identifier taken", async () => {
-    const { log } = aShard();
-    const event = aNewEvent();
-    await log.append([event]);
-    expect(await log.cancel(aCancellation(event))).toMatchObject({ outcome: "cancelled" });
-    expect(await log.cancel(aCancellation(event))).toEqual({ outcome: "already_cancelled" });
-    expect(await log.append([again(event)])).toMatchObject([{ outcome: "duplicate" }]);
-    expect(await rowsOf(log, "groups")).toBe(2);
-  });
-
-  it("answers the same Idempotency-Key with the first answer, and the platform's repeat too", async () => {
-    const { log } = aShard();
-    const event = aNewEvent();
-    await log.append([event]);
-    const request = aCancellation(event, { keyDigest: "key" });
-    const first = await log.cancel(request);
-    expect(await log.cancel(request)).toEqual(first);
-    expect(await log.cancel({ ...request, id: "another" })).toEqual(first);
-    const other = { ...request, id: "another", requestDigest: "another" };
-    expect(await log.cancel(other)).toEqual({ outcome: "key_reused" });
-    expect(await rowsOf(log, "groups")).toBe(2);
-  });
-
-  it("is known again by its Idempotency-Key when the identifier is another event's by now", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
-    const { shard, log } = aShard();
-    catchMessages(shard);
-    const event = aNewEvent();
-    await log.append([event]);
-    vi.setSystemTime(FUTURE + 23 * HOUR_MS);
-    const request = aCancellation(event, { keyDigest: "key" });
-    const first = await log.cancel(request);
-    vi.setSystemTime(FUTURE + 24 * HOUR_MS);
-    const next = again(event);
-    expect(await log.append([next])).toMatchObject([{ outcome: "accepted", id: next.id }]);
-    expect(await log.cancel({ ...request, id: "a retry" })).toEqual(first);
-    expect(await log.retrieve(event.key)).toMatchObject({ event: { id: next.id }, cancelled: undefined });
-  });
-
   it("is known again by its Idempotency-Key when its event's partition is gone", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     const event = aNewEvent();
     await log.append([event]);
     vi.setSystemTime(FUTURE + 23 * HOUR_MS);
     const request = aCancellation(event, { keyDigest: "key" });
     const first = await log.cancel(request);
-    await eventually(() => expect(new Set(groups().map(({ kind }) => kind)).size).toBe(2));
-    await log.confirm(groups().map(({ id }) => id));
+    await eventually(() => expect(new Set(shares().map(({ kind }) => kind)).size).toBe(2));
+    await log.confirm(named(shares()));
     vi.setSystemTime(FUTURE + 40 * HOUR_MS);
     await log.nudge();
     expect(await log.retrieve(event.key)).toBeUndefined();
     expect(await log.cancel({ ...request, id: "a retry" })).toEqual(first);
-  });
-
-  it("refuses what it never had, another meter's event, and one received 24 hours ago", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
-    const { shard, log } = aShard();
-    catchMessages(shard);
-    const event = aNewEvent();
-    expect(await log.cancel(aCancellation(event))).toEqual({ outcome: "unknown" });
-    await log.append([event]);
-    expect(await log.cancel(aCancellation(event, { meters: ["mtr_other"] }))).toEqual({ outcome: "other_meter" });
-    vi.setSystemTime(FUTURE + 24 * HOUR_MS);
-    expect(await log.cancel(aCancellation(event))).toEqual({ outcome: "too_old" });
-    expect(await rowsOf(log, "groups")).toBe(1);
   });
 
   it("finds an event in a commit of several groups", async () => {
@@ -262,7 +83,7 @@ describe("cancelling", () => {
     const wide = { note: "x".repeat(500) };
     const events = Array.from({ length: 400 }, () => {
       const event = aNewEvent();
-      return { ...event, event: { ...event.event, dimensions: wide } };
+      return { ...event, event: { ...event.event, payload: wide } };
     });
     await log.append(events);
     expect(await rowsOf(log, "groups")).toBeGreaterThan(1);
@@ -286,42 +107,16 @@ describe("cancelling", () => {
     vi.restoreAllMocks();
     expect(await log.cancel(aCancellation(event))).toMatchObject({ outcome: "cancelled" });
   });
-
-  it("survives an eviction right after it", async () => {
-    const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
-    const event = aNewEvent();
-    await log.append([event]);
-    await log.cancel(aCancellation(event));
-    await evictDurableObject(log);
-    await log.nudge();
-    await eventually(() => expect(groups().map(({ kind }) => kind)).toContain("cancellations"));
-  });
 });
 
 describe("commits", () => {
   it("puts what arrives together into one group", async () => {
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     await Promise.all(Array.from({ length: 50 }, () => log.append([aNewEvent()])));
     // The first commits at once, alone or with a few; all others wait for it and share the next.
     expect(await rowsOf(log, "groups")).toBeLessThanOrEqual(5);
-    await eventually(() => expect(groups().flatMap(({ entries }) => JSON.parse(`[${entries}]`))).toHaveLength(50));
-  });
-
-  it("cuts a large commit into groups that each fit a message, with growing ids", async () => {
-    const { shard, log } = aShard();
-    const { messages, groups } = catchMessages(shard);
-    const wide = { note: "é".repeat(500) };
-    const events = Array.from({ length: 300 }, () => {
-      const event = aNewEvent();
-      return { ...event, event: { ...event.event, dimensions: wide } };
-    });
-    await log.append(events);
-    await eventually(() => expect(groups().flatMap(({ entries }) => JSON.parse(`[${entries}]`))).toHaveLength(300));
-    expect(messages.length).toBeGreaterThan(1);
-    const ids = groups().map(({ id }) => id);
-    expect(ids).toEqual([...new Set(ids)].toSorted((a, b) => a - b));
+    await eventually(() => expect(eventsOf(shares())).toHaveLength(50));
   });
 
   it("leaves nothing behind of a commit that fails, and goes on", async () => {
@@ -337,112 +132,74 @@ describe("commits", () => {
     expect(await log.append([event])).toMatchObject([{ outcome: "accepted" }]);
     expect(await rowsOf(log, "groups")).toBe(1);
   });
-
-  it("arms the alarm with the append, so that a crash right after it loses nothing", async () => {
-    const { log } = aShard();
-    await log.append([aNewEvent()]);
-    expect(await runInDurableObject(log, (_, { storage }) => storage.getAlarm())).not.toBeNull();
-  });
-
-  it("answers 'full' past the high-water mark, but still knows what it accepted", async () => {
-    const { log } = aShard();
-    const event = aNewEvent({ keyDigest: "key" });
-    const [first] = await log.append([event]);
-    await runInDurableObject(log, async (instance, { storage }) => {
-      vi.spyOn(storage.sql, "databaseSize", "get").mockReturnValue(9_000_000_000);
-      expect(await instance.append([aNewEvent()])).toEqual([{ outcome: "full" }]);
-      expect(await instance.append([again(event)])).toEqual([first]);
-    });
-  });
-
-  it("never lets the time of receipt go back", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
-    const { log } = aShard();
-    const [before] = await log.append([aNewEvent()]);
-    vi.setSystemTime(Date.now() - HOUR_MS);
-    const [after] = await log.append([aNewEvent()]);
-    const received = (outcome: typeof before) => (outcome?.outcome === "accepted" ? outcome.received : Number.NaN);
-    expect(received(after)).toBeGreaterThanOrEqual(received(before));
-  });
 });
 
 describe("delivery", () => {
   it("sends a group until it is confirmed, and then no more", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     await log.append([aNewEvent()]);
-    await eventually(() => expect(groups()).toHaveLength(1));
+    await eventually(() => expect(shares()).toHaveLength(1));
     vi.setSystemTime(Date.now() + 20_000);
     await runDurableObjectAlarm(log);
-    expect(groups()).toHaveLength(2);
-    expect(groups()[1]).toEqual(groups()[0]);
-    await log.confirm([groups()[0]?.id ?? 0]);
+    expect(shares()).toHaveLength(2);
+    expect(shares()[1]).toEqual(shares()[0]);
+    await log.confirm(named([shares()[0]]));
     vi.setSystemTime(Date.now() + HOUR_MS);
     await log.nudge();
     await runDurableObjectAlarm(log);
-    expect(groups()).toHaveLength(2);
+    expect(shares()).toHaveLength(2);
     expect(await runInDurableObject(log, (_, { storage }) => storage.getAlarm())).toBeNull();
   });
 
   it("sends again what was unconfirmed when it was evicted, and nothing that was confirmed", async () => {
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     await log.append([aNewEvent()]);
-    await eventually(() => expect(groups()).toHaveLength(1));
-    await log.confirm([groups()[0]?.id ?? 0]);
+    await eventually(() => expect(shares()).toHaveLength(1));
+    await log.confirm(named([shares()[0]]));
     const late = aNewEvent();
     await log.append([late]);
-    await eventually(() => expect(groups()).toHaveLength(2));
+    await eventually(() => expect(shares()).toHaveLength(2));
     await evictDurableObject(log);
     await log.nudge();
-    expect(groups()).toHaveLength(3);
-    expect(groups()[2]).toEqual(groups()[1]);
-    expect(groups()[2]?.entries).toContain(late.identifier);
+    expect(shares()).toHaveLength(3);
+    expect(shares()[2]).toEqual(shares()[1]);
+    expect(eventsOf(shares().slice(2))).toMatchObject([{ identifier: late.identifier }]);
   });
 
   it("is woken by the alarm alone after a restart", async () => {
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     await log.append([aNewEvent()]);
     await evictDurableObject(log);
     await runDurableObjectAlarm(log);
-    await eventually(() => expect(groups().length).toBeGreaterThanOrEqual(1));
-  });
-
-  it("goes on after the queue failed", async () => {
-    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
-    const { shard, log } = aShard();
-    const { groups, failed } = catchMessages(shard, 1);
-    await log.append([aNewEvent()]);
-    await eventually(() => expect(failed()).toBe(1));
-    expect(groups()).toHaveLength(0);
-    vi.setSystemTime(Date.now() + 20_000);
-    await runDurableObjectAlarm(log);
-    expect(groups()).toHaveLength(1);
+    await eventually(() => expect(shares().length).toBeGreaterThanOrEqual(1));
   });
 
   it("ignores confirmations that come late, twice, or for groups it never had", async () => {
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     await log.append([aNewEvent()]);
-    await eventually(() => expect(groups()).toHaveLength(1));
-    const id = groups()[0]?.id ?? 0;
-    await log.confirm([id, id, 17]);
-    await log.confirm([id]);
+    await eventually(() => expect(shares()).toHaveLength(1));
+    const [share] = named(shares());
+    if (share === undefined) throw new Error("nothing was sent");
+    await log.confirm([share, share, { ...share, group: 17 }, { ...share, database: 3 }]);
+    await log.confirm([share]);
     expect(await rowsOf(log, "confirmed")).toBe(1);
   });
 
   it("drops a partition when its identifiers have expired, but never one with unconfirmed groups", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     await log.append([aNewEvent()]);
-    await eventually(() => expect(groups()).toHaveLength(1));
+    await eventually(() => expect(shares()).toHaveLength(1));
     vi.setSystemTime(Date.now() + 48 * HOUR_MS);
     await log.nudge();
     expect(await rowsOf(log, "groups")).toBe(1);
-    await log.confirm([groups()[0]?.id ?? 0]);
+    await log.confirm(named([shares()[0]]));
     await log.nudge();
     expect(await rowsOf(log, "groups")).toBe(0);
     expect(await log.append([aNewEvent()])).toMatchObject([{ outcome: "accepted" }]);
@@ -451,21 +208,21 @@ describe("delivery", () => {
   it("drops an expired partition and keeps sending the unconfirmed groups of the others", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     // Two unconfirmed groups in an old partition, and a newer partition that is confirmed and expires.
     await log.append([aNewEvent()]);
     await log.append([aNewEvent()]);
     vi.setSystemTime(Date.now() + 12 * HOUR_MS);
     await log.append([aNewEvent()]);
-    await eventually(() => expect(groups()).toHaveLength(3));
-    const [first, second, third] = groups().map(({ id }) => id);
-    await log.confirm([third ?? 0]);
+    await eventually(() => expect(shares()).toHaveLength(3));
+    const [first, second, third] = shares().map(({ group }) => group);
+    await log.confirm([{ group: third ?? 0, database: 0 }]);
     vi.setSystemTime(Date.now() + 48 * HOUR_MS);
     await log.nudge();
     expect(
-      groups()
+      shares()
         .slice(3)
-        .map(({ id }) => id),
+        .map(({ group }) => group),
     ).toEqual([first, second]);
     // The two that are unconfirmed are all that is left.
     expect(await rowsOf(log, "groups")).toBe(2);
@@ -474,14 +231,14 @@ describe("delivery", () => {
   it("drops an expired partition although a confirmation has just looked at a backlog", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     await log.append([aNewEvent()]);
-    await eventually(() => expect(groups()).toHaveLength(1));
+    await eventually(() => expect(shares()).toHaveLength(1));
     vi.setSystemTime(Date.now() + 48 * HOUR_MS);
     await runInDurableObject(log, async (instance) => {
       await instance.append([aNewEvent()]);
       await instance.append([aNewEvent()]);
-      instance.confirm([groups()[0]?.id ?? 0]);
+      instance.confirm(named([shares()[0]]));
       await instance.nudge();
     });
     expect(await rowsOf(log, "groups")).toBe(2);
@@ -490,9 +247,9 @@ describe("delivery", () => {
   it("is never further away than the first delay, so that what a confirmation makes due is not late", async () => {
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     await log.append([aNewEvent()]);
-    await eventually(() => expect(groups()).toHaveLength(1));
+    await eventually(() => expect(shares()).toHaveLength(1));
     for (let hour = 1; hour <= 10; hour++) {
       vi.setSystemTime(Date.now() + HOUR_MS);
       await runDurableObjectAlarm(log);
@@ -503,7 +260,7 @@ describe("delivery", () => {
 
   it("writes two rows an event and one a confirmation, however many partitions there are", async () => {
     const { shard, log } = aShard();
-    const { groups } = catchMessages(shard);
+    const { shares } = catchMessages(shard);
     const rowsWritten = await runInDurableObject(log, async (instance, { storage }) => {
       await instance.append([aNewEvent()]);
       let rows = 0;
@@ -514,11 +271,179 @@ describe("delivery", () => {
         return cursor;
       }) as typeof exec);
       await instance.append(Array.from({ length: 100 }, () => aNewEvent()));
-      await eventually(() => expect(groups()).toHaveLength(2));
-      instance.confirm(groups().map(({ id }) => id));
+      await eventually(() => expect(shares()).toHaveLength(2));
+      instance.confirm(named(shares()));
       return rows;
     });
     // 100 identifiers, 1 group, 2 confirmations.
     expect(rowsWritten).toBe(103);
+  });
+});
+
+describe("with two databases", () => {
+  const GROWN: Placement = [
+    { databases: 1, since: 0 },
+    { databases: 2, since: FUTURE },
+  ];
+  const METER = "mtr_live";
+
+  /** An event of live mode that belongs into one of two databases, of a customer of its own. */
+  function anEventIn(database: number, payload?: Record<string, string>): EventAppend {
+    for (;;) {
+      const customer = unique("cus");
+      if (databaseOf(METER, customer, 2) !== database) continue;
+      const event = aNewEvent({ meter: METER, customer });
+      return { ...event, event: { ...event.event, payload } };
+    }
+  }
+
+  /** A live shard at FUTURE whose messages are caught. */
+  function aLiveShard() {
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
+    const made = aShard({ livemode: true });
+    return { ...made, ...catchMessages(made.shard) };
+  }
+
+  /** What a shard has sent, once it has sent so many shares. */
+  const sent = async (shares: () => Share[], count: number): Promise<Share[]> => {
+    await eventually(() => expect(shares()).toHaveLength(count));
+    return shares();
+  };
+
+  const databasesOf = (shares: readonly Share[]) => shares.map(({ database }) => database);
+
+  it("places events by the longest history that it was told, once that takes effect, also after a restart", async () => {
+    const { shard, log, shares } = aLiveShard();
+    vi.setSystemTime(FUTURE - 1);
+    await log.append([anEventIn(1)], GROWN);
+    vi.setSystemTime(FUTURE);
+    await log.append([anEventIn(1)], ONE_DATABASE);
+    await sent(shares, 2);
+    await evictDurableObject(log);
+    await env.EVENT_LOG.getByName(shard).append([anEventIn(1)]);
+    const all = eventsOf(await sent(shares, 3 + 2));
+    expect(all).toHaveLength(5);
+    // After the restart the first two are sent once more.
+    expect(databasesOf(shares()).toSorted()).toEqual([0, 0, 1, 1, 1]);
+  });
+
+  it("sends a cancellation where its event is, also when it has grown and another slice takes events since", async () => {
+    const { log, shares } = aLiveShard();
+    const event = anEventIn(1);
+    await log.append([event]);
+    vi.setSystemTime(FUTURE + 20 * HOUR_MS);
+    await log.append([anEventIn(1)], GROWN);
+    const request = { key: event.key, id: "adj", meters: [METER], keyDigest: undefined, requestDigest: "r" };
+    expect(await log.cancel({ ...request, apiKey: 9 })).toMatchObject({ outcome: "cancelled" });
+    await sent(shares, 3);
+    const [first, cancellation] = shares().filter(({ database }) => database === 0);
+    const later = shares().find(({ database }) => database === 1);
+    expect([first?.kind, cancellation?.kind]).toEqual(["events", "cancellations"]);
+    expect(cancellation?.lines).toMatchObject([{ slice: first?.lines[0]?.slice, count: 1 }]);
+    expect(later).toMatchObject({ lines: [{ slice: (first?.lines[0]?.slice ?? 0) + 12 }] });
+    expect(cancellation?.lines[0]?.entries).toMatch(new RegExp(`,${FUTURE + 20 * HOUR_MS},9\\]$`));
+  });
+
+  it("confirms a group in shares: each database waits for its own, and each event is there with its share", async () => {
+    const { log, shares } = aLiveShard();
+    const events = [anEventIn(0), anEventIn(1)];
+    await log.append(events, GROWN);
+    const [share, other] = await sent(shares, 2);
+    expect([share?.group, share?.database, other?.database]).toEqual([other?.group, 0, 1]);
+    await log.confirm(named([share]));
+    expect(await log.status()).toMatchObject({ entries: 2, oldest: FUTURE, oldestOf: { 1: FUTURE }, inFlight: 1 });
+    const known = await Promise.all(events.map(({ key }) => log.retrieve(key)));
+    expect(known.map((each) => each?.aggregated)).toEqual([true, false]);
+    expect(known.map((each) => each?.share)).toEqual(named([share, other]));
+    vi.setSystemTime(FUTURE + 20_000);
+    await log.nudge();
+    expect(databasesOf(shares())).toEqual([0, 1, 1]);
+    await log.confirm(named([other]));
+    expect(await log.status()).toMatchObject({ entries: 0, oldestOf: {}, inFlight: 0 });
+    expect(await rowsOf(log, "confirmed")).toBe(1);
+  });
+
+  it("writes down after a minute what is confirmed in part, so that a restart sends that no more", async () => {
+    const { shard, log, shares } = aLiveShard();
+    await log.append([anEventIn(0), anEventIn(1)], GROWN);
+    const [share, other] = await sent(shares, 2);
+    await log.confirm(named([share]));
+    vi.setSystemTime(FUTURE + 59_000);
+    await log.nudge();
+    expect(await rowsOf(log, "partly_confirmed")).toBe(0);
+    vi.setSystemTime(Date.now() + 60_000);
+    await log.nudge();
+    expect(await rowsOf(log, "partly_confirmed")).toBe(1);
+    const before = shares().length;
+    await evictDurableObject(log);
+    const restarted = env.EVENT_LOG.getByName(shard);
+    await restarted.nudge();
+    expect(databasesOf(shares().slice(before))).toEqual([1]);
+    await restarted.confirm(named([other]));
+    expect([await rowsOf(restarted, "partly_confirmed"), await rowsOf(restarted, "confirmed")]).toEqual([0, 1]);
+    // A late repetition is not taken for the first part of it.
+    await restarted.confirm(named([share]));
+    vi.setSystemTime(FUTURE + 180_000);
+    await restarted.nudge();
+    expect(await rowsOf(restarted, "partly_confirmed")).toBe(0);
+  });
+
+  it("delays no database for one that confirms nothing, whose window is full", async () => {
+    const { log, shares } = aLiveShard();
+    const wide = { note: "x".repeat(100_000) };
+    await log.append(
+      Array.from({ length: 60 }, () => anEventIn(1, wide)),
+      GROWN,
+    );
+    await eventually(() => expect(shares().length).toBeGreaterThan(30));
+    await log.append([anEventIn(0)]);
+    await eventually(() => expect(databasesOf(shares())).toContain(0));
+    await log.confirm(named(shares().filter(({ database }) => database === 0)));
+    const { oldestOf, inFlight } = await log.status();
+    expect(oldestOf).toEqual({ 1: FUTURE });
+    expect(inFlight).toBeLessThan(60);
+    // Each confirmation of the other makes room for one more.
+    await log.confirm(named(shares().filter(({ database }) => database === 1)));
+    await eventually(() => expect(databasesOf(shares()).filter((database) => database === 1)).toHaveLength(60));
+  });
+
+  it("has what was sent twice in vain applied by itself", async () => {
+    const { log, shares } = aLiveShard();
+    await log.append([anEventIn(0)]);
+    await sent(shares, 1);
+    for (const minutes of [1, 2]) {
+      vi.setSystemTime(FUTURE + minutes * 60_000);
+      await log.nudge();
+    }
+    expect(shares().map(({ alone }) => alone)).toEqual([false, false, true]);
+    expect(env.TEST_EVENT_QUEUE.sendBatch).not.toHaveBeenCalled();
+  });
+
+  it("delivers everything after commits that were undone: after its first, and amid confirmations", async () => {
+    const { shard, log, shares } = aLiveShard();
+    const fail = (on: DurableObjectStub<EventLog>) =>
+      runInDurableObject(on, async (instance, { storage }) => {
+        const exec = storage.sql.exec.bind(storage.sql);
+        vi.spyOn(storage.sql, "exec").mockImplementation(((query: string, ...bindings: never[]) => {
+          if (query.includes("INSERT INTO groups")) throw new Error("disk full");
+          return exec(query, ...bindings);
+        }) as typeof exec);
+        await expect(instance.append([anEventIn(1)], GROWN)).rejects.toThrow("disk full");
+        vi.mocked(storage.sql.exec).mockRestore();
+      });
+    await fail(log);
+    await log.append([anEventIn(0), anEventIn(1)], GROWN);
+    const [share, other] = await sent(shares, 2);
+    await evictDurableObject(log);
+    const restarted = env.EVENT_LOG.getByName(shard);
+    await restarted.nudge();
+    expect(databasesOf(shares())).toEqual([0, 1, 0, 1]);
+    await restarted.confirm(named([share]));
+    await fail(restarted);
+    await restarted.confirm(named([other]));
+    await restarted.nudge();
+    await restarted.confirm(named(shares().slice(4)));
+    expect(await restarted.status()).toMatchObject({ entries: 0, oldestOf: {} });
+    expect(await rowsOf(restarted, "confirmed")).toBe(1);
   });
 });

@@ -1,4 +1,4 @@
-import type { DatabaseSync } from "node:sqlite";
+import { DatabaseSync } from "node:sqlite";
 
 /** What a Worker is bound to, as wrangler uploads it. */
 export type Binding = { readonly type: string; readonly name: string } & Readonly<Record<string, unknown>>;
@@ -81,8 +81,9 @@ export const aQueue = (queue_name: string, script?: string): Queue => ({
   consumers: script === undefined ? [] : [{ consumer_id: "consumer-1", type: "worker", script, settings: {} }],
 });
 
-/** A database in Western Europe. */
-export const aDatabase = (name: string, sql: DatabaseSync, more: Partial<Database> = {}): Database => ({
-  ...{ uuid: `database-${name}`, name, location: "weur", jurisdiction: undefined, replicated: true, sql },
-  ...more,
-});
+/** A replicated database in Western Europe, with what a script makes in it. */
+export function aDatabase(name: string, script = ""): Database {
+  const sql = new DatabaseSync(":memory:");
+  sql.exec(script);
+  return { uuid: `database-${name}`, name, location: "weur", jurisdiction: undefined, replicated: true, sql };
+}

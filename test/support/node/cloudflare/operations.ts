@@ -1,5 +1,5 @@
 import { vi } from "vitest";
-import { aQueue, aVersion, aWorker } from "./account.ts";
+import { aDatabase, aQueue, aVersion, aWorker } from "./account.ts";
 import type { FakeCloudflare } from "./server.ts";
 
 /** The fake answers at once, or not at all (ms). */
@@ -16,10 +16,9 @@ export async function operationsOn(cloudflare: FakeCloudflare, folder: string) {
   const { connect } = await import("../../../../scripts/deploy/cloudflare.ts");
   const { deploy } = await import("../../../../scripts/deploy/deploy.ts");
   const { configuredNames, targetOf } = await import("../../../../scripts/deploy/target.ts");
-  const { claim } = await import("../../../../scripts/preview/claim.ts");
-  const { MARK, removePreviewConfig, writePreviewConfig } = await import("../../../../scripts/preview/config.ts");
+  const { MARK, withPreview } = await import("../../../../scripts/preview/config.ts");
   const { previewNames } = await import("../../../../scripts/preview/names.ts");
-  const { removePreview } = await import("../../../../scripts/preview/remove.ts");
+  const { claim, removePreview } = await import("../../../../scripts/preview/resources.ts");
 
   const api = await connect(undefined);
   const { worker, environments } = await configuredNames();
@@ -33,14 +32,14 @@ export async function operationsOn(cloudflare: FakeCloudflare, folder: string) {
     });
   // Read once: somebody may be writing the sources meanwhile, and another fingerprint is another deployment.
   const production = await targetOf();
-  const previews = new Map<string, Target>();
-  const claimed = async (branch: string) => {
-    const file = await writePreviewConfig(previewNames(branch, worker, environments));
-    const target = previews.get(branch) ?? (await targetOf("", file));
-    previews.set(branch, target);
-    await claim(api, target, branch);
-    return target;
-  };
+  const fingerprints = new Map<string, string>();
+  const claimed = <T>(branch: string, use: (target: Target) => Promise<T>): Promise<T> =>
+    withPreview(previewNames(branch, worker, environments), async (read) => {
+      const target = { ...read, fingerprint: fingerprints.get(branch) ?? read.fingerprint };
+      fingerprints.set(branch, target.fingerprint);
+      await claim(api, target, branch);
+      return use(target);
+    });
 
   return {
     deploy: () => run(production),
@@ -50,19 +49,15 @@ export async function operationsOn(cloudflare: FakeCloudflare, folder: string) {
       await run(await targetOf("", file), (line) => said.push(line));
       return said;
     },
-    preview: async (branch: string) => run(await claimed(branch)),
-    removePreview: async (branch: string) => {
-      const names = previewNames(branch, worker, environments);
-      await removePreview(api, names, () => {});
-      await removePreviewConfig(names);
-    },
+    preview: (branch: string) => claimed(branch, run),
+    removePreview: (branch: string) => removePreview(api, previewNames(branch, worker, environments), () => {}),
     /** Puts a preview on the account without wrangler, as `preview` would have made it. */
-    plantPreview: async (branch: string) => {
-      const target = await claimed(branch);
-      const { workers, queues } = cloudflare.account;
-      const versions = [aVersion({ [MARK]: branch })];
-      workers.set(target.worker, aWorker(target.worker, { versions, isPublic: true }));
-      for (const name of target.queues) queues.set(name, aQueue(name, target.worker));
-    },
+    plantPreview: (branch: string) =>
+      claimed(branch, async ({ worker: name, databases: [, ...others], queues }) => {
+        const { account } = cloudflare;
+        account.workers.set(name, aWorker(name, { versions: [aVersion({ [MARK]: branch })], isPublic: true }));
+        for (const database of others) account.databases.set(database.name, aDatabase(database.name));
+        for (const queue of queues) account.queues.set(queue, aQueue(queue, name));
+      }),
   };
 }

@@ -7,7 +7,7 @@ const METER = "mtr_test_self_test";
 
 /**
  * What a deployed Worker answers at `/NAME/…`, as far as a deployment asks: it knows the keys and meters of
- * the database that it is bound to, and counts an event when it consumes the queue that it is bound to.
+ * the control database that it is bound to, and counts an event, of test mode, when it consumes that mode's queue.
  */
 export function serveWorkers(server: FastifyInstance, account: Account, countsEvents: () => boolean): void {
   type Asked = { Params: { name: string }; Body: string; Querystring: { customer: string } };
@@ -20,7 +20,7 @@ export function serveWorkers(server: FastifyInstance, account: Account, countsEv
   /** What a request with a key of its database reaches. */
   const reached = (name: string, authorization = ""): { worker: Worker; sql: Database["sql"] } => {
     const worker = workerOf(name);
-    const id = bindingOf(worker, "d1")?.id;
+    const id = bindingOf(worker, "DB")?.id;
     const sql = account.databases.values().find(({ uuid }) => uuid === id)?.sql;
     if (sql === undefined) throw new ApiFailure(503, 0, "D1 does not answer");
     const keys = sql.prepare("SELECT id FROM api_keys WHERE hash = ? AND livemode = 0 AND revoked_at IS NULL");
@@ -29,7 +29,7 @@ export function serveWorkers(server: FastifyInstance, account: Account, countsEv
     return { worker, sql };
   };
   const consumesItsQueue = (worker: Worker): boolean => {
-    const queue = account.queues.get(String(bindingOf(worker, "queue")?.queue_name));
+    const queue = account.queues.get(String(bindingOf(worker, "TEST_EVENT_QUEUE")?.queue_name));
     return queue?.consumers.some(({ script }) => script === worker.name) ?? false;
   };
 
@@ -55,8 +55,8 @@ export function serveWorkers(server: FastifyInstance, account: Account, countsEv
   });
 }
 
-const bindingOf = ({ versions }: Worker, type: string): Binding | undefined =>
-  versions[0]?.bindings.find((binding) => binding.type === type);
+const bindingOf = ({ versions }: Worker, name: string): Binding | undefined =>
+  versions[0]?.bindings.find((binding) => binding.name === name);
 
 /** The version that a response of /health names: the one before for as long as that responds. */
 function versionOf(worker: Worker): unknown {

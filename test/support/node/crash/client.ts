@@ -7,7 +7,7 @@ export type Call = {
   readonly body?: object;
   /** The Idempotency-Key. */
   readonly key?: string | undefined;
-  /** Of a session; without one it is the local API key. */
+  /** Of a session; without one it is live mode's local API key. */
   readonly token?: string | undefined;
 };
 
@@ -18,7 +18,7 @@ const ATTEMPT_MS = 20_000;
 
 /** One attempt: its response, or nothing when the connection was lost before there was one. */
 export async function attempt(url: string, call: Call): Promise<Answer | undefined> {
-  const { path, body, key, token = LOCAL_KEYS.test } = call;
+  const { path, body, key, token = LOCAL_KEYS.live } = call;
   const [type, write] = path.startsWith("/v1/")
     ? (["application/x-www-form-urlencoded", formOf] as const)
     : (["application/json", JSON.stringify] as const);

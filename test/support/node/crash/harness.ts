@@ -1,8 +1,10 @@
 // The crash harness: a server under load, started as a user starts it, dies again and again; in the end
 // it must have all that it acknowledged, and none of it twice.
 import { watch } from "node:fs";
+import { cp, symlink } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { growTo } from "../../../../scripts/deploy/grow.ts";
 import { newStateDir, removeStateDir, startServer } from "../server.ts";
 import { audit, type Findings, type Meters } from "./audit.ts";
 import { read } from "./client.ts";
@@ -23,14 +25,19 @@ const PATIENCE_MS = 4_000;
 /** Where the databases of D1 and of the logs lie in the state folder. */
 const FOLDERS = { d1: "v3/d1/miniflare-D1DatabaseObject", log: "v3/do/edgemeter-EventLog" } as const;
 
+/** How many events databases the server has after half of the kills; before it has one. */
+const DATABASES = 4;
+
 /**
  * Kills the server so many times under a load drawn from the seed, then compares what it has with what
- * it had acknowledged. With the last kill the client ends too, so that the logs must wake by themselves.
+ * it had acknowledged. Half way it grows to more databases. With the last kill the client ends too, so that the logs
+ * must wake by themselves.
  */
 export async function crash({ kills, seed }: { kills: number; seed: number }): Promise<CrashReport> {
   const begin = Date.now();
-  const stateDir = await newStateDir();
-  let server = await startServer(stateDir);
+  const project = await newProject();
+  const stateDir = path.join(project, ".edgemeter");
+  let server = await startServer(stateDir, { cwd: project });
   const { port, url } = server;
   const ledger = new Ledger();
   const load = new Load(url, ledger, seed);
@@ -46,11 +53,13 @@ export async function crash({ kills, seed }: { kills: number; seed: number }): P
       const killed = server.kill();
       load.resume();
       await killed;
-      server = await startServer(stateDir, { port });
+      if (left === Math.ceil(kills / 2)) await growTo(DATABASES, "", path.join(project, "wrangler.toml"));
+      server = await startServer(stateDir, { port, cwd: project });
     }
     await load.ended();
     const { findings, seconds } = await converge(url, meters, ledger);
     const { lost, doubled, wrong, summaries } = findings;
+    const pipeline = await read<{ databases: { database: string }[] }>(url, { path: "/v1/edgemeter/pipeline" });
     const problems = [...ledger.problems, ...lost, ...doubled, ...wrong];
     const doubledInAll = ledger.doubled + doubled.length;
     return {
@@ -64,6 +73,7 @@ export async function crash({ kills, seed }: { kills: number; seed: number }): P
       doubled: doubledInAll,
       wrong: problems.length - lost.length - doubledInAll,
       summaries,
+      databases: pipeline.databases.filter(({ database }) => database.startsWith("EVENTS_")).length,
       convergence: seconds,
       seconds: Math.round((Date.now() - begin) / 1_000),
       problems,
@@ -72,8 +82,20 @@ export async function crash({ kills, seed }: { kills: number; seed: number }): P
     load.stop();
     load.resume();
     await server.kill();
-    await removeStateDir(stateDir);
+    await removeStateDir(project);
   }
+}
+
+/** A copy of the project whose wrangler.toml may change, with the packages of this one. */
+async function newProject(): Promise<string> {
+  const root = path.join(import.meta.dirname, "../../../..");
+  const folder = await newStateDir();
+  for (const name of ["package.json", "package-lock.json", "wrangler.toml", "scripts", "src"]) {
+    // By their times it is seen that the packages are installed.
+    await cp(path.join(root, name), path.join(folder, name), { recursive: true, preserveTimestamps: true });
+  }
+  await symlink(path.join(root, "node_modules"), path.join(folder, "node_modules"));
+  return folder;
 }
 
 /** Creates a meter of each formula. Throws when one was not. */

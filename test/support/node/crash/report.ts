@@ -17,6 +17,8 @@ export type CrashReport = {
   readonly wrong: number;
   /** Summaries that were compared. */
   readonly summaries: number;
+  /** Events databases of its mode in the end. */
+  readonly databases: number;
   /** From the last start until everything was right, or not waited for any more (s). */
   readonly convergence: number;
   readonly seconds: number;
@@ -29,6 +31,6 @@ export const lineOf = (report: CrashReport): string =>
   [
     `crash: ${report.acknowledged} events acknowledged, ${report.kills} kills, ${report.lost} lost, ${report.doubled} doubled, ${report.wrong} otherwise wrong`,
     `${report.cancellations} cancellations, ${report.retries} retries, ${report.abandoned} abandoned`,
-    `${report.summaries} summaries compared, done ${report.convergence} s after the last start`,
+    `${report.summaries} summaries compared, ${report.databases} databases, done ${report.convergence} s after the last start`,
     `seed ${report.seed}, ${report.seconds} s`,
   ].join("; ");

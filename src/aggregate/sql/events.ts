@@ -1,0 +1,90 @@
+// What is done to the events of a slice.
+import { entries } from "./entries.ts";
+
+/** The table of a slice. */
+export const tableOf = (slice: number): string => `events_${Number(slice)}`;
+
+const STORED = "series, timestamp, id, identifier, value, received, payload, api_key";
+
+const COLUMNS = ["timestamp", "id", "identifier", "value", "received", "payload", "api_key"] as const;
+
+/**
+ * The entries that are not stored yet. Every statement that counts reads through it and runs before `insertEvents`
+ * in the same transaction: that is what makes a redelivered event count once.
+ */
+export const freshEntries = (slice: number): string => `
+  ${entries("timestamp", "id", "value", "aggregation")},
+  fresh AS (
+    SELECT * FROM entries
+    WHERE NOT EXISTS (
+      SELECT 1 FROM ${tableOf(slice)} AS stored
+      WHERE stored.series = entries.series AND stored.timestamp = entries.timestamp AND stored.id = entries.id
+    )
+  )`;
+
+/** The cancellations whose events are stored and count still. */
+export const countedCancellations = (slice: number): string => `
+  ${entries("timestamp", "id", "aggregation")},
+  counted AS (
+    SELECT entries.series, entries.timestamp, stored.value, aggregation
+    FROM entries CROSS JOIN ${tableOf(slice)} AS stored
+    WHERE stored.series = entries.series AND stored.timestamp = entries.timestamp AND stored.id = entries.id
+      AND stored.cancelled IS NULL
+  )`;
+
+/** The series of a customer on a meter, whatever their dimensions. */
+export const OF_CUSTOMER = "series IN (SELECT id FROM series WHERE meter = :meter AND customer = :customer)";
+
+/** The series of a customer on a meter, with their dimensions. */
+export const SERIES_OF_CUSTOMER = "SELECT id, dimensions FROM series WHERE meter = :meter AND customer = :customer";
+
+/** Newest first or oldest first, by timestamp and receipt. */
+export type Order = "newest_first" | "oldest_first";
+
+export const DIRECTION: Record<Order, "DESC" | "ASC"> = { newest_first: "DESC", oldest_first: "ASC" };
+
+/**
+ * A page of a slice's events of some series: :series, a JSON array of ids, or the one id when there is one, since only
+ * then the table's key has the page's order; :cancelled 1 for cancelled ones alone, 0 for the others, -1 for all.
+ */
+export const listSlice = (slice: number, order: Order, ofOne: boolean): string => `
+  SELECT series, timestamp, id, value, received, payload, api_key, cancelled, cancelled_by,
+    IIF(typeof(identifier) = 'blob', NULL, identifier) AS identifier,
+    IIF(typeof(identifier) = 'blob', hex(identifier), NULL) AS uuid
+  FROM ${tableOf(slice)}
+  WHERE series ${ofOne ? "= :series" : "IN (SELECT value FROM json_each(:series))"}
+    AND timestamp >= :from AND timestamp < :to
+    AND (timestamp, id) ${order === "newest_first" ? "<" : ">"} (:timestamp, :id)
+    AND (:cancelled < 0 OR (cancelled IS NOT NULL) = :cancelled)
+  ORDER BY timestamp ${DIRECTION[order]}, id ${DIRECTION[order]}
+  LIMIT :limit`;
+
+export const insertEvents = (slice: number): string => `
+  WITH ${entries(...COLUMNS)}
+  INSERT INTO ${tableOf(slice)} (${STORED})
+  SELECT ${STORED} FROM entries
+  WHERE true
+  ON CONFLICT DO NOTHING`;
+
+/** Marks events as cancelled; one that is not there yet is stored as cancelled, and never counts. */
+export const cancelEvents = (slice: number): string => `
+  WITH ${entries(...COLUMNS, "cancelled", "cancelled_by")}
+  INSERT INTO ${tableOf(slice)} (${STORED}, cancelled, cancelled_by)
+  SELECT ${STORED}, cancelled, cancelled_by FROM entries
+  WHERE true
+  ON CONFLICT (series, timestamp, id) DO UPDATE SET
+    cancelled = excluded.cancelled,
+    cancelled_by = excluded.cancelled_by
+  WHERE ${tableOf(slice)}.cancelled IS NULL`;
+
+/** Puts stored events back to what was logged of them. The sums that count them are corrected in the same transaction. */
+export const restoreEvents = (slice: number): string => `
+  WITH ${entries(...COLUMNS)}
+  UPDATE ${tableOf(slice)} AS stored SET
+    identifier = entries.identifier,
+    value = entries.value,
+    received = entries.received,
+    payload = entries.payload,
+    api_key = entries.api_key
+  FROM entries
+  WHERE stored.series = entries.series AND stored.timestamp = entries.timestamp AND stored.id = entries.id`;

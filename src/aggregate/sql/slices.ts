@@ -1,0 +1,97 @@
+// The slices of an events database: tables `events_S`, made from the template that is its table `events`.
+import { QUARTER_HOUR_MS, type TimeRange } from "../../domain/window.ts";
+import { tableOf } from "./events.ts";
+
+/** A slice that has its table. */
+export type LiveSlice = {
+  readonly slice: number;
+  /** Holds all its timestamps (ms, half open); nothing while it is empty. */
+  readonly timestamps: TimeRange | undefined;
+};
+
+const STATE = "SELECT state FROM slices WHERE slice = ?1";
+
+const LIVE = "SELECT slice, min_timestamp, max_timestamp FROM slices WHERE state <> 'archived' ORDER BY slice";
+
+const REGISTER = "INSERT INTO slices (slice, state) VALUES (?1, 'open') ON CONFLICT DO NOTHING";
+
+/** Makes a slice's range hold what is stored into it: ?2 to ?3 (ms, half open). Writes only when it grows. */
+const WIDEN = `
+  UPDATE slices SET
+    min_timestamp = MIN(COALESCE(min_timestamp, ?2), ?2),
+    max_timestamp = MAX(COALESCE(max_timestamp, ?3), ?3)
+  WHERE slice = ?1 AND (min_timestamp IS NULL OR min_timestamp > ?2 OR max_timestamp < ?3)`;
+
+/** The template, its indexes, and what tables of slices have of it. */
+const DEFINITIONS = `
+  SELECT name, sql FROM sqlite_schema WHERE tbl_name = 'events' AND sql IS NOT NULL ORDER BY type DESC`;
+
+const MISSING_COLUMNS = `
+  SELECT own.name AS slice, wanted.name, wanted.type, wanted.dflt_value AS initial
+  FROM sqlite_schema AS own JOIN pragma_table_info('events') AS wanted
+  WHERE own.type = 'table' AND own.name GLOB 'events_[0-9]*'
+    AND NOT EXISTS (SELECT 1 FROM pragma_table_info(own.name) AS known WHERE known.name = wanted.name)`;
+
+/** The slices that have their tables, oldest first. */
+export async function liveSlices(db: D1Database): Promise<LiveSlice[]> {
+  const { results } = await db
+    .prepare(LIVE)
+    .all<{ slice: number; min_timestamp: number | null; max_timestamp: number | null }>();
+  return results.map(({ slice, min_timestamp: start, max_timestamp: end }) => ({
+    slice,
+    timestamps: start === null || end === null ? undefined : { start, end },
+  }));
+}
+
+/** Those of some slices that may hold timestamps of a range. */
+export const holding = (slices: readonly LiveSlice[], range: TimeRange): LiveSlice[] =>
+  slices.filter(({ timestamps }) => timestamps && timestamps.start < range.end && range.start < timestamps.end);
+
+/** The quarter hour (since 1970) of a time (ms). */
+export const quarterOf = (time: number): number => Math.floor(time / QUARTER_HOUR_MS);
+
+/** The statement that has a slice's range hold quarter hours, from the first to the last (since 1970). */
+export const widen = (db: D1Database, slice: number, from: number, to: number): D1PreparedStatement =>
+  db.prepare(WIDEN).bind(slice, from * QUARTER_HOUR_MS, (to + 1) * QUARTER_HOUR_MS);
+
+/**
+ * Gives a slice its table, unless it had one that is gone: then `archived`. May run again at any time; it makes
+ * the shape that the template has now.
+ */
+export async function openSlice(db: D1Database, slice: number): Promise<"open" | "archived"> {
+  if ((await db.prepare(STATE).bind(slice).first<string>("state")) === "archived") return "archived";
+  const { results } = await db.prepare(DEFINITIONS).all<{ name: string; sql: string }>();
+  const table = tableOf(slice);
+  await db.batch([
+    ...results.map(({ name, sql }) => db.prepare(definitionOf(sql, name, table))),
+    db.prepare(REGISTER).bind(slice),
+  ]);
+  return "open";
+}
+
+/** The slice whose table D1 says that it has not. */
+export function sliceWithoutTable(error: unknown): number | undefined {
+  const [, slice] = /no such table: events_(\d+)/.exec(error instanceof Error ? error.message : "") ?? [];
+  return slice === undefined ? undefined : Number(slice);
+}
+
+/** Whether D1 says that a table lacks a column: a live slice may be older than the template. */
+export const isAboutColumn = (error: unknown): boolean =>
+  error instanceof Error && /no such column|has no column named/.test(error.message);
+
+/** The template's definition under a slice's name: the table's, or that of an index of it. */
+function definitionOf(sql: string, name: string, table: string): string {
+  const made = sql.replace(/^CREATE (TABLE|UNIQUE INDEX|INDEX) /i, "CREATE $1 IF NOT EXISTS ");
+  if (name === "events") return made.replace(/\bevents\b/, table);
+  return made.replace(name, `${name}_${table}`).replace(/\bON events\b/i, `ON ${table}`);
+}
+
+/** Gives live slices the columns that a migration has given the template since. */
+export async function bringSlicesForward(db: D1Database): Promise<void> {
+  const { results } = await db
+    .prepare(MISSING_COLUMNS)
+    .all<{ slice: string; name: string; type: string; initial: string | null }>();
+  for (const { slice, name, type, initial } of results) {
+    await db.prepare(`ALTER TABLE ${slice} ADD COLUMN ${name} ${type} DEFAULT ${initial ?? "NULL"}`).run();
+  }
+}

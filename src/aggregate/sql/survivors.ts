@@ -1,0 +1,159 @@
+// The one event that stands for its window, of meters that keep one.
+import type { Aggregation } from "../../domain/meter.ts";
+import { DAY_MS, HOUR_MS, QUARTER_HOUR_MS } from "../../domain/window.ts";
+import { entries } from "./entries.ts";
+import { DIRECTION, freshEntries, OF_CUSTOMER, type Order, tableOf } from "./events.ts";
+
+/** The length of a surviving event's window (ms), by its meter's aggregation. */
+export const WINDOW_MS: Record<Exclude<Aggregation, "additive">, number> = {
+  latest_of_quarter_hour: QUARTER_HOUR_MS,
+  last_received_of_hour: HOUR_MS,
+  last_received_of_day: DAY_MS,
+};
+
+/** The same in SQL. */
+export const WINDOW_LENGTH = `CASE aggregation ${Object.entries(WINDOW_MS)
+  .map(([aggregation, length]) => `WHEN '${aggregation}' THEN ${length}`)
+  .join(" ")} END`;
+
+/** The start of the window (ms) that an event is in. */
+const WINDOW_START = `timestamp - timestamp % ${WINDOW_LENGTH}`;
+
+/** What a window keeps the greatest of, before receipt order: the timestamp, or nothing where receipt alone decides. */
+export const RANK = "IIF(aggregation = 'latest_of_quarter_hour', timestamp, 0)";
+
+/**
+ * Of some events, the one that each window keeps: the greatest (rank, id), whatever the order of arrival. Ids sort in
+ * receipt order. `events` gives series, aggregation, timestamp, id and value.
+ */
+export const best = (events: string): string => `
+  SELECT series, window_start, rank, timestamp, id, value FROM (
+    SELECT
+      series, ${WINDOW_START} AS window_start, ${RANK} AS rank, timestamp, id, value,
+      ROW_NUMBER() OVER (PARTITION BY series, ${WINDOW_START} ORDER BY ${RANK} DESC, id DESC) AS place
+    FROM (${events})
+  )
+  WHERE place = 1`;
+
+/** Lets rows of `best` take the windows in which they are the greatest. The same order as theirs decides. */
+export const KEEP = `
+  ON CONFLICT (series, window_start) DO UPDATE SET
+    rank = excluded.rank,
+    timestamp = excluded.timestamp,
+    id = excluded.id,
+    value = excluded.value
+  WHERE (excluded.rank, excluded.id) > (survivors.rank, survivors.id)`;
+
+const INTO = "INSERT INTO survivors (series, window_start, rank, timestamp, id, value)";
+
+export const keepSurvivors = (slice: number): string => `
+  WITH ${freshEntries(slice)}
+  ${INTO}
+  ${best("SELECT * FROM fresh WHERE aggregation <> 'additive'")}
+  ${KEEP}`;
+
+/** Cancellations of meters that keep survivors. */
+const CANCELLED = `${entries("timestamp", "id", "aggregation")},
+  cancelled AS (
+    SELECT DISTINCT series, ${WINDOW_START} AS window_start, aggregation, id FROM entries WHERE aggregation <> 'additive'
+  )`;
+
+/**
+ * Vacates the windows whose survivor is cancelled, and only those: it takes the lowest rank there is, so that every
+ * other event of the window comes before it. From then on new events compete for the window as always.
+ */
+export const VACATE_CANCELLED = `
+  WITH ${CANCELLED}
+  UPDATE survivors SET rank = -1, timestamp = window_start, id = '', value = 0, vacated = 1
+  WHERE (series, window_start, id) IN (SELECT series, window_start, id FROM cancelled)`;
+
+/** The windows of cancelled events that are vacated: their slices are to be looked through, once this is committed. */
+export const FIND_VACATED = `
+  WITH ${CANCELLED}
+  SELECT DISTINCT series, window_start, aggregation
+  FROM cancelled JOIN survivors USING (series, window_start)
+  WHERE vacated = 1`;
+
+/**
+ * The survivors of windows that start from :from to :to (ms, half open): of each stretch of :length ms counted from
+ * :origin (ms) the greatest.
+ */
+export const readSurvivors = (order: Order): string => `
+  SELECT stretch, rank, timestamp, id, value FROM (
+    SELECT *, ROW_NUMBER() OVER (PARTITION BY stretch ORDER BY rank DESC, id DESC) AS place FROM (
+      SELECT (window_start - CAST(:origin AS INTEGER)) / CAST(:length AS INTEGER) AS stretch, rank, timestamp, id, value
+      FROM survivors
+      WHERE ${OF_CUSTOMER} AND window_start >= :from AND window_start < :to AND id <> ''
+    )
+  )
+  WHERE place = 1
+  ORDER BY stretch ${DIRECTION[order]}
+  LIMIT :limit`;
+
+/** A slice's latest event from :from to :to (ms, half open), as a survivor of the only stretch. */
+export const latestOfSlice = (slice: number): string => `
+  SELECT 0 AS stretch, timestamp AS rank, timestamp, id, value
+  FROM ${tableOf(slice)}
+  WHERE ${OF_CUSTOMER} AND timestamp >= :from AND timestamp < :to AND cancelled IS NULL
+  ORDER BY timestamp DESC, id DESC
+  LIMIT 1`;
+
+/** The windows of ?1, a JSON array of [series, start, aggregation]. */
+const WANTED = `
+  wanted AS (
+    SELECT value ->> 0 AS series, value ->> 1 AS window_start, value ->> 2 AS aggregation FROM json_each(?1)
+  )`;
+
+/** Lets a slice's events compete for windows (?1). */
+export const restoreFrom = (slice: number): string => `
+  WITH ${WANTED}
+  ${INTO}
+  ${best(`
+    SELECT stored.series, aggregation, stored.timestamp, stored.id, stored.value
+    FROM wanted CROSS JOIN ${tableOf(slice)} AS stored
+    WHERE stored.series = wanted.series
+      AND stored.timestamp >= window_start AND stored.timestamp < window_start + ${WINDOW_LENGTH}
+      AND stored.cancelled IS NULL`)}
+  ${KEEP}`;
+
+/** Ends the search for windows (?1): those that nothing is left in go, the others are taken. */
+export const SETTLE_VACATED = [
+  `WITH ${WANTED}
+  DELETE FROM survivors
+  WHERE id = '' AND (series, window_start) IN (SELECT series, window_start FROM wanted)`,
+  `WITH ${WANTED}
+  UPDATE survivors SET vacated = 0
+  WHERE vacated = 1 AND (series, window_start) IN (SELECT series, window_start FROM wanted)`,
+] as const;
+
+/** Vacates windows (?1) whatever stands for them, to have them searched again. */
+export const VACATE = `
+  WITH ${WANTED}
+  INSERT INTO survivors (series, window_start, rank, timestamp, id, value, vacated)
+  SELECT series, window_start, -1, window_start, '', 0, 1 FROM wanted
+  WHERE true
+  ON CONFLICT (series, window_start) DO UPDATE SET
+    rank = -1, timestamp = excluded.timestamp, id = '', value = 0, vacated = 1`;
+
+/**
+ * Gives survivors the values that were logged of them (?1, entries). Nothing else of an event that the auditor corrects
+ * decides which of a window's events stands for it.
+ */
+export const CORRECT_SURVIVORS = `
+  WITH ${entries("timestamp", "id", "value", "aggregation")}
+  UPDATE survivors SET value = entries.value
+  FROM entries
+  WHERE aggregation <> 'additive' AND survivors.series = entries.series
+    AND survivors.window_start = entries.timestamp - entries.timestamp % ${WINDOW_LENGTH} AND survivors.id = entries.id`;
+
+/**
+ * The survivors that a slice's events make in parts of series: ?1, a JSON array of
+ * [series, from, to (ms, half open), aggregation].
+ */
+export const survivorsOfSlice = (slice: number): string =>
+  best(`
+  SELECT stored.series, wanted.value ->> 3 AS aggregation, stored.timestamp, stored.id, stored.value
+  FROM json_each(?1) AS wanted CROSS JOIN ${tableOf(slice)} AS stored
+  WHERE stored.series = wanted.value ->> 0
+    AND stored.timestamp >= wanted.value ->> 1 AND stored.timestamp < wanted.value ->> 2
+    AND stored.cancelled IS NULL`);

@@ -1,0 +1,78 @@
+-- schema.sql says what each table is for.
+
+CREATE TABLE series (
+  id INTEGER PRIMARY KEY,
+  meter TEXT NOT NULL,
+  customer TEXT NOT NULL,
+  dimensions TEXT NOT NULL DEFAULT '',
+  UNIQUE (meter, customer, dimensions)
+);
+
+CREATE TABLE events (
+  series INTEGER NOT NULL,
+  timestamp INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  identifier NOT NULL,
+  value INTEGER NOT NULL,
+  received INTEGER NOT NULL,
+  payload TEXT,
+  api_key INTEGER NOT NULL,
+  cancelled INTEGER,
+  cancelled_by INTEGER,
+  PRIMARY KEY (series, timestamp, id)
+) WITHOUT ROWID;
+
+CREATE TABLE slices (
+  slice INTEGER PRIMARY KEY,
+  state TEXT NOT NULL,
+  min_timestamp INTEGER,
+  max_timestamp INTEGER
+);
+
+CREATE INDEX live_slices ON slices (slice) WHERE state <> 'archived';
+
+CREATE TABLE sums (
+  series INTEGER NOT NULL,
+  quarter_hour INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  sum_high INTEGER NOT NULL,
+  sum_low INTEGER NOT NULL,
+  PRIMARY KEY (series, quarter_hour)
+) WITHOUT ROWID;
+
+CREATE TABLE survivors (
+  series INTEGER NOT NULL,
+  window_start INTEGER NOT NULL,
+  rank INTEGER NOT NULL,
+  timestamp INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  value INTEGER NOT NULL,
+  vacated INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (series, window_start)
+) WITHOUT ROWID;
+
+CREATE TABLE error_reports (
+  id TEXT PRIMARY KEY,
+  report TEXT NOT NULL,
+  meter TEXT,
+  code TEXT NOT NULL,
+  count INTEGER NOT NULL,
+  samples TEXT NOT NULL,
+  received INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE INDEX error_reports_by_report ON error_reports (report, meter, code, received);
+CREATE INDEX error_reports_by_meter ON error_reports (meter, report);
+
+CREATE TABLE dead_letters (
+  id TEXT PRIMARY KEY,
+  kind TEXT NOT NULL,
+  slice INTEGER NOT NULL,
+  entry TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  parked INTEGER NOT NULL,
+  redriven INTEGER
+) WITHOUT ROWID;
+
+CREATE INDEX waiting_dead_letters ON dead_letters (id) WHERE redriven IS NULL;
+CREATE INDEX redriven_dead_letters ON dead_letters (redriven) WHERE redriven IS NOT NULL;

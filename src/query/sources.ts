@@ -1,0 +1,39 @@
+import {
+  bringSlicesForward,
+  isAboutColumn,
+  type LiveSlice,
+  liveSlices,
+  sliceWithoutTable,
+} from "../aggregate/sql/slices.ts";
+import { eventsDatabase } from "../catalog/databases.ts";
+import { currentPlacement } from "../catalog/deployment.ts";
+import type { MeteringError } from "../domain/errors.ts";
+import type { Meter } from "../domain/meter.ts";
+import { databasesOf, ONE_DATABASE } from "../domain/placement.ts";
+import { err, ok, type Result } from "../domain/result.ts";
+import type { Env } from "../env.ts";
+
+/**
+ * The databases that may hold what a customer used on a meter: as many as its mode grew past it, at most. What each
+ * has is a part of the truth, so all of them must answer. Yields `databases_changed`.
+ */
+export async function sourcesOf(
+  env: Env,
+  { id, livemode }: Meter,
+  customer: string,
+): Promise<Result<D1Database[], MeteringError>> {
+  const placement = livemode ? await currentPlacement(env) : ok(ONE_DATABASE);
+  if (!placement.ok) return err({ reason: "databases_changed", recorded: placement.error });
+  return ok(databasesOf(id, customer, placement.value).map((place) => eventsDatabase(env, livemode, place)));
+}
+
+/** Reads from a database's live slices; once more, when one of them went or was found too old meanwhile. */
+export async function withSlices<T>(db: D1Database, read: (slices: readonly LiveSlice[]) => Promise<T>): Promise<T> {
+  try {
+    return await read(await liveSlices(db));
+  } catch (error) {
+    if (isAboutColumn(error)) await bringSlicesForward(db);
+    else if (sliceWithoutTable(error) === undefined) throw error;
+    return read(await liveSlices(db));
+  }
+}
