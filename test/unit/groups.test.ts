@@ -140,10 +140,6 @@ describe("entries cut into groups", () => {
     expect(cutIntoGroups([...three.slice(0, 2), event(room / 2)])).toHaveLength(3);
   });
 
-  test("that are none make no group", () => {
-    expect(cutIntoGroups([])).toEqual([]);
-  });
-
   test("never need more than a message for one, even at every limit", () => {
     const full = aLogEntry({
       customer: "\u0001".repeat(LIMITS.payloadValueLength),
