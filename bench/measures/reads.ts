@@ -1,8 +1,8 @@
 // Reads over 10^4, 10^6 and 10^7 stored events, each in four databases of its own, asked in turn.
 import { databaseOf, type Placement } from "../../src/domain/placement.ts";
 import { DAY_MS, floorTo, QUARTER_HOUR_MS, sliceOf } from "../../src/domain/window.ts";
-import { withEdgemeters } from "../edgemeter.ts";
-import { type Bench, figure, inTurn, type Measured, ratio } from "../results.ts";
+import { type Edgemeter, withEdgemeters } from "../edgemeter.ts";
+import { type Bench, figure, inTurn, type Measured, quantile, ratio } from "../results.ts";
 import type { Side } from "../sides.ts";
 import { fill, MEAN_VALUE } from "../tables.ts";
 
@@ -38,6 +38,8 @@ const summaries = (meter: string, customer: string, start: number, end: number):
 
 const WHOSE = { fixed: `a customer of ${FIXED_EVENTS} events`, half: "the customer of half of all" } as const;
 
+type Customers = Readonly<Record<keyof typeof WHOSE, string>>;
+
 const CASES = (["fixed", "half"] as const).flatMap((whose) =>
   Object.entries(QUERIES).map(([query, path]) => ({
     id: `read-${query.replaceAll(/\W+/g, "-")}-${whose}`,
@@ -68,7 +70,7 @@ export function measureReads(bench: Bench): Promise<Measured> {
   ];
   const stores = new Map(SIZES.map((size) => [size, storeOf(present, size, placement)]));
   return withEdgemeters([...stores.values()], [], async (edgemeterOf, workerd) => {
-    const contestants: Parameters<typeof inTurn>[1][] = [];
+    const asked = new Map<(typeof SIZES)[number], { readonly edgemeter: Edgemeter; readonly customers: Customers }>();
     for (const [size, store] of stores) {
       bench.progress(`${size} events are stored`);
       const edgemeter = edgemeterOf(store);
@@ -89,15 +91,24 @@ export function measureReads(bench: Bench): Promise<Measured> {
         const sum = data[0]?.aggregated_value;
         if (sum !== events * MEAN_VALUE) throw new Error(`the sum of ${events} events is ${sum}`);
       }
-      for (const { id, whose, path } of CASES) {
-        const next = () => edgemeter.request(path(meter, customers[whose], now / 1_000));
-        const read = (seconds: number) => edgemeter.load(next, { connections: 1, seconds: seconds / 8 });
-        contestants.push({ [`${id}-${size}`]: read });
-      }
+      asked.set(size, { edgemeter, customers });
     }
-    const taken = await inTurn({ ...bench, sides: [present] }, Object.assign({}, ...contestants));
+    // The sizes take turns request by request, so that whatever else the machine does slows each as much.
+    const read = async ({ whose, path }: (typeof CASES)[number], seconds: number) => {
+      const times = new Map(SIZES.map((size) => [size, [] as number[]]));
+      for (const end = performance.now() + (seconds * 1_000) / 4; performance.now() < end; ) {
+        for (const [size, { edgemeter, customers }] of asked) {
+          const started = performance.now();
+          await edgemeter.call(path(edgemeter.meter, customers[whose], now / 1_000));
+          times.get(size)?.push(performance.now() - started);
+        }
+      }
+      return Object.fromEntries([...times].map(([size, ms]) => [String(size), quantile(ms, 0.5)]));
+    };
+    const contestants = CASES.map((each) => [each.id, (seconds: number) => read(each, seconds)]);
+    const taken = await inTurn({ ...bench, sides: [present] }, Object.fromEntries(contestants));
     const figures = CASES.flatMap(({ id, name }) => {
-      const of = (size: number) => taken(`${id}-${size}`, "p50");
+      const of = (size: number) => taken(id, String(size));
       return [
         ...SIZES.map((size) => figure(`${id}-${size}`, `${name}: 10^${Math.log10(size)}, p50`, "ms", of(size))),
         figure(`${id}-growth`, `  ${name}: at 10^7 ÷ at 10^4`, "×", ratio(of(10_000_000), of(10_000))),
