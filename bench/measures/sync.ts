@@ -1,6 +1,7 @@
 // Sync events over many customers, in turn with what a request through Durable Objects costs at least; and of one.
 import { CUSTOMERS, type Edgemeter, IDENTITIES, type Named, withEdgemeters } from "../edgemeter.ts";
-import { type Bench, figure, inTurn, type Measured, median, type Values } from "../results.ts";
+import { type Bench, type Figure, figure, inTurn, type Measured, median, type Values } from "../results.ts";
+import type { Side } from "../sides.ts";
 import { BARE, yardsticksOn } from "../yardsticks.ts";
 
 const CONNECTIONS = 32;
@@ -12,24 +13,18 @@ const LOADS: readonly Load[] = [...IDENTITIES, { id: "sync-128", name: "128 conn
   (load) => ({ ...load, name: `sync events, ${load.name}` }),
 );
 
-const HOT = [
-  { id: "hot", wait: "0" },
-  { id: "hot-waiting", wait: "2000" },
-];
-
 /** The sides have Workers of their own for each setting. */
 export async function measureHotCustomer(bench: Bench): Promise<Measured> {
-  const figures = [];
-  for (const { id, wait } of HOT) {
-    const load: Load = { id, name: `one hot customer, CONFLICT_WAIT_MS ${wait}`, customers: 1 };
-    const [present, ...others] = bench.sides.map((side) => ({ ...side, vars: { CONFLICT_WAIT_MS: wait } }));
-    if (present === undefined) continue;
-    const sides = [present, ...others] as const;
+  const figures: Figure[] = [];
+  for (const wait of ["0", "2000"]) {
+    const load: Load = { id: `hot-${wait}`, name: `one hot customer, CONFLICT_WAIT_MS ${wait}`, customers: 1 };
+    const waiting = (side: Side): Side => ({ ...side, vars: { CONFLICT_WAIT_MS: wait } });
+    const [present, ...others] = bench.sides;
+    const sides = [waiting(present), ...others.map(waiting)] as const;
     const taken = await withEdgemeters(sides, [], (edgemeterOf) =>
-      inTurn({ ...bench, sides }, { [id]: (seconds, side) => loaded(edgemeterOf(side), load, seconds) }),
+      inTurn({ ...bench, sides }, { [load.id]: (seconds, side) => loaded(edgemeterOf(side), load, seconds) }),
     );
-    const { cpu, rate, more } = figuresOf(load, taken);
-    figures.push(cpu, rate, ...more);
+    figures.push(...figuresOf(load, taken));
   }
   return { figures };
 }
@@ -40,7 +35,7 @@ export const measureSync = (bench: Bench): Promise<Measured> =>
     const yardstick = yardsticksOn(workerd, CONNECTIONS);
     const loads = LOADS.map((load) => [
       load.id,
-      (seconds: number, side: Bench["sides"][0]) => loaded(edgemeterOf(side), load, seconds),
+      (seconds: number, side: Side) => loaded(edgemeterOf(side), load, seconds),
     ]);
     const taken = await inTurn(bench, Object.fromEntries(loads), {
       echo: yardstick("echo", (n) => n % CUSTOMERS),
@@ -51,14 +46,11 @@ export const measureSync = (bench: Bench): Promise<Measured> =>
     const limit = (route: string, name: string) => ({ limit: { name, rounds: taken(route, "rate").rounds } });
     const echo = limit("echo", `bare round trips to ${CUSTOMERS} objects`);
     const grouped = limit("grouped", `two hops, over ${CUSTOMERS} objects to ${shards} that group rows`);
-    const limits: Readonly<Record<string, object>> = { sync: grouped, "sync-128": echo };
-    const byEcho = figure("sync-by-echo", "the same", "/s", taken("sync", "rate"), echo);
-    const figures = LOADS.map((load) => figuresOf(load, taken, limits[load.id]));
     return {
       figures: [
-        ...figures.map(({ cpu }) => cpu),
+        ...LOADS.flatMap((load) => figuresOf(load, taken, load.id === "sync" ? grouped : {})),
+        figure("sync-by-echo", "sync events, no Idempotency-Key", "/s", taken("sync", "rate"), echo),
         figure("bare-worker-cpu", "processor time of a bare Worker's response", "ms", taken("worker", "cpu")),
-        ...figures.flatMap(({ rate, more }, i) => [rate, ...(i === 0 ? [byEcho] : []), ...more]),
         figure("bare-worker", "bare Worker responses", "/s", taken("worker", "rate")),
         figure("bare-d1", "bare D1 inserts, one row each", "/s", taken("d1", "rate")),
       ],
@@ -74,17 +66,15 @@ async function loaded(edgemeter: Edgemeter, load: Load, seconds: number) {
   return edgemeter.aggregated(next, { connections, seconds });
 }
 
-function figuresOf({ id, name }: Load, taken: (name: string, field: string) => Values, limit: object = {}) {
+function figuresOf({ id, name }: Load, taken: (name: string, field: string) => Values, limit: object = {}): Figure[] {
   const of = (field: string): Values => taken(id, field);
-  return {
-    cpu: figure(`${id}-cpu`, `processor time an event until aggregated: ${name}`, "ms", of("cpu")),
-    rate: figure(id, name, "/s", of("rate"), { ...limit, note: clientNote(of("client")) }),
-    more: [
-      figure(`${id}-drained`, "  until aggregated", "/s", of("drained")),
-      ...["p50", "p95", "p99"].map((p) => figure(`${id}-${p}`, `  ${p}`, "ms", of(p))),
-      figure(`${id}-refused`, "  refused (409)", "%", of("refused")),
-    ],
-  };
+  return [
+    figure(id, name, "/s", of("rate"), { ...limit, note: clientNote(of("client")) }),
+    figure(`${id}-cpu`, `  processor time an event, until aggregated: ${name}`, "ms", of("cpu")),
+    figure(`${id}-drained`, "  until aggregated", "/s", of("drained")),
+    ...["p50", "p95", "p99"].map((p) => figure(`${id}-${p}`, `  ${p}`, "ms", of(p))),
+    figure(`${id}-refused`, "  refused (409)", "%", of("refused")),
+  ];
 }
 
 /** Says so when making the requests took about all of a processor. */
