@@ -1,4 +1,4 @@
--- What the numbered migrations of src/migrations add up to; test/unit/migrations.test.ts compares them. The first part is
+-- What the numbered migrations of src/migrations add up to; test/deploy/migrations.test.ts compares them. The first part is
 -- the control database (DB), the second every events database (EVENTS_0 and on, TEST_EVENTS).
 
 -- ======== The control database: keys, meters, settings. Nothing in it grows with events. ========
@@ -68,12 +68,12 @@ CREATE TABLE audits (
   position TEXT NOT NULL, -- where the next run begins, as JSON
   checked INTEGER NOT NULL, -- events or summaries, ever
   repaired INTEGER NOT NULL, -- of these
-  skipped INTEGER NOT NULL DEFAULT 0, -- groups that the budget left out, ever
+  skipped INTEGER NOT NULL DEFAULT 0, -- groups that were left out because the audit lagged, ever
   updated INTEGER NOT NULL -- ms
 ) WITHOUT ROWID;
 
 -- What a deployment may not change while there is data, or not at once. Recorded by the first event, adjustment
--- or claimed key; the number of databases also by `npm run deploy` and `npm start`. Read by every isolate.
+-- or claimed key; the numbers of databases and shards also by `npm run deploy` and `npm start`. Read by every isolate.
 CREATE TABLE deployment (
   name TEXT PRIMARY KEY, -- 'event_log_shards', 'test_event_log_shards', 'jurisdiction', 'databases': see src/catalog/deployment.ts;
   -- 'self_test': the deployment that passed it last
@@ -103,7 +103,7 @@ CREATE TABLE series (
 );
 
 -- The template of the slices: this table itself stays empty. A slice `events_S` holds the accepted events of 12 hours
--- of receipt, S being the first of them (hours since 1970); src/aggregate/slices.ts makes it from this table's own text.
+-- of receipt, S being the first of them (hours since 1970); src/aggregate/sql/slices.ts makes it from this table's own text.
 -- Written by the aggregator and by redriven dead letters, repaired by the auditor, always in one transaction with the
 -- sums; read by summaries where a range cuts a quarter hour, by lists and by the auditor.
 -- The key clusters what is read together, so no secondary index is paid for.
@@ -181,7 +181,7 @@ CREATE INDEX error_reports_by_meter ON error_reports (meter, report);
 -- /v1/edgemeter/dead_letters; counted by /v1/edgemeter/pipeline. The auditor takes them for accounted for. Empty unless
 -- something is wrong.
 CREATE TABLE dead_letters (
-  id TEXT PRIMARY KEY, -- of the entry's group, shard and place: sorts by receipt, and is parked once
+  id TEXT PRIMARY KEY, -- of the entry's group, shard, database and place in its share: sorts by receipt, and is parked once
   kind TEXT NOT NULL, -- 'events', 'cancellations', 'rejections'
   slice INTEGER NOT NULL, -- that it belongs into
   entry TEXT NOT NULL, -- JSON, as the log carried it

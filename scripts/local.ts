@@ -6,10 +6,10 @@ import { convertV4MiniflareOptions, Miniflare } from "miniflare";
 import { unstable_getMiniflareWorkerOptions, unstable_splitSqlQuery } from "wrangler";
 import { z } from "zod";
 import { CommandError } from "./command-error.ts";
+import { growthsOf, READ_SIZES, recordGrowth, type Sizes, sizesOf } from "./growth.ts";
 import { reasonOf } from "./http.ts";
 import { SEED_LOCAL_KEYS } from "./local-keys.ts";
 import { CONTROL, migrate, migrationsOf } from "./migrations.ts";
-import { grows, liveDatabases, READ_PLACEMENT, recordGrowth } from "./placement.ts";
 import type { RunSql } from "./sql.ts";
 import { root } from "./wrangler.ts";
 
@@ -24,7 +24,11 @@ const PATIENCE_MS = 60_000;
 const PAUSE_MS = 250;
 
 /** The databases of a local server, by their bindings. What they run throws a CommandError with the database's words. */
-export type LocalDatabases = { readonly bindings: readonly string[]; readonly run: (binding: string) => RunSql };
+export type LocalDatabases = {
+  readonly bindings: readonly string[];
+  readonly run: (binding: string) => RunSql;
+  readonly sizes: Sizes;
+};
 
 /** Gives `use` the databases in the folder of a local server, as a configuration names them, and closes them after it. */
 export async function withLocalDatabases<T>(
@@ -54,29 +58,28 @@ export async function withLocalDatabases<T>(
     }
   };
   try {
-    return await use({ bindings: Object.keys(d1Databases), run });
+    const bindings = Object.keys(d1Databases);
+    return await use({ bindings, run, sizes: sizesOf(bindings, workerOptions.bindings ?? {}) });
   } finally {
     await miniflare.dispose();
   }
 }
 
 /**
- * Brings the databases of a local server to the newest migration, puts the local keys in, and has events placed over
- * all of the databases at once. Throws a CommandError when events are in more of them than wrangler.toml has.
+ * Brings the databases of a local server to the newest migration, puts the local keys in, and has all of the databases
+ * and shards used at once. Throws a CommandError when wrangler.toml has fewer than are in use, or no multiple of a log's.
  */
 export const prepareLocal = (stateDir: string, config?: string): Promise<void> =>
   withLocalDatabases(stateDir, prepare, config);
 
-async function prepare({ bindings, run }: LocalDatabases): Promise<void> {
+async function prepare({ bindings, run, sizes }: LocalDatabases): Promise<void> {
   const control = run(CONTROL);
   await migrate(control, await migrationsOf(CONTROL));
-  const [[row] = []] = await control(READ_PLACEMENT);
-  const recorded = row && String(row.value);
-  const bound = liveDatabases(bindings);
-  const isLonger = grows(recorded, bound);
+  const [rows = []] = await control(READ_SIZES);
+  const growths = growthsOf(new Map(rows.map(({ name, value }) => [String(name), String(value)])), sizes);
   await Promise.all(bindings.map(async (binding) => migrate(run(binding), await migrationsOf(binding))));
   await control(SEED_LOCAL_KEYS);
-  if (isLonger) await control(recordGrowth(recorded, bound, Date.now()));
+  for (const growth of growths) await control(recordGrowth(growth, Date.now()));
 }
 
 /** Does what is without effect when it fails, again while SQLite is busy. */

@@ -1,5 +1,5 @@
-// `npm run soak -- --minutes 30`: crashes, random stories, an hour without D1 and hostile requests, over and over, with another
-// seed each time. Sums up at the end; exits with 1 when anything failed.
+// `npm run soak -- --minutes 30`: crashes, random stories, logs that grow, an hour without D1 and hostile requests, over and
+// over, with another seed each time. Sums up at the end; exits with 1 when anything failed.
 import { spawn } from "node:child_process";
 import path from "node:path";
 import { text } from "node:stream/consumers";
@@ -14,6 +14,7 @@ const root = path.join(import.meta.dirname, "..");
 const KILLS = 15;
 const STORIES = 1_000;
 const LONG_STORIES = 1_000;
+const GROWING_STORIES = 1_000;
 const REQUESTS = 10_000;
 
 const { minutes, seed } = commandLine(
@@ -56,9 +57,13 @@ const PARTS: Readonly<Record<string, (seed: number) => Promise<boolean>>> = {
     return report.problems.length === 0;
   },
   model: async (seed) => {
-    const runs = { SOAK_RUNS: String(STORIES), PLACEMENT_RUNS: String(LONG_STORIES) };
+    const runs = {
+      SOAK_RUNS: String(STORIES),
+      PLACEMENT_RUNS: String(LONG_STORIES),
+      GROWTH_RUNS: String(GROWING_STORIES),
+    };
     const passed = await runTests("test/workerd/log/model.test.ts", { SEED: String(seed), ...runs });
-    if (passed) total.stories += STORIES + LONG_STORIES;
+    if (passed) total.stories += STORIES + LONG_STORIES + GROWING_STORIES;
     return passed;
   },
   outage: (seed) => runTests("test/workerd/aggregate/hostile.test.ts", { SEED: String(seed), OUTAGE_MINUTES: "60" }),

@@ -8,13 +8,15 @@ import { regionOnceBegun } from "./catalog/deployment.ts";
 import { areNoted, databaseDaysLeft, hourOf, logDaysLeft, noteSizes, readSizes, type Size } from "./catalog/sizes.ts";
 import { type Env, settingsOf } from "./env.ts";
 import { deleteExpiredResponses } from "./http/idempotent-answer.ts";
-import { eventLog, shardsOf } from "./log/shards.ts";
+import { contextOf } from "./log/calls.ts";
+import type { LogContext } from "./log/entries.ts";
+import { eventLog, logOfMode, shardsOf } from "./log/shards.ts";
 import { loggedAs, logWarning } from "./logger.ts";
 import { deleteExpiredReports } from "./query/error-reports.ts";
 
 const MODES = [true, false] as const;
 
-/** What is said when there are fewer days left until a database or a log is full. */
+/** Days left, below which a warning is logged. */
 const FEW_DAYS = { database: 3, log: 0.5 } as const;
 
 /** What part of DATABASE_HIGH_WATER_MB is too much. */
@@ -49,20 +51,28 @@ async function maintainLogs(env: Env, now: number): Promise<void> {
   const region = await regionOnceBegun(env.DB);
   if (region === undefined) return;
   const placed = env.LOCATION_HINT === "" && region !== "" ? { ...env, LOCATION_HINT: region } : env;
+  const logs = await Promise.all(MODES.map((livemode) => logOfMode(env, livemode)));
   await Promise.all([
-    ...MODES.flatMap((livemode) => [
-      ...shardsOf(placed, livemode).map((shard) =>
-        eventLog(placed, shard).nudge().catch(loggedAs("a log was not nudged", { shard })),
+    ...logs.flatMap((log) =>
+      shardsOf(log).map((shard) =>
+        eventLog(placed, shard)
+          .nudge(contextOf(unrecorded(log)))
+          .catch(loggedAs("a log was not nudged", { shard })),
       ),
+    ),
+    ...MODES.flatMap((livemode) => [
       auditLog(placed, livemode, now).catch(loggedAs("a log was not audited")),
       auditSums(placed, livemode, now).catch(loggedAs("sums were not audited")),
     ]),
-    noteHour(placed, now).catch(loggedAs("sizes were not noted")),
+    noteHour(placed, logs.flatMap(shardsOf), now).catch(loggedAs("sizes were not noted")),
   ]);
 }
 
+/** A log without its histories: what stands in for them while D1 does not answer must not be taken for the record. */
+const unrecorded = (log: LogContext): LogContext => ({ ...log, placement: [], shards: [] });
+
 /** Notes the sizes once an hour, and warns of what will be full. What does not answer is left out. */
-async function noteHour(env: Env, now: number): Promise<void> {
+async function noteHour(env: Env, shards: readonly string[], now: number): Promise<void> {
   const hour = hourOf(now);
   if (await areNoted(env.DB, hour)) return;
   const { DATABASE_HIGH_WATER_MB, LOG_HIGH_WATER_MB } = settingsOf(env);
@@ -79,7 +89,7 @@ async function noteHour(env: Env, now: number): Promise<void> {
       return { name, hour, bytes, entries: 0 };
     },
   );
-  const logs = MODES.flatMap((livemode) => shardsOf(env, livemode)).map(async (shard): Promise<Size> => {
+  const logs = shards.map(async (shard): Promise<Size> => {
     const { bytes, total } = await eventLog(env, shard).status();
     const days = logDaysLeft(before.get(shard), bytes, LOG_HIGH_WATER_MB * 1_000_000, now);
     if (days !== undefined && days < FEW_DAYS.log) {

@@ -17,9 +17,10 @@ const count = (name: string, usual: number): number => Number(process.env[name] 
 const crashKills = count("CRASH_KILLS", 5);
 const deployFailures = count("DEPLOY_FAILURES", 2);
 const counts = {
-  modelRuns: count("SOAK_RUNS", 100),
+  modelRuns: count("SOAK_RUNS", 70),
   placementRuns: count("PLACEMENT_RUNS", 40),
-  fuzzRequests: count("FUZZ_REQUESTS", 4_000),
+  growthRuns: count("GROWTH_RUNS", 40),
+  fuzzRequests: count("FUZZ_REQUESTS", 3_000),
   outageMinutes: count("OUTAGE_MINUTES", 20),
   crashKills,
   // Of the calls of a deployment, of which there are some twenty, each made to fail in two ways.
@@ -42,6 +43,7 @@ const LONGEST = [
   "workerd/aggregate/hostile",
   "workerd/fuzz",
   "unit/keys-tool",
+  "unit/import-tool",
 ];
 const rank = ({ moduleId }: TestSpecification): number =>
   LONGEST.findIndex((name) => moduleId.includes(`/test/${name}`)) >>> 0;

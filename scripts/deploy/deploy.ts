@@ -1,5 +1,5 @@
+import { recordGrowth } from "../growth.ts";
 import { applyMigration, CONTROL } from "../migrations.ts";
-import { recordGrowth } from "../placement.ts";
 import type { RunSql } from "../sql.ts";
 import type { Cloudflare } from "./cloudflare.ts";
 import { createDatabase, type Database, hasJsonbEach, replicate, runOn } from "./database.ts";
@@ -53,9 +53,11 @@ export async function deploy(cloudflare: Cloudflare, target: Target, options: De
     await selfTest(run(CONTROL), address, target.fingerprint, options.patienceMs);
     options.log("self-test passed: an event was counted");
   }
-  if (plan.growth !== undefined) {
-    const { recorded, databases: count } = plan.growth;
-    await run(CONTROL)(recordGrowth(recorded, count, Date.now() + GROWTH_MINUTES * 60_000));
+  if (plan.growths.length > 0) {
+    // A log tells a caller that it has grown; of a new database only the record does.
+    const now = Date.now();
+    const since = { databases: now + GROWTH_MINUTES * 60_000, event_log_shards: now, test_event_log_shards: now };
+    await run(CONTROL)(plan.growths.map((growth) => recordGrowth(growth, since[growth.name])).join(";\n"));
   }
   return address;
 }

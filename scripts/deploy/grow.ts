@@ -1,6 +1,6 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { CommandError } from "../command-error.ts";
-import { liveDatabases } from "../placement.ts";
+import { liveDatabases } from "../growth.ts";
 import { targetOf } from "./target.ts";
 
 /**

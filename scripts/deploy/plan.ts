@@ -1,6 +1,6 @@
 import { CommandError } from "../command-error.ts";
+import { type Growth, growthsOf } from "../growth.ts";
 import { appliedTo, CONTROL, type Migration, migrationsOf } from "../migrations.ts";
-import { grows, liveDatabases } from "../placement.ts";
 import type { Cloudflare } from "./cloudflare.ts";
 import { type Database, findDatabase, isReplicated, recordedIn, runOn } from "./database.ts";
 import { consumerOf, findQueue, type Queue, refuseOthersQueue } from "./queue.ts";
@@ -28,8 +28,8 @@ export type State = {
   /** The Worker behind each of the target's domains. */
   readonly domains: ReadonlyMap<string, string | undefined>;
   /**
-   * What its control database records: the settings that the data was started with, the placement of its events, and
-   * under `self_test` the fingerprint of the last deployment that passed its self-test.
+   * What its control database records: the jurisdiction that the data was started in, how many databases and shards
+   * there were and since when, and under `self_test` the fingerprint of the last deployment that passed its self-test.
    */
   readonly recorded: ReadonlyMap<string, string>;
 };
@@ -46,8 +46,8 @@ export type Plan = {
   /** Why the Worker is uploaded; `undefined` when it is as it should be. */
   readonly upload: string | undefined;
   readonly selfTest: boolean;
-  /** The recorded placement, and to how many databases events are to go, when those are more. */
-  readonly growth: { readonly recorded: string; readonly databases: number } | undefined;
+  /** What is recorded as grown once all that is done. */
+  readonly growths: readonly Growth[];
 };
 
 export async function stateOf(cloudflare: Cloudflare, target: Target): Promise<State> {
@@ -82,18 +82,16 @@ const recordsOf = async (
   control === undefined || applied.length === 0 ? new Map() : recordedIn(runOn(cloudflare, control));
 
 /**
- * Throws a CommandError when the data was started with other settings or is in more databases, and when what the
- * target names is another Worker's. `hasAddress`: it is reached at an address that is not in the target.
+ * Throws a CommandError when the data was started in another jurisdiction, when databases or a log cannot become as many
+ * as the target says, and when what it names is another Worker's. `hasAddress`: it is reached at an address that is not in the target.
  */
 export async function planOf(target: Target, state: State, hasAddress: boolean): Promise<Plan> {
   refuseForeign(target, state);
-  refuseChanged(target, state);
+  refuseMoved(target, state);
   const { databases, worker, recorded } = state;
   const queues = new Set(state.queues.map(({ queue_name }) => queue_name));
   const upload = whyUpload(target, state, hasAddress);
   const control = databases.get(CONTROL);
-  const placement = recorded.get("databases");
-  const bound = liveDatabases(target.databases.map(({ binding }) => binding));
   return {
     createDatabases: target.databases.filter(({ binding }) => !databases.has(binding)),
     replicate: control === undefined || !isReplicated(control),
@@ -102,7 +100,7 @@ export async function planOf(target: Target, state: State, hasAddress: boolean):
     setSecret: !worker?.secrets.includes(SECRET),
     upload,
     selfTest: upload !== undefined || recorded.get("self_test") !== target.fingerprint,
-    growth: grows(placement, bound) ? { recorded: placement, databases: bound } : undefined,
+    growths: growthsOf(recorded, target.sizes),
   };
 }
 
@@ -131,17 +129,13 @@ function refuseForeign({ worker, jurisdiction }: Target, { databases, queues, do
   }
 }
 
-/** The deployed Worker itself would accept no more events: see src/catalog/deployment.ts, which records the settings. */
-function refuseChanged({ jurisdiction, shards, testShards }: Target, { recorded }: State): void {
-  const settings = [
-    ["EVENT_LOG_SHARDS", recorded.get("event_log_shards"), String(shards)],
-    ["TEST_EVENT_LOG_SHARDS", recorded.get("test_event_log_shards"), String(testShards)],
-    ["JURISDICTION", recorded.get("jurisdiction"), jurisdiction],
-  ] as const;
-  for (const [setting, was, is] of settings) {
-    if (was === undefined || was === is) continue;
-    throw new CommandError(`the data was started with ${setting} = "${was}", which cannot be changed to "${is}".`);
-  }
+/** The deployed Worker itself would accept no more events: see src/catalog/deployment.ts, which records the setting. */
+function refuseMoved({ jurisdiction }: Target, { recorded }: State): void {
+  const was = recorded.get("jurisdiction");
+  if (was === undefined || was === jurisdiction) return;
+  throw new CommandError(
+    `the data was started with JURISDICTION = "${was}", which cannot be changed to "${jurisdiction}".`,
+  );
 }
 
 /** The variables of a Worker that are derived from where its control database is, and from what is deployed. */
@@ -198,7 +192,7 @@ function consumesAsItShould(target: Target, { queues }: State): boolean {
 export function describePlan(target: Target, state: State, plan: Plan): string[] {
   const line = (what: string, isThere: boolean, otherwise: string): string =>
     `${what.padEnd(9)} ${isThere ? "is there" : otherwise}`;
-  const { createDatabases, createQueues, growth } = plan;
+  const { createDatabases, createQueues, growths } = plan;
   const migrations = new Set([...plan.migrations.values()].flat().map(({ file }) => file));
   return [
     line("databases", createDatabases.length === 0, `make ${named(createDatabases)}${placeOf(target)}`),
@@ -209,9 +203,15 @@ export function describePlan(target: Target, state: State, plan: Plan): string[]
     line("secret", !plan.setSecret, `make a ${SECRET}`),
     `Worker    ${plan.upload === undefined ? "is up to date" : `deploy ${target.worker}: ${plan.upload}`}`,
     `self-test ${plan.selfTest ? "run it" : "was passed"}`,
-    ...(growth === undefined
-      ? []
-      : [`events    go to ${growth.databases} databases, ${GROWTH_MINUTES} minutes after that`]),
+    ...growths.flatMap(describeGrowth),
+  ];
+}
+
+function describeGrowth({ name, from, to }: Growth): string[] {
+  if (name === "databases") return [`events    go to ${to} databases, ${GROWTH_MINUTES} minutes after that`];
+  return [
+    `${name === "event_log_shards" ? "live" : "test"} log  grows from ${from} to ${to} shards after that, and cannot shrink again`,
+    "          for 24 hours, each new shard asks the old ones about its keys, once a commit",
   ];
 }
 

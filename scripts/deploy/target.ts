@@ -1,8 +1,8 @@
 import path from "node:path";
 import { z } from "zod";
 import { CommandError } from "../command-error.ts";
+import { liveDatabases, type Sizes, sizesOf } from "../growth.ts";
 import { CONTROL } from "../migrations.ts";
-import { liveDatabases } from "../placement.ts";
 import { root } from "../wrangler.ts";
 import { fingerprintOf } from "./fingerprint.ts";
 import { HINTS } from "./region.ts";
@@ -49,9 +49,7 @@ export type Target = {
   /** LOCATION_HINT, "" for none. */
   readonly locationHint: string;
   readonly jurisdiction: Jurisdiction;
-  /** EVENT_LOG_SHARDS and TEST_EVENT_LOG_SHARDS. */
-  readonly shards: number;
-  readonly testShards: number;
+  readonly sizes: Sizes;
   readonly queues: readonly string[];
   readonly consumers: readonly Consumer[];
   readonly crons: readonly string[];
@@ -174,8 +172,10 @@ async function read(file: string, env: string): Promise<Target> {
     databases: d1_databases,
     locationHint: vars.LOCATION_HINT,
     jurisdiction: vars.JURISDICTION,
-    shards: vars.EVENT_LOG_SHARDS,
-    testShards: vars.TEST_EVENT_LOG_SHARDS,
+    sizes: sizesOf(
+      d1_databases.map(({ binding }) => binding),
+      vars,
+    ),
     queues: [...new Set([...producers.map(({ queue }) => queue), ...consumers.flatMap(({ queues }) => queues)])],
     consumers,
     crons: triggers.crons,

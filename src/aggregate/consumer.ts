@@ -1,16 +1,20 @@
 import { eventsDatabase, nameOfDatabase } from "../catalog/databases.ts";
 import { type Env, settingsOf } from "../env.ts";
-import { decodeMessage, type Share } from "../log/groups.ts";
+import { linesOf, type Share } from "../log/groups.ts";
+import { decodeMessage } from "../log/message.ts";
 import { isLiveShard } from "../log/shard-name.ts";
 import { eventLog } from "../log/shards.ts";
 import { logError } from "../logger.ts";
-import { withTimeout } from "../timeout.ts";
+import { NoAnswer, withTimeout } from "../timeout.ts";
 import { applyEntries, isAboutData } from "./apply.ts";
 import { isFull, noteSize } from "./fill.ts";
 import { applyOrPark } from "./poison.ts";
 
-/** Entries (UTF-16 units of their JSON) that one D1 transaction takes, so that it stays well under its 30 seconds. */
-const TRANSACTION_CHARACTERS = 2_000_000;
+/** Entries (bytes of their JSON) that the transactions of a run take at a time: under D1's 30 seconds, and in memory together. */
+const TRANSACTION_BYTES = 2_000_000;
+
+/** What a transaction may take, however many databases share TRANSACTION_BYTES (bytes). */
+const LEAST_BYTES = 250_000;
 
 /**
  * After so many statements a run begins no more transactions; their logs send what is left again. D1 takes 1,000
@@ -31,7 +35,7 @@ type Run = {
   readonly name: string;
   readonly env: Env;
   readonly budget: Budget;
-  readonly deadline: number;
+  deadline: number;
 };
 
 /**
@@ -46,7 +50,7 @@ export async function consume(batch: MessageBatch, env: Env): Promise<void> {
   await Promise.all(
     [...byDatabase].map(async ([name, ofDatabase]) => {
       try {
-        await applyAll(name, ofDatabase, budget, env);
+        await applyAll(name, ofDatabase, byDatabase.size, budget, env);
       } catch (error) {
         logError("shares were not applied; their logs will send them again", error, { database: name });
       }
@@ -55,12 +59,19 @@ export async function consume(batch: MessageBatch, env: Env): Promise<void> {
   batch.ackAll();
 }
 
-async function applyAll(name: string, shares: readonly Share[], budget: Budget, env: Env): Promise<void> {
+async function applyAll(
+  name: string,
+  shares: readonly Share[],
+  databases: number,
+  budget: Budget,
+  env: Env,
+): Promise<void> {
   const [first] = shares;
   if (first === undefined) return;
   const db = counting(eventsDatabase(env, isLiveShard(first.shard), first.database), budget);
   const run = { db, name, env, budget, deadline: Date.now() + RUN_MS };
-  for (const together of transactions(shares)) await applyAndConfirm(together, run);
+  const most = Math.max(LEAST_BYTES, TRANSACTION_BYTES / databases);
+  for (const together of transactions(shares, most)) await applyAndConfirm(together, run);
 }
 
 /** A database whose statements are taken from a budget. */
@@ -82,6 +93,8 @@ async function applyAndConfirm(shares: readonly Share[], run: Run): Promise<void
   try {
     noteSize(run.name, await withTimeout(applyEntries(run.db, shares.flatMap(entriesOf), now), TRANSACTION_MS));
   } catch (error) {
+    // A database that hangs must not keep this run, which others' shares are waiting for.
+    if (error instanceof NoAnswer) run.deadline = 0;
     const [first, ...others] = shares;
     if (first === undefined || !isAboutData(error)) {
       logError("shares were not applied; their logs will send them again", error, {
@@ -102,7 +115,7 @@ async function applyAndConfirm(shares: readonly Share[], run: Run): Promise<void
   await confirm(shares, run.env);
 }
 
-const entriesOf = ({ kind, lines }: Share) => lines.map((line) => ({ ...line, kind }));
+const entriesOf = (share: Share) => linesOf(share).map((line) => ({ ...line, kind: share.kind }));
 
 /** Stores what D1 takes of a share that it refuses, and parks the rest; whether nothing is left to do. */
 async function takeApart(db: D1Database, share: Share, now: number): Promise<boolean> {
@@ -120,7 +133,7 @@ async function takeApart(db: D1Database, share: Share, now: number): Promise<boo
 /** The shares of a message; none when it cannot be read, which only a log that runs other code can cause. */
 function readMessage({ id, body }: Message): Share[] {
   try {
-    return decodeMessage(String(body));
+    return decodeMessage(body);
   } catch (error) {
     logError("a message was not read", error, { queueMessage: id });
     return [];
@@ -133,16 +146,16 @@ const withoutRepeats = (shares: readonly Share[]): Share[] => [
 ];
 
 /** What goes into one transaction together. What was sent in vain before goes alone, so that its neighbours pass. */
-function* transactions(shares: readonly Share[]): Generator<Share[]> {
+function* transactions(shares: readonly Share[], most: number): Generator<Share[]> {
   let current: Share[] = [];
-  let characters = 0;
+  let bytes = 0;
   for (const share of shares.filter(({ alone }) => !alone)) {
     current.push(share);
-    for (const { entries } of share.lines) characters += entries.length;
-    if (characters >= TRANSACTION_CHARACTERS) {
+    bytes += share.size;
+    if (bytes >= most) {
       yield current;
       current = [];
-      characters = 0;
+      bytes = 0;
     }
   }
   if (current.length > 0) yield current;

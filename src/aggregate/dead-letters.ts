@@ -10,7 +10,7 @@ import { restoreVacated } from "./vacated.ts";
 
 /** An entry of the log that D1 refused for its data, kept until it is redriven. */
 export type DeadLetter = {
-  /** Of the entry's group, shard and place there: sorts by receipt, and parking it again changes nothing. */
+  /** Of the entry's group, shard, database and place in its share: sorts by receipt, and parking it again changes nothing. */
   readonly id: string;
   readonly kind: GroupKind;
   /** The slice that it belongs into. */
@@ -56,7 +56,7 @@ const REDRIVEN = "UPDATE dead_letters SET redriven = ?2 WHERE id = ?1";
 
 const FORGET_REDRIVEN = "DELETE FROM dead_letters WHERE redriven < ?1";
 
-/** What the ids of a share's dead letters begin with; the entry's place in the group follows. */
+/** What the ids of a share's dead letters begin with; the entry's place in the share follows. */
 export const deadLetterPrefix = (shard: string, { group, database }: ShareName): string =>
   `dl_${group}_${shard}_${database}_`;
 

@@ -1,5 +1,5 @@
 // A share that D1 refuses for its data is taken apart, so that one bad entry holds up no good one.
-import type { Line, Share } from "../log/groups.ts";
+import { type Line, linesOf, type Share } from "../log/groups.ts";
 import { applyEntries, isAboutData } from "./apply.ts";
 import { type DeadLetter, deadLetterPrefix, parkedOf, parkStatement } from "./dead-letters.ts";
 
@@ -20,7 +20,9 @@ const TOO_MANY = 10;
  */
 export async function applyOrPark(db: D1Database, share: Share, now: number): Promise<DeadLetter[]> {
   const before = await parkedOf(db, share.shard, share);
-  const entries = share.lines.flatMap(entriesOf).map((entry, place) => ({ ...entry, place }));
+  const entries = linesOf(share)
+    .flatMap(entriesOf)
+    .map((entry, place) => ({ ...entry, place }));
   const rest = entries.filter(({ place }) => !before.has(idOf(share, place)));
   const parked: DeadLetter[] = [];
   let refused: DeadLetter[] = [];

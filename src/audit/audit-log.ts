@@ -1,7 +1,7 @@
 import { HOUR_MS, MINUTE_MS } from "../domain/window.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { IDS_PER_MS } from "../log/partitions.ts";
-import { eventLog, shardsOf } from "../log/shards.ts";
+import { eventLog, logOfMode, shardsOf } from "../log/shards.ts";
 import { logError, loggedAs } from "../logger.ts";
 import { Budget } from "./budget.ts";
 import { auditPage } from "./log-page.ts";
@@ -29,7 +29,7 @@ type Position = {
  */
 export async function auditLog(env: Env, livemode: boolean, now: number): Promise<void> {
   const budget = new Budget(settingsOf(env).AUDIT_ROWS_A_MINUTE);
-  await budget.divide(shardsOf(env, livemode), now, (shard, own) =>
+  await budget.divide(shardsOf(await logOfMode(env, livemode)), now, (shard, own) =>
     auditShard(env, shard, now, own).catch(loggedAs("a shard was not audited", { shard })),
   );
 }

@@ -61,13 +61,13 @@ const NOTHING: Omit<AuditStep, "next"> = {
 
 /** Where an audit begins `now` (ms): every shard of both modes' logs, then the sums of every database. */
 export async function firstCursor(env: Env, now: number): Promise<Cursor> {
-  const [shard = ""] = allShards(env);
+  const [shard = ""] = await allShards(env);
   return { received: await countedRange(env, now), at: { shard, after: 0 } };
 }
 
 /** The minutes whose events must all be stored by now, as far as every log goes back. */
 async function countedRange(env: Env, now: number): Promise<TimeRange> {
-  const oldest = await Promise.all(allShards(env).map((shard) => eventLog(env, shard).oldestWaiting()));
+  const oldest = await Promise.all((await allShards(env)).map((shard) => eventLog(env, shard).oldestWaiting()));
   const end = Math.min(now - SETTLED_MS, ...oldest.flatMap((time) => time ?? []));
   return { start: floorTo(now - UNIQUENESS_MS, MINUTE_MS) + MINUTE_MS, end: floorTo(end, MINUTE_MS) };
 }
@@ -104,13 +104,14 @@ async function stepLog(
     ...found,
     waiting: last === undefined ? (await eventLog(env, shard).status()).entries : 0,
     accepted: Object.fromEntries(inRange),
-    next: { received, at: last === undefined ? afterShard(env, shard) : { shard, after: last } },
+    next: { received, at: last === undefined ? await afterShard(env, shard) : { shard, after: last } },
   };
 }
 
 /** After a shard comes the next one; after the last one, the sums of the first database. */
-function afterShard(env: Env, shard: string): Cursor["at"] {
-  const next = allShards(env)[allShards(env).indexOf(shard) + 1];
+async function afterShard(env: Env, shard: string): Promise<Cursor["at"]> {
+  const shards = await allShards(env);
+  const next = shards[shards.indexOf(shard) + 1];
   return next === undefined ? { database: databasesOf(env)[0]?.name ?? "", ...BEGINNING } : { shard: next, after: 0 };
 }
 
@@ -165,13 +166,15 @@ async function countStored(db: D1Database, parts: readonly Part[], received: Tim
 export const writeCursor = (cursor: Cursor): string => Buffer.from(JSON.stringify(cursor)).toString("base64url");
 
 /** The cursor that a text is; nothing when it is none of this deployment. */
-export function readCursor(env: Env, text: string): Cursor | undefined {
+export async function readCursor(env: Env, text: string): Promise<Cursor | undefined> {
   const { data } = Cursor.safeParse(parse(Buffer.from(text, "base64url").toString()));
   if (data === undefined) return undefined;
   const { at } = data;
   // To ask for a shard that there is not would make one.
   const isKnown =
-    "shard" in at ? allShards(env).includes(at.shard) : databasesOf(env).some(({ name }) => name === at.database);
+    "shard" in at
+      ? (await allShards(env)).includes(at.shard)
+      : databasesOf(env).some(({ name }) => name === at.database);
   return isKnown ? data : undefined;
 }
 

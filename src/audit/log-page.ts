@@ -6,7 +6,7 @@ import { CORRECT_SURVIVORS } from "../aggregate/sql/survivors.ts";
 import { eventsDatabase } from "../catalog/databases.ts";
 import { floorTo, MINUTE_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
-import { GROUP_KINDS, type Group, type GroupKind, type Line } from "../log/groups.ts";
+import { countOf, GROUP_KINDS, type Group, type GroupKind, type Line, linesOf } from "../log/groups.ts";
 import { IDS_PER_MS } from "../log/partitions.ts";
 import { isLiveShard } from "../log/shard-name.ts";
 import { eventLog } from "../log/shards.ts";
@@ -63,7 +63,7 @@ export async function auditPage(
   const log = eventLog(env, shard);
   const groups = withinRows(await log.confirmedAfter(after, before), budget.rows);
   const byDatabase = Map.groupBy(
-    groups.flatMap((group) => linesOf(shard, group)),
+    groups.flatMap((group) => linesOfGroup(shard, group)),
     ({ database }) => database,
   );
   const differences = await Promise.all(
@@ -78,20 +78,18 @@ export async function auditPage(
   if (found.missing + found.altered > 0) {
     logWarning("a database differed from the log", { shard, ...found, groups: incomplete.length });
   }
-  const checked = groups.reduce((sum, group) => sum + countOf(group), 0);
+  const checked = groups.reduce((sum, group) => sum + countOf(group.bodies), 0);
   return { groups: groups.length, checked, ...found, accepted: countByMinute(groups), last: groups.at(-1)?.id };
 }
 
 function withinRows(groups: readonly Group[], rows: number): readonly Group[] {
   let expected = 0;
   const end = groups.findIndex((group) => {
-    expected += countOf(group) * ROWS_PER_ENTRY;
+    expected += countOf(group.bodies) * ROWS_PER_ENTRY;
     return expected > rows;
   });
   return end === -1 ? groups : groups.slice(0, Math.max(1, end));
 }
-
-const countOf = ({ lines }: Group): number => lines.reduce((sum, { count }) => sum + count, 0);
 
 function countByMinute(groups: readonly Group[]): CountsByMinute {
   const counts: Record<string, number> = {};
@@ -99,21 +97,22 @@ function countByMinute(groups: readonly Group[]): CountsByMinute {
     if (group.kind !== "events") continue;
     // A group's id is the time when it was received.
     const minute = String(floorTo(Math.floor(group.id / IDS_PER_MS), MINUTE_MS));
-    counts[minute] = (counts[minute] ?? 0) + countOf(group);
+    counts[minute] = (counts[minute] ?? 0) + countOf(group.bodies);
   }
   return counts;
 }
 
-function linesOf(shard: string, { id: group, kind, lines }: Group): GroupLine[] {
-  const placesOf = new Map<number, number>();
-  return lines.map((line) => {
-    const { database } = line;
-    const entries = readLine(line.entries);
-    const place = placesOf.get(database) ?? 0;
-    placesOf.set(database, place + Math.max(1, entries.length));
-    return { ...line, group, kind, entries, place, prefix: deadLetterPrefix(shard, { group, database }) };
+const linesOfGroup = (shard: string, { id: group, kind, bodies }: Group): GroupLine[] =>
+  bodies.flatMap((body) => {
+    const { database } = body;
+    let before = 0;
+    return linesOf(body).map((line) => {
+      const entries = readLine(line.entries);
+      const place = before;
+      before += Math.max(1, entries.length);
+      return { ...line, group, kind, entries, place, prefix: deadLetterPrefix(shard, { group, database }) };
+    });
   });
-}
 
 function readLine(text: string): unknown[] {
   try {

@@ -1,24 +1,33 @@
 import * as z from "zod";
 import type { Placement } from "../domain/placement.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import { type Env, type Execution, isLocationHint, type LocationHint, type Settings, settingsOf } from "../env.ts";
+import { countOfShards, mayFollow } from "../domain/shards.ts";
+import { MINUTE_MS } from "../domain/window.ts";
+import { type Env, type Execution, isLocationHint, type LocationHint, settingsOf } from "../env.ts";
+import { withTimeout } from "../timeout.ts";
 import { eventsDatabases } from "./databases.ts";
 import { PositiveCache } from "./positive-cache.ts";
 import { loaderOf, type Queryable } from "./queries.ts";
 
-/** The settings that may not change once there is data, and the names that they are recorded under. */
-const FIXED = {
-  EVENT_LOG_SHARDS: "event_log_shards",
-  TEST_EVENT_LOG_SHARDS: "test_event_log_shards",
-  JURISDICTION: "jurisdiction",
+/** What is recorded of a deployment with its first event, and what may be added to it later. */
+export type Deployment = {
+  readonly jurisdiction: string;
+  /** How many events databases live mode has had. */
+  readonly placement: Placement;
+  /** How many shards each mode's log has had. */
+  readonly shards: { readonly live: ShardHistory; readonly test: ShardHistory };
+};
+
+/** How many shards a log had, and when each number was recorded (ms). */
+type ShardHistory = readonly { readonly shards: number; readonly since: number }[];
+
+/** The names of the records, which `npm run deploy` and `npm start` write too: see schema.sql. */
+const NAMES = {
+  jurisdiction: "jurisdiction",
+  databases: "databases",
+  live: "event_log_shards",
+  test: "test_event_log_shards",
 } as const;
-
-type FixedSetting = keyof typeof FIXED;
-
-const FIXED_SETTINGS = Object.keys(FIXED) as FixedSetting[];
-
-/** The record of the placement: JSON, `[[databases, since], …]`. `npm run deploy` and `npm start` write it too. */
-const DATABASES = "databases";
 
 const RECORD = `
   INSERT INTO deployment (name, value)
@@ -28,85 +37,119 @@ const RECORD = `
 
 const RECORDED = "SELECT name, value FROM deployment WHERE name IN (SELECT value FROM json_each(?1))";
 
-/** A setting that is not what the data was started with. */
+const Steps = z.array(z.tuple([z.int().min(1), z.int().min(0)])).min(1);
+
+/** Numbers and since when (ms) there are so many, as they are recorded. */
+export const writeSteps = (steps: readonly (readonly [count: number, since: number])[]): string =>
+  JSON.stringify(steps);
+
+/** What `writeSteps` wrote. Throws for anything else. */
+export const readSteps = (text: string): [count: number, since: number][] => Steps.parse(JSON.parse(text));
+
+/** A placement as it is recorded. */
+export const writePlacement = (placement: Placement): string =>
+  writeSteps(placement.map(({ databases, since }) => [databases, since]));
+
+async function lookUp(db: Queryable): Promise<Map<string, Deployment>> {
+  const { results } = await db
+    .prepare(RECORDED)
+    .bind(JSON.stringify(Object.values(NAMES)))
+    .all<{ name: string; value: string }>();
+  const recorded = new Map(results.map(({ name, value }) => [name, value]));
+  const [jurisdiction, databases] = [recorded.get(NAMES.jurisdiction), recorded.get(NAMES.databases)];
+  const [live, test] = [recorded.get(NAMES.live), recorded.get(NAMES.test)];
+  if (jurisdiction === undefined || databases === undefined || live === undefined || test === undefined)
+    return new Map();
+  const toShards = (text: string): ShardHistory => readSteps(text).map(([shards, since]) => ({ shards, since }));
+  const placement = readSteps(databases).map(([count, since]) => ({ databases: count, since }));
+  return new Map([[KEY, { jurisdiction, placement, shards: { live: toShards(live), test: toShards(test) } }]]);
+}
+
+/** A deployment has one record; the cache wants a key for it. */
+const KEY = "deployment";
+
+const cache = new PositiveCache<Deployment>();
+
+const inForceNow = (env: Env): Deployment => {
+  const { JURISDICTION: jurisdiction, EVENT_LOG_SHARDS: live, TEST_EVENT_LOG_SHARDS: test } = settingsOf(env);
+  return {
+    jurisdiction,
+    placement: [{ databases: eventsDatabases(env, true).length, since: 0 }],
+    shards: { live: [{ shards: live, since: 0 }], test: [{ shards: test, since: 0 }] },
+  };
+};
+
+/**
+ * What is recorded, for those who write; it is recorded now when this is the first event. Up to FRESH_MS old, which
+ * harms nothing: more databases are used only a quarter of an hour after they are recorded, and a log that has grown
+ * says so to a caller that does not know it.
+ */
+export async function knownDeployment(env: Env, execution: Execution): Promise<Deployment> {
+  const known = await cache.get(KEY, loaderOf(env.DB, lookUp), execution);
+  if (known !== undefined) return known;
+  const { jurisdiction, placement, shards } = inForceNow(env);
+  const toSteps = (history: ShardHistory): string => writeSteps(history.map((step) => [step.shards, step.since]));
+  // Another isolate may be first.
+  await env.DB.prepare(RECORD)
+    .bind(
+      JSON.stringify([
+        [NAMES.jurisdiction, jurisdiction],
+        [NAMES.databases, writePlacement(placement)],
+        [NAMES.live, toSteps(shards.live)],
+        [NAMES.test, toSteps(shards.test)],
+      ]),
+    )
+    .run();
+  const recorded = (await lookUp(env.DB)).get(KEY);
+  if (recorded === undefined) throw new Error("the deployment was not recorded");
+  return recorded;
+}
+
+/** What is recorded, or what the first event will record; the settings' word while the database does not answer. */
+export async function currentDeployment(env: Env): Promise<Deployment> {
+  const recorded = await withTimeout(lookUp(env.DB), PATIENCE_MS).catch(() => undefined);
+  return recorded?.get(KEY) ?? inForceNow(env);
+}
+
+/** How long those who look after a deployment wait for its record (ms). */
+const PATIENCE_MS = 3_000;
+
+/** A setting that is not what the data was started with, or has grown to. */
 export type ChangedSetting = {
-  readonly setting: FixedSetting;
+  readonly setting: "EVENT_LOG_SHARDS" | "TEST_EVENT_LOG_SHARDS" | "JURISDICTION";
   readonly configured: string;
   readonly recorded: string;
 };
 
-let agreed = false;
+/** How long versions with the earlier number of shards may go on after a growth was recorded (ms). */
+const OVERLAP_MS = 15 * MINUTE_MS;
 
 /**
- * Checks that the data was started with the EventLog shards and the jurisdiction that are configured;
- * otherwise identifiers would be looked for in the wrong logs. The failure is the first setting that
- * differs. Once they agree, an isolate asks no more. The nearest replica's agreement is enough, since what
- * is recorded stays; the primary is asked when it differs, and written to only when nothing is recorded.
+ * The first setting that the recorded data cannot be served with; nothing when it can. A log may grow to a multiple,
+ * and a version from before a growth may go on for a while. `now` in ms.
  */
-export async function checkFixedSettings(env: Env): Promise<Result<void, ChangedSetting>> {
-  if (agreed) return ok(undefined);
+export function changedSetting(
+  env: Env,
+  { jurisdiction, shards }: Deployment,
+  now: number,
+): ChangedSetting | undefined {
   const settings = settingsOf(env);
-  const nearby = firstChanged(settings, await recordedSettings(env.DB.withSession("first-unconstrained")));
-  const changed = nearby && firstChanged(settings, await recordedOrRecord(env));
-  if (changed !== undefined) return err(changed);
-  agreed = true;
-  return ok(undefined);
-}
-
-type Recorded = ReadonlyMap<string, string>;
-
-function firstChanged(settings: Settings, recorded: Recorded): ChangedSetting | undefined {
-  for (const setting of FIXED_SETTINGS) {
-    const [was, is] = [recorded.get(FIXED[setting]), String(settings[setting])];
-    if (was !== is) return { setting, configured: is, recorded: was ?? "" };
+  if (settings.JURISDICTION !== jurisdiction) {
+    return { setting: "JURISDICTION", configured: settings.JURISDICTION, recorded: jurisdiction };
+  }
+  for (const [setting, history] of [
+    ["EVENT_LOG_SHARDS", shards.live],
+    ["TEST_EVENT_LOG_SHARDS", shards.test],
+  ] as const) {
+    const counts = history.map((step) => step.shards);
+    const configured = settings[setting];
+    const isBefore = counts.includes(configured) && (history.at(-1)?.since ?? 0) > now - OVERLAP_MS;
+    if (!isBefore && !mayFollow(configured, counts)) {
+      return { setting, configured: String(configured), recorded: String(countOfShards(counts)) };
+    }
   }
   return undefined;
 }
-
-async function recordedOrRecord(env: Env): Promise<Recorded> {
-  const recorded = await recordedSettings(env.DB);
-  if (Object.values(FIXED).every((name) => recorded.has(name))) return recorded;
-  const settings = settingsOf(env);
-  const rows = FIXED_SETTINGS.map((setting) => [FIXED[setting], String(settings[setting])]);
-  const placement: Placement = [{ databases: eventsDatabases(env, true).length, since: 0 }];
-  // Another isolate may be first.
-  await env.DB.prepare(RECORD)
-    .bind(JSON.stringify([...rows, [DATABASES, writePlacement(placement)]]))
-    .run();
-  return recordedSettings(env.DB);
-}
-
-const recordedSettings = (db: Queryable): Promise<Recorded> => recordsOf(db, Object.values(FIXED));
-
-async function recordsOf(db: Queryable, names: readonly string[]): Promise<Map<string, string>> {
-  const { results } = await db.prepare(RECORDED).bind(JSON.stringify(names)).all<{ name: string; value: string }>();
-  return new Map(results.map(({ name, value }) => [name, value]));
-}
-
-const Steps = z.array(z.tuple([z.int().min(1), z.int().min(0)])).min(1);
-
-/** A placement as it is recorded. */
-export const writePlacement = (placement: Placement): string =>
-  JSON.stringify(placement.map(({ databases, since }) => [databases, since]));
-
-/** What `writePlacement` wrote. Throws for anything else. */
-export const parsePlacement = (text: string): Placement =>
-  Steps.parse(JSON.parse(text)).map(([databases, since]) => ({ databases, since }));
-
-const cache = new PositiveCache<Placement>();
-
-async function lookUpPlacement(db: Queryable): Promise<Map<string, Placement>> {
-  const text = (await recordsOf(db, [DATABASES])).get(DATABASES);
-  return new Map(text === undefined ? [] : [[DATABASES, parsePlacement(text)]]);
-}
-
-/**
- * How many events databases live mode has had, for those who write: up to FRESH_MS old, which harms nothing, since
- * a longer placement takes effect a quarter of an hour after it is recorded, and a log keeps the longest that it
- * has seen. Nothing before the first event.
- */
-export const knownPlacement = (env: Env, execution: Execution): Promise<Placement | undefined> =>
-  cache.get(DATABASES, loaderOf(env.DB, lookUpPlacement), execution);
 
 /**
  * How many events databases live mode has had, for those who read: the primary's own word, since an answer from too
@@ -114,9 +157,8 @@ export const knownPlacement = (env: Env, execution: Execution): Promise<Placemen
  * fewer are bound.
  */
 export async function currentPlacement(env: Env): Promise<Result<Placement, number>> {
-  const bound = eventsDatabases(env, true).length;
-  const placement = (await lookUpPlacement(env.DB)).get(DATABASES) ?? [{ databases: bound, since: 0 }];
-  return checkBound(env, placement);
+  const recorded = (await lookUp(env.DB)).get(KEY);
+  return checkBound(env, (recorded ?? inForceNow(env)).placement);
 }
 
 /** A placement whose databases are all bound; otherwise how many there should be. */
@@ -125,7 +167,7 @@ export function checkBound(env: Env, placement: Placement): Result<Placement, nu
   return recorded > eventsDatabases(env, true).length ? err(recorded) : ok(placement);
 }
 
-const BEGUN = `SELECT value FROM deployment WHERE name = '${FIXED.EVENT_LOG_SHARDS}'`;
+const BEGUN = `SELECT value FROM deployment WHERE name = '${NAMES.live}'`;
 
 /**
  * The region of the database ("" when Cloudflare does not say), once a first event came: before it there is

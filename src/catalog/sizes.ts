@@ -73,5 +73,5 @@ const daysLeft =
 
 export const databaseDaysLeft = daysLeft(24);
 
-/** A log only grows while some database does not confirm, so its last hours tell more than its last day. */
+/** A log grows with its traffic, and shrinks when a partition is dropped: its last hours tell more than its last day. */
 export const logDaysLeft = daysLeft(2);

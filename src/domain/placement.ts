@@ -22,7 +22,7 @@ export function databasesOf(meter: string, customer: string, placement: Placemen
   return [...new Set(placement.map(({ databases }) => jump(hash, databases)))].sort((a, b) => a - b);
 }
 
-/** Which of `databases` takes the events of a customer on a meter. With one more, one in so many moves, and only to the new one. */
+/** Which of `databases` takes the events of a customer on a meter. With one more database, one pair in that many moves, and only to the new one. */
 export const databaseOf = (meter: string, customer: string, databases: number): number =>
   databases === 1 ? 0 : jump(hashOf(meter, customer), databases);
 

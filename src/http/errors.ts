@@ -295,7 +295,7 @@ const ROWS: { readonly [R in ApiError["reason"]]: Row<Extract<ApiError, { reason
   setting_changed: {
     ...UNAVAILABLE,
     message: ({ setting, configured, recorded }) =>
-      `This deployment is configured with ${setting} = ${configured || '""'}, but its data was started with ${recorded || '""'}. It accepts no events until the setting is put back.`,
+      `This deployment is configured with ${setting} = ${configured || '""'}, but its data was recorded with ${recorded || '""'}. It accepts no events until the setting is put back.`,
     v2: { code: "setting_changed" },
   },
   databases_changed: {

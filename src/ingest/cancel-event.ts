@@ -2,9 +2,9 @@ import { meterIdsOf } from "../catalog/meters.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import { digest } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
-import { eventLog } from "../log/shards.ts";
+import { cancelIn } from "../log/calls.ts";
 import type { Caller } from "./caller.ts";
-import { checkDeployment, placeOf } from "./identity.ts";
+import { keyOf, logOf } from "./identity.ts";
 
 /** What an adjustment cancels. */
 export type Cancellation = { readonly eventName: string; readonly identifier: string };
@@ -28,11 +28,10 @@ export async function cancelEvent(
   caller: Caller,
 ): Promise<Result<Adjustment, MeteringError>> {
   const { env, endpoint, key, idempotencyKey, token } = caller;
-  const deployment = await checkDeployment(caller);
-  if (!deployment.ok) return deployment;
-  const place = placeOf(identifier, caller);
-  const outcome = await eventLog(env, place.shard).cancel({
-    key: place.key,
+  const log = await logOf(caller);
+  if (!log.ok) return log;
+  const outcome = await cancelIn(env, log.value, {
+    key: keyOf(identifier, caller),
     id: ID_PREFIX + token,
     meters: await meterIdsOf(env.DB, key.livemode, eventName),
     apiKey: key.number,

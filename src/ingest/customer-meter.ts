@@ -1,9 +1,8 @@
 import { DurableObject } from "cloudflare:workers";
 import { orderAt, placedAt, tokenOf } from "../domain/identifiers.ts";
-import type { Placement } from "../domain/placement.ts";
 import { type Env, settingsOf } from "../env.ts";
-import type { Append, AppendOutcome, ClaimAppend, EventAppend } from "../log/entries.ts";
-import { eventLog } from "../log/shards.ts";
+import { appendAll } from "../log/calls.ts";
+import type { Append, AppendOutcome, ClaimAppend, EventAppend, LogContext } from "../log/entries.ts";
 import { FifoLock } from "./fifo-lock.ts";
 import { RefusedKeys } from "./refused-keys.ts";
 
@@ -30,14 +29,14 @@ export class CustomerMeter extends DurableObject<Env> {
    * Appends an event to its log, when it is its turn. Its Idempotency-Key is claimed first, where it has
    * one of its caller's beside an identifier.
    */
-  async record(event: EventAppend, claim: ClaimAppend | undefined, placement: Placement): Promise<RecordOutcome> {
+  async record(event: EventAppend, claim: ClaimAppend | undefined, log: LogContext): Promise<RecordOutcome> {
     const turn = await this.#turnFor(event);
     if (turn === undefined) return { outcome: "busy" };
     this.#serving = { turn, event };
     try {
-      const claimed = claim && (await this.#append(claim, placement));
+      const claimed = claim && (await this.#append(claim, log));
       return claimed === undefined || claimed.outcome === "accepted"
-        ? await this.#append(this.#inOrder(event), placement)
+        ? await this.#append(this.#inOrder(event), log)
         : claimed;
     } finally {
       // The lease of this turn may have run out, and another event may have its turn by now.
@@ -71,8 +70,8 @@ export class CustomerMeter extends DurableObject<Env> {
     return { ...event, id: placedAt(this.#lastOrder, event.id) };
   }
 
-  async #append(entry: Append, placement: Placement): Promise<AppendOutcome> {
-    const [outcome] = await eventLog(this.env, entry.shard).append([entry], placement);
+  async #append(entry: Append, log: LogContext): Promise<AppendOutcome> {
+    const outcome = (await appendAll(this.env, log, [entry])).get(entry);
     if (outcome === undefined) throw new Error("the log gave no answer for an entry");
     return outcome;
   }

@@ -4,12 +4,12 @@ import { admit, type EventReport, type Refusal, reportDigest, requestDigest } fr
 import { digest, identifierOfKey, newEventId, newIdentifier, tokenOf } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { Env } from "../env.ts";
-import type { AppendOutcome, ClaimAppend, EventAppend } from "../log/entries.ts";
-import { eventLog } from "../log/shards.ts";
+import { recallAll } from "../log/calls.ts";
+import type { AppendOutcome, ClaimAppend, EventAppend, LogContext } from "../log/entries.ts";
 import type { Caller } from "./caller.ts";
 import type { RecordOutcome } from "./customer-meter.ts";
 import { customerMeter } from "./customer-meter-stub.ts";
-import { checkDeployment, claimOf, isCallersKey, placeOf } from "./identity.ts";
+import { claimOf, isCallersKey, keyOf, logOf } from "./identity.ts";
 
 /** An accepted event, as either API version answers it. Times in ms. */
 export type Receipt = EventReport & {
@@ -29,23 +29,19 @@ export type Candidate = Omit<EventAppend, "kind" | "event" | "apiKey">;
  */
 export async function reportEvent(report: EventReport, caller: Caller): Promise<Result<Receipt, MeteringError>> {
   const { env, execution, key, now } = caller;
-  const deployment = await checkDeployment(caller);
-  if (!deployment.ok) return deployment;
+  const log = await logOf(caller);
+  if (!log.ok) return log;
   const candidate = candidateOf(report, caller);
   const claim = claimBeside(report, caller);
   const meter = await findMeterForEvent(env.DB, key.livemode, report.eventName, execution);
   const admitted = admit(report, meter, now);
   if (!admitted.ok) {
     const retries = mayBeRetry(admitted.error, report, caller);
-    const earlier = retries ? await earlierAttempt(candidate, claim, env) : undefined;
+    const earlier = retries ? await earlierAttempt(candidate, claim, log.value, env) : undefined;
     return earlier === undefined ? admitted : toResult(earlier, report, candidate.identifier, caller);
   }
   const event: EventAppend = { ...candidate, kind: "event", apiKey: key.number, event: admitted.value };
-  const outcome = await customerMeter(env, event.event.meter, event.event.customer).record(
-    event,
-    claim,
-    deployment.value,
-  );
+  const outcome = await customerMeter(env, event.event.meter, event.event.customer).record(event, claim, log.value);
   return toResult(outcome, report, candidate.identifier, caller);
 }
 
@@ -60,11 +56,11 @@ function candidateOf(report: EventReport, caller: Caller): Candidate {
   if (report.identifier === undefined && idempotencyKey !== undefined) {
     const identifier = identifierOfKey(key.livemode, idempotencyKey);
     const claims = { reportDigest: requestDigest(endpoint, report), keyDigest, claims: true };
-    return { ...placeOf(identifier, caller), id, identifier, ...claims };
+    return { key: keyOf(identifier, caller), id, identifier, ...claims };
   }
   const identifier = report.identifier ?? newIdentifier();
   const own = { reportDigest: reportDigest(report), keyDigest, claims: false };
-  return { ...placeOf(identifier, caller), id, identifier, ...own };
+  return { key: keyOf(identifier, caller), id, identifier, ...own };
 }
 
 /** The claim that an event with an identifier of its own needs for the Idempotency-Key that its caller chose. */
@@ -84,16 +80,13 @@ const mayBeRetry = ({ reason }: Refusal, { identifier }: EventReport, { idempote
 async function earlierAttempt(
   candidate: Candidate,
   claim: ClaimAppend | undefined,
+  log: LogContext,
   env: Env,
 ): Promise<AppendOutcome | undefined> {
-  const [earlier, claimed] = await Promise.all([recall(env, candidate), claim && recall(env, claim)]);
+  const known = await recallAll(env, log, claim === undefined ? [candidate] : [candidate, claim]);
+  const [earlier, claimed] = [known.get(candidate), claim && known.get(claim)];
   if (claimed?.outcome === "key_reused") return claimed;
   return earlier?.outcome === "duplicate" && !earlier.sameReport ? undefined : earlier;
-}
-
-async function recall(env: Env, entry: Candidate | ClaimAppend): Promise<AppendOutcome | undefined> {
-  const [outcome] = await eventLog(env, entry.shard).recall([entry]);
-  return outcome;
 }
 
 function toResult(

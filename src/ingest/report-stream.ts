@@ -4,13 +4,12 @@ import type { MeteringError } from "../domain/errors.ts";
 import { type AdmittedEvent, admit, type EventReport, type Refusal, reportDigest } from "../domain/event.ts";
 import { digest, identifierOfKey, newEventId, newIdentifier, orderAt, placedAt } from "../domain/identifiers.ts";
 import type { Meter } from "../domain/meter.ts";
-import type { Placement } from "../domain/placement.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { Env } from "../env.ts";
-import type { Append, AppendOutcome, RejectionAppend } from "../log/entries.ts";
-import { eventLog, shardOf } from "../log/shards.ts";
+import { appendAll, recallAll } from "../log/calls.ts";
+import type { Append, AppendOutcome, LogContext, RejectionAppend } from "../log/entries.ts";
 import type { Caller } from "./caller.ts";
-import { type Claimed, checkDeployment, claimKey, isCallersKey, placeOf } from "./identity.ts";
+import { type Claimed, claimKey, isCallersKey, keyOf, logOf } from "./identity.ts";
 import type { Candidate } from "./report-event.ts";
 
 /** A report of a stream, its meter, and what the rules said of it. */
@@ -43,8 +42,8 @@ export async function reportStream(
   caller: Caller,
   describe: Describe,
 ): Promise<Result<void, MeteringError>> {
-  const deployment = await checkDeployment(caller);
-  if (!deployment.ok) return deployment;
+  const log = await logOf(caller);
+  if (!log.ok) return log;
   const examined = await examine(reports, caller);
   const claimed = await claim(examined, caller);
   if (!claimed.ok) return claimed;
@@ -52,7 +51,7 @@ export async function reportStream(
     ...each,
     candidate: candidateOf(each.report, position, claimed.value, caller),
   }));
-  return store(candidates, deployment.value, caller, describe);
+  return store(candidates, log.value, caller, describe);
 }
 
 /** What the rules say of each report, its meter looked up once for all of one name. */
@@ -83,7 +82,7 @@ function candidateOf(report: EventReport, position: number, claimed: Claimed | u
   const made = newEventId(caller.now);
   const id = claimed === undefined ? made : placedAt(orderAt(claimed.at) + position, made);
   const identifier = report.identifier ?? identifierAt(position, claimed, caller);
-  return { ...placeOf(identifier, caller), id, identifier, reportDigest: reportDigest(report), claims: false };
+  return { key: keyOf(identifier, caller), id, identifier, reportDigest: reportDigest(report), claims: false };
 }
 
 /** The identifier of an event without one. A caller's key names other events once its claim has expired and it is claimed anew. */
@@ -95,12 +94,12 @@ function identifierAt(position: number, claimed: Claimed | undefined, { key, ide
 
 async function store(
   candidates: readonly ExaminedCandidate[],
-  placement: Placement,
+  log: LogContext,
   caller: Caller,
   describe: Describe,
 ): Promise<Result<void, MeteringError>> {
   const { env, key } = caller;
-  const acceptedBefore = await acceptedEarlier(candidates, caller);
+  const acceptedBefore = await acceptedEarlier(candidates, log, caller);
   const entries = candidates.flatMap((each): Append[] => {
     const { candidate, admitted } = each;
     if (admitted.ok) return [{ ...candidate, kind: "event", apiKey: key.number, event: admitted.value }];
@@ -108,12 +107,12 @@ async function store(
   });
   const refused = entries.filter(({ kind }) => kind === "rejection").length;
   if (!(await refusedEventsAllowed(env, key.id, refused))) return err({ reason: "rate_limited" });
-  const outcomes = await appendAll(entries, placement, env);
+  const outcomes = await appendTo(log, entries, env);
   const taken = candidates.filter(({ candidate }) => isTakenByAnother(outcomes.get(candidate.id)));
   const duplicates = taken.map((each) =>
     toRejection(each, describe({ reason: "duplicate_meter_event", identifier: each.candidate.identifier }), caller),
   );
-  const reported = await appendAll(duplicates, placement, env);
+  const reported = await appendTo(log, duplicates, env);
   // The request's events are stored by now, so these count against the requests that follow.
   await refusedEventsAllowed(env, key.id, duplicates.length);
   const isFull = [...outcomes.values(), ...reported.values()].some(({ outcome }) => outcome === "full");
@@ -126,15 +125,17 @@ async function store(
  */
 async function acceptedEarlier(
   candidates: readonly ExaminedCandidate[],
+  log: LogContext,
   { env, idempotencyKey }: Caller,
 ): Promise<ReadonlySet<Candidate>> {
   const inQuestion = candidates.filter(
     ({ report, admitted }) =>
       !admitted.ok && admitted.error.reason !== "no_meter" && (report.identifier ?? idempotencyKey) !== undefined,
   );
-  const known = await perShard(
+  const known = await recallAll(
+    env,
+    log,
     inQuestion.map(({ candidate }) => candidate),
-    (shard, ofShard) => eventLog(env, shard).recall(ofShard),
   );
   return new Set([...known].filter(([, outcome]) => isSameReport(outcome)).map(([candidate]) => candidate));
 }
@@ -152,7 +153,7 @@ const isTakenByAnother = (outcome: AppendOutcome | undefined): boolean =>
 function toRejection(
   { candidate, meter }: ExaminedCandidate,
   { code, message }: ReturnType<Describe>,
-  { env, key, now }: Caller,
+  { key, now }: Caller,
 ): RejectionAppend {
   const unique = `rejected:${candidate.key}:${candidate.reportDigest}:${code}`;
   return {
@@ -160,33 +161,12 @@ function toRejection(
     kind: "rejection",
     id: newEventId(now),
     key: unique,
-    shard: shardOf(env, key.livemode, unique),
     rejection: { livemode: key.livemode, meter: meter?.id ?? null, code, message },
   };
 }
 
-/** Appends entries, one call per shard; what came of each, by its id. Throws when a log does not answer. */
-async function appendAll(
-  entries: readonly Append[],
-  placement: Placement,
-  env: Env,
-): Promise<Map<string, AppendOutcome>> {
-  const outcomes = await perShard(entries, (shard, ofShard) => eventLog(env, shard).append(ofShard, placement));
+/** Appends entries; what came of each, by its id. Throws when a log does not answer. */
+async function appendTo(log: LogContext, entries: readonly Append[], env: Env): Promise<Map<string, AppendOutcome>> {
+  const outcomes = await appendAll(env, log, entries);
   return new Map([...outcomes].flatMap(([entry, outcome]) => (entry.kind === "claim" ? [] : [[entry.id, outcome]])));
-}
-
-/** Asks each shard once about all that is its own; the responses by what was asked. Throws when one is missing. */
-async function perShard<E extends { readonly shard: string }, A>(
-  entries: readonly E[],
-  ask: (shard: string, entries: readonly E[]) => Promise<readonly A[]>,
-): Promise<Map<E, A>> {
-  const byShard = Map.groupBy(entries, ({ shard }) => shard);
-  const responses = await Promise.all(
-    [...byShard].map(async ([shard, ofShard]) => {
-      const outcomes = await ask(shard, ofShard);
-      if (outcomes.length !== ofShard.length) throw new Error("the log did not answer for every entry");
-      return ofShard.map((entry, position) => [entry, outcomes[position] as A] as const);
-    }),
-  );
-  return new Map(responses.flat());
 }

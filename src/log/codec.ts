@@ -60,7 +60,8 @@ type EventArray = [
 
 type CancellationArray = [...EventArray, cancelled: number, cancelledBy: number];
 
-const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+/** A canonical UUID, which is the same as its bytes. */
+export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 
 function toArray(entry: LogEntry): EventArray {
   const { identifier } = entry;

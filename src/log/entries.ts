@@ -1,7 +1,52 @@
 // What the edge hands to the log, and what the log answers.
 import type { AdmittedEvent } from "../domain/event.ts";
+import type { Placement } from "../domain/placement.ts";
+import type { Shards } from "../domain/shards.ts";
+import { MINUTE_MS } from "../domain/window.ts";
 import type { LogEntry, LogRejection } from "./codec.ts";
-import type { Cancelled } from "./holders.ts";
+import type { Cancelled, Holder } from "./holders.ts";
+
+/** What the edge knows of a mode's log. It may be behind: a log uses the longest histories that it has seen. */
+export type LogContext = {
+  readonly livemode: boolean;
+  readonly placement: Placement;
+  readonly shards: Shards;
+};
+
+/** The layout of calls. A log refuses one that it does not know. */
+export const CALL_VERSION = 1;
+
+/** What goes with each call of an edge, and of another shard that may decide something. */
+export type CallContext = {
+  readonly version: typeof CALL_VERSION;
+  /** What the caller knows; a log uses the longest histories that it has seen. */
+  readonly placement: Placement;
+  readonly shards: Shards;
+  /** The caller's clock (ms). */
+  readonly now: number;
+};
+
+/** By how much the clocks of a caller and a log may differ (ms). */
+export const CLOCKS_MS = 5 * MINUTE_MS;
+
+/** The key belongs to another shard since the log grew: to that of a longer history. */
+export type Moved = { readonly outcome: "moved"; readonly shards: Shards };
+
+/** Who holds a unique key in another shard, as far as that remembers. */
+export type RemoteHolder = Omit<Holder, "event"> & {
+  readonly key: string;
+  readonly event: ReturnType<Holder["event"]>;
+};
+
+/** A shard that held another one's keys before the log grew. */
+export type Ancestor = Rpc.DurableObjectBranded & {
+  /** Gives up the keys that are not its own by the caller's history; durable when it answers. */
+  handOver(context: CallContext): void;
+  holdersOf(keys: readonly string[]): RemoteHolder[];
+  /** As `cancel` and `retrieve`, of what it took when the key was its own. */
+  cancelInherited(request: CancelRequest, context: CallContext): CancelOutcome;
+  retrieveInherited(key: string, context: CallContext): Retrieval | undefined;
+};
 
 /** By what the log recognises that it has met an entry before. */
 export type Inquiry = {
@@ -17,34 +62,28 @@ export type Inquiry = {
   readonly claims: boolean;
 };
 
-/** The shard of an entry's key, as the edge counts shards: during a deployment others may count differently. */
-type Placed = { readonly shard: string };
-
 /** An event on its way into the log, with the number of the API key that reported it. */
-export type EventAppend = Inquiry &
-  Placed & {
-    readonly kind: "event";
-    readonly id: string;
-    readonly identifier: string;
-    readonly apiKey: number;
-    readonly event: AdmittedEvent;
-  };
+export type EventAppend = Inquiry & {
+  readonly kind: "event";
+  readonly id: string;
+  readonly identifier: string;
+  readonly apiKey: number;
+  readonly event: AdmittedEvent;
+};
 
 /** An event of a stream that was refused, on its way into the log; unique by a key of its own, so that a retry reports it once. */
-export type RejectionAppend = Inquiry &
-  Placed & {
-    readonly kind: "rejection";
-    readonly id: string;
-    readonly identifier: string;
-    readonly rejection: Pick<LogRejection, "livemode" | "meter" | "code"> & { readonly message: string };
-  };
+export type RejectionAppend = Inquiry & {
+  readonly kind: "rejection";
+  readonly id: string;
+  readonly identifier: string;
+  readonly rejection: Pick<LogRejection, "livemode" | "meter" | "code"> & { readonly message: string };
+};
 
 /**
  * An Idempotency-Key, with a digest of the request that came under it first: nothing but a row. It is no event,
  * so it can be neither retrieved nor cancelled.
  */
-export type ClaimAppend = Pick<Inquiry, "key" | "reportDigest"> &
-  Placed & { readonly kind: "claim"; readonly claims: true };
+export type ClaimAppend = Pick<Inquiry, "key" | "reportDigest"> & { readonly kind: "claim"; readonly claims: true };
 
 /** What the log appends. */
 export type Append = EventAppend | RejectionAppend | ClaimAppend;
@@ -118,4 +157,6 @@ export type LogStatus = {
   readonly bytes: number;
   /** Entries that it has ever taken. */
   readonly total: number;
+  /** Until when it asks the shards that its keys came from; nothing once it does not. */
+  readonly movingUntil: number | undefined;
 };

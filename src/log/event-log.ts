@@ -1,26 +1,35 @@
 import { DurableObject } from "cloudflare:workers";
+import { objectNamed } from "../catalog/objects.ts";
+import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { databaseOf, databasesAt, longerOf, ONE_DATABASE, type Placement } from "../domain/placement.ts";
 import { sliceOf } from "../domain/window.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
-import { type LogEntry, type LogRejection, writeCancellation, writeEvent, writeRejection } from "./codec.ts";
-import { accept, cancel, ifFresh, type Logged, recognise } from "./commit.ts";
-import type {
-  Append,
-  AppendOutcome,
-  CancelOutcome,
-  CancelRequest,
-  Inquiry,
-  LogStatus,
-  Retrieval,
-  ShareName,
+import { type LogRejection, writeCancellation, writeEvent, writeRejection } from "./codec.ts";
+import { type AcceptedEvent, accept, cancel, ifFresh, type Logged, recognise } from "./commit.ts";
+import {
+  type Ancestor,
+  type Append,
+  type AppendOutcome,
+  CALL_VERSION,
+  type CallContext,
+  type CancelOutcome,
+  type CancelRequest,
+  CLOCKS_MS,
+  type Inquiry,
+  type LogStatus,
+  type Moved,
+  type RemoteHolder,
+  type Retrieval,
+  type ShareName,
 } from "./entries.ts";
 import { cutIntoGroups, type Group, type GroupKind, type PlacedEntry } from "./groups.ts";
-import type { Holder } from "./holders.ts";
+import type { EventPlace, Holder, StoredHolder } from "./holders.ts";
+import { Inheritance, patiently } from "./inheritance.ts";
 import { bringForward } from "./migrations.ts";
 import { IDS_PER_MS, Partitions } from "./partitions.ts";
 import { Sender } from "./sender.ts";
-import { shardOfObject } from "./shard-name.ts";
+import { isLiveShard, placeOfShard, shardName, shardOfObject } from "./shard-name.ts";
 
 /** How long after an append the alarm checks that the events were delivered (ms). */
 const ALARM_DELAY_MS = 2_000;
@@ -31,12 +40,18 @@ const AUDITED_GROUPS = 1_000;
 
 type Waiting = {
   readonly entries: readonly Append[];
-  readonly resolve: (outcomes: AppendOutcome[]) => void;
+  readonly resolve: (outcomes: (AppendOutcome | Moved)[]) => void;
   readonly reject: (error: unknown) => void;
 };
 
 /** A resend that is under way: what was received since a time (ms), up to the last group sent until then. */
 type Resend = { readonly since: number; readonly through: number };
+
+/** Entries that one commit takes, so that a burst does not become one transaction that takes seconds. */
+const COMMIT_ENTRIES = 2_000;
+
+/** What a shard says of an event that it does not have. */
+const NOT_THERE: readonly CancelOutcome["outcome"][] = ["unknown", "too_old"];
 
 /** What is stored by name, so that it survives this object: a resend, the placement, how many databases have shares. */
 const RESEND = "resend";
@@ -45,7 +60,10 @@ const DATABASES = "databases";
 /** For each database, up to which group it has all; while they differ, since a restart would look through all of it. */
 const CONFIRMED = "confirmed";
 
-/** How far ahead of the others (ms of receipt) a database is before that is written down, and how far from then on. */
+/** How often each database's shares were sent in vain: a row or so for each outage, not for each group. */
+const VAIN = "vain";
+
+/** How far (ms of receipt) the foremost database may be ahead of what a restart knows, before that is written down. */
 const WRITE_CONFIRMED_MS = 60_000;
 
 /**
@@ -59,82 +77,198 @@ export class EventLog extends DurableObject<Env> {
   readonly #shard: string;
   #waiting: Waiting[] = [];
   #committing = false;
-  #alarmIsSet = true;
+  /** When the alarm is due (ms); nothing when none is set. Until the platform has said so, at once. */
+  #alarmAt: number | undefined = 0;
   #resend: Resend | undefined;
-  /** The longest that a call has brought. */
+  /** The longest placement that a call has brought. */
   #placement: Placement;
+  readonly #inheritance: Inheritance;
+  /** The latest time (ms) that a caller and this log agreed on, since this log was started. */
+  #agreed = 0;
+  /** How often each database's shares were sent in vain of late, as it is stored. */
+  #vain: readonly number[];
   /** How many databases have shares, as it is stored. */
   #databases: number;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#shard = shardOfObject(ctx.id);
+    this.#shard = shardOfObject(ctx);
+    this.#inheritance = new Inheritance(ctx.storage.kv, placeOfShard(this.#shard));
     ctx.storage.transactionSync(() => bringForward(ctx.storage.sql));
     this.#store = new Partitions(ctx.storage.sql);
     this.#resend = ctx.storage.kv.get<Resend>(RESEND);
     this.#placement = ctx.storage.kv.get<Placement>(PLACEMENT) ?? ONE_DATABASE;
     this.#databases = ctx.storage.kv.get<number>(DATABASES) ?? 0;
+    this.#vain = ctx.storage.kv.get<number[]>(VAIN) ?? [];
     const start = {
       databases: this.#databases,
       confirmedThrough: (database: number) => this.#writtenThrough(database),
+      vain: (database: number) => this.#vain[database] ?? 0,
       resentThrough: this.#resend?.through,
     };
     this.#sender = new Sender(env, this.#shard, this.#store, start);
     void ctx.blockConcurrencyWhile(async () => {
-      this.#alarmIsSet = (await ctx.storage.getAlarm()) !== null;
+      this.#alarmAt = (await ctx.storage.getAlarm()) ?? undefined;
     });
   }
 
   /**
    * Makes events durable and unique; the answers come in their order, and only once they are on
-   * disk. What arrives while a commit is being written goes into the next one together. `placement` is what the
-   * caller knows; the log decides by the longest that it has seen, and writes down what it decided.
+   * disk. What arrives while a commit is being written goes into the next one together.
    */
-  append(entries: readonly Append[], placement: Placement = ONE_DATABASE): Promise<AppendOutcome[]> {
-    this.#adopt(placement);
+  async append(entries: readonly Append[], context: CallContext): Promise<(AppendOutcome | Moved)[]> {
+    await this.#meet(context);
     return new Promise((resolve, reject) => {
       this.#waiting.push({ entries, resolve, reject });
       if (this.#committing) return;
       this.#committing = true;
-      this.#commitAll()
-        .catch((error: unknown) => logError("a commit could not be undone", error, { shard: this.#shard }))
-        .finally(() => {
-          this.#committing = false;
-        });
+      this.#commitAll().catch((error: unknown) =>
+        logError("a commit could not be undone", error, { shard: this.#shard }),
+      );
     });
   }
 
-  #adopt(placement: Placement): void {
+  /**
+   * Takes over what a caller knows and this log does not. Once the log has grown, it waits until all shards that its
+   * keys came from have given them up. Throws when the clocks differ too much: then nobody can tell what is a day old.
+   */
+  async #meet(context: CallContext): Promise<void> {
+    this.#check(context);
+    this.#adopt(context);
+    await this.#inheritance.takeOver(async (ancestor) => this.#ancestor(ancestor).handOver(this.#context()));
+  }
+
+  #check({ version, now }: CallContext): void {
+    if (version !== CALL_VERSION) throw new Error("a call of another version");
+    if (Math.abs(Date.now() - now) > CLOCKS_MS) {
+      logError("the clocks of a caller and a log differ by minutes", "clocks_differ", { shard: this.#shard });
+      throw new Error("the clocks of a caller and a log differ by minutes");
+    }
+    this.#agreed = Math.max(this.#agreed, now);
+  }
+
+  #adopt({ placement, shards }: Pick<CallContext, "placement" | "shards">): void {
+    this.#inheritance.adopt(shards);
     if (longerOf(this.#placement, placement) === this.#placement) return;
     this.#placement = placement;
     this.ctx.storage.kv.put(PLACEMENT, placement);
   }
 
-  /** What an append of each of these would be told if it is the retry of an accepted one; nothing for a new one. */
-  recall(inquiries: readonly Inquiry[]): (AppendOutcome | undefined)[] {
+  #context(): CallContext {
+    return {
+      version: CALL_VERSION,
+      placement: this.#placement,
+      shards: this.#inheritance.shards,
+      now: Date.now(),
+    };
+  }
+
+  #ancestor(place: number): DurableObjectStub<Ancestor> {
+    return objectNamed<Ancestor>(this.env, this.env.EVENT_LOG, shardName(isLiveShard(this.#shard), place));
+  }
+
+  /** Gives up the keys that are not this shard's own by the caller's history; durable when it answers. */
+  handOver(context: CallContext): void {
+    this.#check(context);
+    this.#adopt(context);
+  }
+
+  /** Who held unique keys here last, whosever they are by now. Which of them still do is for the caller's clock to say. */
+  holdersOf(keys: readonly string[]): RemoteHolder[] {
+    return [...this.#store.findLast(keys)].map(([key, { received, reportDigest, keyDigest, event }]) => ({
+      key,
+      received,
+      reportDigest,
+      keyDigest,
+      event: firstOf(event()),
+    }));
+  }
+
+  /** Who holds unique keys in the shards that this one's keys came from; those alone that are not held here. */
+  async #inherited(keys: readonly string[]): Promise<Map<string, Holder>> {
+    const ancestors = this.#inheritance.ancestors(Date.now());
+    if (ancestors.length === 0) return new Map();
     const now = Date.now();
-    const holders = this.#store.findLast(inquiries.map(({ key }) => key));
-    return inquiries.map((inquiry) => recognise(inquiry, ifFresh(holders.get(inquiry.key), now)));
+    const here = this.#store.findLast(keys);
+    const missing = [...new Set(keys)].filter((key) => ifFresh(here.get(key), now) === undefined);
+    if (missing.length === 0) return new Map();
+    const found = await Promise.all(
+      ancestors.map((ancestor) => patiently(async () => this.#ancestor(ancestor).holdersOf(missing))),
+    );
+    // Of a key that several held, the last one holds it.
+    const inOrder = found.flat().sort((a, b) => a.received - b.received);
+    return new Map(inOrder.map(({ key, event, ...holder }) => [key, { ...holder, event: () => event }]));
+  }
+
+  #moved(key: string): Moved | undefined {
+    return this.#inheritance.owns(key) ? undefined : { outcome: "moved", shards: this.#inheritance.shards };
+  }
+
+  /** What an append of each of these would be told if it is the retry of an accepted one; nothing for a new one. */
+  async recall(inquiries: readonly Inquiry[], context: CallContext): Promise<(AppendOutcome | Moved | undefined)[]> {
+    await this.#meet(context);
+    const keys = inquiries.map(({ key }) => key);
+    const inherited = await this.#inherited(keys);
+    const now = Date.now();
+    const holders = this.#store.findLast(keys);
+    return inquiries.map((inquiry) => {
+      const { key } = inquiry;
+      return this.#moved(key) ?? recognise(inquiry, ifFresh(holders.get(key), now) ?? ifFresh(inherited.get(key), now));
+    });
   }
 
   /**
    * Cancels an event received in the last 24 hours, once. Durable when it answers; its identifier
    * stays taken.
    */
-  cancel(request: CancelRequest): CancelOutcome {
+  async cancel(request: CancelRequest, context: CallContext): Promise<CancelOutcome | Moved> {
+    await this.#meet(context);
+    // A cancellation is remembered for a day from when it came, which its event's shard may have to be asked for.
+    for (const ancestor of this.#inheritance.ancestors(Date.now() - UNIQUENESS_MS)) {
+      const call = async () => this.#ancestor(ancestor).cancelInherited(request, this.#context());
+      const inherited = await patiently(call);
+      if (!NOT_THERE.includes(inherited.outcome)) return inherited;
+    }
+    return this.#moved(request.key) ?? this.#cancelHere(request);
+  }
+
+  /** Likewise, of an event that this shard took when its key was this shard's. */
+  cancelInherited(request: CancelRequest, context: CallContext): CancelOutcome {
+    this.#check(context);
+    return this.#cancelHere(request);
+  }
+
+  #cancelHere(request: CancelRequest): CancelOutcome {
     const outcome = this.#transact(() => this.#commitCancellation(request));
     if (outcome.outcome === "cancelled") this.#sender.sendSoon();
     return outcome;
   }
 
   /** An event by its unique key, while the log remembers it. */
-  retrieve(key: string): Retrieval | undefined {
+  async retrieve(key: string, context: CallContext): Promise<Retrieval | Moved | undefined> {
+    await this.#meet(context);
+    const own = this.#moved(key) ?? this.#retrieveHere(key);
+    if (own !== undefined) return own;
+    for (const ancestor of this.#inheritance.ancestors(Date.now())) {
+      const inherited = await patiently(async () => this.#ancestor(ancestor).retrieveInherited(key, this.#context()));
+      if (inherited !== undefined) return inherited;
+    }
+    return undefined;
+  }
+
+  /** Likewise, of an event that this shard took when its key was this shard's. */
+  retrieveInherited(key: string, context: CallContext): Retrieval | undefined {
+    this.#check(context);
+    return this.#retrieveHere(key);
+  }
+
+  #retrieveHere(key: string): Retrieval | undefined {
     const holder = this.#holderOf(key, Date.now());
-    const logged = holder && this.#store.eventOf(holder);
-    if (!logged) return undefined;
-    const share = { group: logged.group, database: logged.place.database };
+    if (holder?.place === undefined) return undefined;
+    const { event, place } = this.#store.eventAt(holder.place);
+    const share = { group: holder.place.group, database: place.database };
     return {
-      event: logged.event,
+      event,
       shard: this.#shard,
       share,
       aggregated: this.#store.isConfirmed(share),
@@ -147,6 +281,9 @@ export class EventLog extends DurableObject<Env> {
     const now = Date.now();
     this.#transact(() => this.#store.confirm(shares, now));
     this.#sender.confirm(shares, now);
+    // It may have made others due sooner than they were.
+    const due = this.#alarmAt === undefined ? undefined : this.#sender.nextDue();
+    if (due !== undefined) this.#armAlarm(Math.max(due, now + ALARM_DELAY_MS));
     this.#endResend();
   }
 
@@ -159,7 +296,7 @@ export class EventLog extends DurableObject<Env> {
     let bytes = 0;
     for (const group of this.#store.confirmedAfter(id, before)) {
       groups.push(group);
-      bytes += group.lines.reduce((sum, { entries }) => sum + Buffer.byteLength(entries), 0);
+      bytes += group.bodies.reduce((sum, { size }) => sum + size, 0);
       if (bytes >= AUDITED_BYTES || groups.length >= AUDITED_GROUPS) break;
     }
     return groups;
@@ -247,6 +384,7 @@ export class EventLog extends DurableObject<Env> {
       lastConfirmed: this.#store.lastConfirmed(),
       bytes: this.#store.size,
       total: this.#store.total,
+      movingUntil: this.#inheritance.movingUntil(Date.now()),
     };
   }
 
@@ -256,12 +394,17 @@ export class EventLog extends DurableObject<Env> {
   }
 
   /** Sends what is unconfirmed; called each minute for every shard, in case an alarm was lost. */
-  async nudge(): Promise<void> {
-    await this.alarm();
+  async nudge(context: CallContext): Promise<void> {
+    try {
+      await this.#meet(context);
+    } finally {
+      // What waits is sent whatever the clocks and the other shards say.
+      await this.alarm();
+    }
   }
 
   override async alarm(): Promise<void> {
-    this.#alarmIsSet = false;
+    this.#alarmAt = undefined;
     let due: number | undefined = 0;
     // A throw would end the alarm after six retries, so nothing here may throw before it is set again.
     try {
@@ -271,21 +414,18 @@ export class EventLog extends DurableObject<Env> {
     } catch (error) {
       logError("an alarm's work failed and will be tried again", error, { shard: this.#shard });
     }
-    const now = Date.now();
-    if (due !== undefined) {
-      // No later than this, since a confirmation may make a group due before it was.
-      const latest = now + settingsOf(this.env).RESEND_AFTER_MS;
-      this.#armAlarm(Math.min(latest, Math.max(due, now + ALARM_DELAY_MS)));
-    }
+    if (due !== undefined) this.#armAlarm(Math.max(due, Date.now() + ALARM_DELAY_MS));
   }
 
   /** Failing to tidy up is no reason not to deliver. */
   #tidyUp(): void {
     try {
       this.ctx.storage.transactionSync(() => {
-        this.#store.dropExpired(Date.now());
+        // Not by this log's clock alone.
+        this.#store.dropExpired(Math.min(Date.now(), this.#agreed));
         this.#store.writePartlyConfirmed(Date.now());
         this.#writeConfirmed();
+        this.#writeVain();
       });
     } catch (error) {
       this.#forgetRolledBack();
@@ -294,28 +434,68 @@ export class EventLog extends DurableObject<Env> {
   }
 
   async #commitAll(): Promise<void> {
-    while (this.#waiting.length > 0) {
-      const calls = this.#waiting;
-      this.#waiting = [];
-      const now = Date.now();
-      try {
-        const outcomes = this.ctx.storage.transactionSync(() => this.#commit(calls.flatMap((call) => call.entries)));
-        let from = 0;
-        for (const { entries, resolve } of calls) {
-          resolve(outcomes.slice(from, from + entries.length));
-          from += entries.length;
-        }
-        this.#sender.sendSoon();
-        // The answers leave once this is on disk (output gate); meanwhile the next group gathers.
-        await this.ctx.storage.sync();
-        // A clock that went back in between must not stretch the wait.
-        const wait = settingsOf(this.env).GROUP_COMMIT_MS - Math.max(0, Date.now() - now);
-        if (wait > 0) await scheduler.wait(wait);
-      } catch (error) {
-        for (const { reject } of calls) reject(error);
-        this.#forgetRolledBack();
-      }
+    try {
+      while (this.#waiting.length > 0) await this.#commitNext();
+    } finally {
+      // In the same turn as the last look at what waits, so that nothing is left waiting.
+      this.#committing = false;
     }
+  }
+
+  async #commitNext(): Promise<void> {
+    const calls = this.#nextCalls();
+    const entries = calls.flatMap((call) => call.entries);
+    const inherited = await this.#inheritedBy(calls);
+    if (inherited === undefined) return;
+    const now = Date.now();
+    try {
+      const outcomes = this.ctx.storage.transactionSync(() => this.#commit(entries, inherited));
+      let from = 0;
+      for (const { entries: own, resolve } of calls) {
+        resolve(outcomes.slice(from, from + own.length));
+        from += own.length;
+      }
+      this.#sender.sendSoon();
+      // The answers leave once this is on disk (output gate); meanwhile the next group gathers.
+      await this.ctx.storage.sync();
+      // A clock that went back in between must not stretch the wait.
+      const wait = settingsOf(this.env).GROUP_COMMIT_MS - Math.max(0, Date.now() - now);
+      if (wait > 0) await scheduler.wait(wait);
+    } catch (error) {
+      for (const { reject } of calls) reject(error);
+      this.#forgetRolledBack();
+    }
+  }
+
+  /**
+   * Who holds the keys of a commit in other shards: one call of each for all of it. When one of them does not answer,
+   * the calls fail, and nothing else has happened.
+   */
+  async #inheritedBy(calls: readonly Waiting[]): Promise<Map<string, Holder> | undefined> {
+    try {
+      return await this.#inherited(calls.flatMap(({ entries }) => entries.map(({ key }) => key)));
+    } catch (error) {
+      for (const { reject } of calls) reject(error);
+      return undefined;
+    }
+  }
+
+  /** The calls of the next commit, as many as one may take. */
+  #nextCalls(): Waiting[] {
+    let entries = 0;
+    const end = this.#waiting.findIndex((call) => {
+      entries += call.entries.length;
+      return entries > COMMIT_ENTRIES;
+    });
+    return this.#waiting.splice(0, end === -1 ? this.#waiting.length : Math.max(1, end));
+  }
+
+  /** Notes an outage, and its end. */
+  #writeVain(): void {
+    const vain = this.#sender.vain(Date.now());
+    if (vain.every((count, database) => count === (this.#vain[database] ?? 0))) return;
+    this.#vain = vain;
+    this.ctx.storage.kv.put(VAIN, vain);
   }
 
   #transact<T>(work: () => T): T {
@@ -332,7 +512,7 @@ export class EventLog extends DurableObject<Env> {
    * group, so what is not confirmed is sent again.
    */
   #forgetRolledBack(): void {
-    this.#alarmIsSet = false;
+    this.#alarmAt = undefined;
     this.#databases = this.ctx.storage.kv.get<number>(DATABASES) ?? 0;
     this.#store.reload();
     this.#sender.lookBack((database) => this.#writtenThrough(database));
@@ -354,22 +534,30 @@ export class EventLog extends DurableObject<Env> {
   }
 
   /** One transaction: recognise, remember, append, arm the alarm. */
-  #commit(entries: readonly Append[]): AppendOutcome[] {
+  #commit(entries: readonly Append[], inherited: ReadonlyMap<string, Holder>): (AppendOutcome | Moved)[] {
     const now = this.#store.receiptTime(Date.now());
     const isFull = this.#store.size > settingsOf(this.env).LOG_HIGH_WATER_MB * 1_000_000;
-    const known = this.#store.findLast(entries.map(({ key }) => key));
-    const { outcomes, holders, events, rejections } = accept(entries, known, { now, isFull });
-    this.#store.remember(holders);
-    this.#appendGroups("events", this.#placed(events, now), now);
+    const here = this.#store.findLast(entries.map(({ key }) => key));
+    const known = new Map<string, Holder>([...here, ...inherited]);
+    for (const [key, holder] of here) if (ifFresh(holder, now) !== undefined) known.set(key, holder);
+    const moved = (key: string): Moved | undefined => this.#moved(key);
+    const { outcomes, events, others, rejections } = accept(entries, known, { now, isFull, moved });
     this.#appendGroups("rejections", rejections.map(inFirstDatabase), now);
+    const placed = this.#appendGroups("events", this.#placed(events, now), now);
+    this.#store.remember([
+      ...placed,
+      ...others.map((other) => ({ ...other, group: now * IDS_PER_MS, index: undefined })),
+    ]);
     return outcomes;
   }
 
   /** Decides, once, which database and which slice each event belongs to. */
-  #placed(events: readonly LogEntry[], now: number): PlacedEntry[] {
+  #placed(events: readonly AcceptedEvent[], now: number): (PlacedEntry & AcceptedEvent)[] {
     const databases = databasesAt(this.#placement, now);
     const slice = sliceOf(now);
-    return events.map((event) => ({
+    return events.map(({ event, ...holder }) => ({
+      ...holder,
+      event,
       database: databaseOf(event.meter, event.customer, databases),
       slice,
       timestamp: event.timestamp,
@@ -377,17 +565,26 @@ export class EventLog extends DurableObject<Env> {
     }));
   }
 
-  /** Puts entries into groups that will be sent; within the transaction of whatever they came from. */
-  #appendGroups(kind: GroupKind, entries: readonly PlacedEntry[], now: number): void {
-    if (entries.length === 0) return;
+  /**
+   * Puts entries into groups that will be sent; within the transaction of whatever they came from. Gives where each of
+   * them is.
+   */
+  #appendGroups<E extends PlacedEntry>(kind: GroupKind, entries: readonly E[], now: number): (E & EventPlace)[] {
+    if (entries.length === 0) return [];
     const databases = entries.reduce((most, { database }) => Math.max(most, database + 1), 0);
     if (databases > this.#databases) {
       this.ctx.storage.kv.put(DATABASES, databases);
       this.#databases = databases;
       this.#sender.open(databases);
     }
-    for (const lines of cutIntoGroups(entries)) this.#store.append(kind, lines, now, this.#sender.confirmedThrough);
-    if (!this.#alarmIsSet) this.#armAlarm(Date.now() + ALARM_DELAY_MS);
+    const placed = cutIntoGroups(entries).flatMap((ofGroup) => {
+      const group = this.#store.append(kind, ofGroup, now, this.#sender.confirmedThrough);
+      return ofGroup.map((entry, index) => ({ ...entry, group, index }));
+    });
+    // One that is set rings soon enough, unless D1 is away.
+    const soon = Date.now() + settingsOf(this.env).RESEND_AFTER_MS;
+    if (this.#alarmAt === undefined || this.#alarmAt > soon) this.#armAlarm(Date.now() + ALARM_DELAY_MS);
+    return placed;
   }
 
   /** One transaction: check that the event can be cancelled, note it, and append its cancellation. */
@@ -398,12 +595,16 @@ export class EventLog extends DurableObject<Env> {
     const retryKey = keyDigest === undefined ? undefined : `cancelled:${key}:${keyDigest}`;
     const earlier = retryKey === undefined ? undefined : this.#holderOf(retryKey, now);
     const holder = this.#store.findLast([key]).get(key);
-    const { outcome, stored } = cancel(request, { earlier, holder, eventOf: (held) => this.#eventOf(held) }, now);
-    if (stored === undefined || holder === undefined) return outcome;
-    this.#store.cancel(key, holder, { id, at: now, by: request.apiKey });
+    const eventAt = (place: EventPlace): Logged => this.#store.eventAt(place);
+    const { outcome, stored } = cancel(request, { earlier, holder, eventAt }, now);
+    if (stored === undefined || holder?.place === undefined) return outcome;
+    const cancelled = { id, at: now, by: request.apiKey };
+    this.#store.cancel(key, holder.place, cancelled);
     if (retryKey !== undefined) {
-      const response = { eventId: id, received: now, timestamp: now, keyDigest, reportDigest: requestDigest };
-      this.#store.remember([{ key: retryKey, ...response }]);
+      const group = now * IDS_PER_MS;
+      this.#store.remember([
+        { key: retryKey, reportDigest: requestDigest, keyDigest, group, index: undefined, cancelled },
+      ]);
     }
     const { entry, place } = stored;
     const text = writeCancellation(entry);
@@ -411,19 +612,15 @@ export class EventLog extends DurableObject<Env> {
     return outcome;
   }
 
-  #eventOf(holder: Holder): Logged {
-    const logged = this.#store.eventOf(holder);
-    if (logged === undefined) throw new Error("an identifier without its event");
-    return logged;
-  }
-
   /** Who holds a unique key now; nothing when it is free. */
-  #holderOf(key: string, now: number): Holder | undefined {
+  #holderOf(key: string, now: number): StoredHolder | undefined {
     return ifFresh(this.#store.findLast([key]).get(key), now);
   }
 
+  /** Has the alarm ring by then. One row, unless it is set for an earlier time. */
   #armAlarm(at: number): void {
-    this.#alarmIsSet = true;
+    if (this.#alarmAt !== undefined && this.#alarmAt <= at) return;
+    this.#alarmAt = at;
     void this.ctx.storage.setAlarm(at);
   }
 }
@@ -435,3 +632,7 @@ const inFirstDatabase = (rejection: LogRejection): PlacedEntry => ({
   timestamp: rejection.received,
   text: writeRejection(rejection),
 });
+
+/** What another shard needs to know of an event. */
+const firstOf = (event: ReturnType<Holder["event"]>): RemoteHolder["event"] =>
+  event && { id: event.id, timestamp: event.timestamp, received: event.received };

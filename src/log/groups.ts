@@ -1,10 +1,18 @@
 // What the log appends, the queue carries and the aggregator stores: entries in groups.
 import { QUARTER_HOUR_MS } from "../domain/window.ts";
+import { deflate, inflate } from "./packed.ts";
 
 /** What a group holds; each kind has its own statements in D1, which run in this order. */
 export const GROUP_KINDS = ["events", "cancellations", "rejections"] as const;
 
 export type GroupKind = (typeof GROUP_KINDS)[number];
+
+/** A kind by its place among them, as it is stored. Throws for a place that none has. */
+export function kindAt(place: number): GroupKind {
+  const kind = GROUP_KINDS[place];
+  if (kind === undefined) throw new Error("an unknown kind of group");
+  return kind;
+}
 
 /** Where an entry belongs: in a slice of an events database. */
 export type Place = { readonly database: number; readonly slice: number };
@@ -20,146 +28,97 @@ export type Line = Place & {
   readonly entries: string;
 };
 
+/** A group's entries for one database, as the log keeps them and the queue carries them. */
+export type Body = {
+  readonly database: number;
+  /** Of each line everything but its entries. */
+  readonly lines: readonly Omit<Line, "database" | "entries">[];
+  /** Bytes of all entries as text. */
+  readonly size: number;
+  /** The entries, deflated: a line of text for each line. */
+  readonly packed: Uint8Array;
+};
+
 /**
- * Entries of one kind that one shard committed together, a line for each slice of each database, ordered by
- * database. Cut once, never again; the id is never used for another.
+ * Entries of one kind that one shard committed together, ordered by database. Cut once, never again; the id is never
+ * used for another.
  */
-export type Group = { readonly id: number; readonly kind: GroupKind; readonly lines: readonly Line[] };
+export type Group = { readonly id: number; readonly kind: GroupKind; readonly bodies: readonly Body[] };
 
 /** A group's entries for one database: what is sent, applied and confirmed as one. */
-export type Share = {
+export type Share = Body & {
   readonly shard: string;
   /** The group's id. */
   readonly group: number;
   readonly kind: GroupKind;
-  readonly database: number;
   /** Sent in vain before: it is applied by itself, so that it holds up no others. */
   readonly alone: boolean;
-  readonly lines: readonly Line[];
 };
 
-/** The most a message may hold (bytes). The queue takes 128,000 with its own metadata. */
-export const MESSAGE_BYTES = 120_000;
-
-/** Room for the header of a share in a message, and for each of its lines (bytes). */
-const HEADER_BYTES = 96;
-const LINE_BYTES = 64;
+/** The most that the entries of a group may take as text (bytes): deflated or not, they fit one message. */
+export const GROUP_BYTES = 110_000;
 
 /** An entry on its way into a group. */
 export type PlacedEntry = Place & {
   /** ms */
   readonly timestamp: number;
-  /** As JSON, shorter than a message. */
+  /** As JSON, shorter than a group. */
   readonly text: string;
 };
 
-/** Cuts entries into groups that each fit one message, also when it carries all of their shares. */
-export function cutIntoGroups(entries: readonly PlacedEntry[]): Line[][] {
-  const groups: Line[][] = [];
-  let current: PlacedEntry[] = [];
-  let bytes = 0;
-  const inOrder = entries.toSorted((a, b) => a.database - b.database || a.slice - b.slice);
-  for (const entry of inOrder) {
-    const last = current.at(-1);
-    const isSameLine = last?.database === entry.database && last.slice === entry.slice;
+/** Cuts entries into groups, each ordered by database and slice. */
+export function cutIntoGroups<E extends PlacedEntry>(entries: readonly E[]): E[][] {
+  const groups: E[][] = [];
+  let bytes = GROUP_BYTES;
+  for (const entry of entries.toSorted((a, b) => a.database - b.database || a.slice - b.slice)) {
     const size = Buffer.byteLength(entry.text) + 1;
-    const begun = HEADER_BYTES + LINE_BYTES + size;
-    if (current.length > 0 && bytes + (isSameLine ? size : begun) > MESSAGE_BYTES) {
-      groups.push(toLines(current));
-      current = [];
+    if (bytes + size > GROUP_BYTES) {
+      groups.push([]);
       bytes = 0;
     }
-    bytes += isSameLine && current.length > 0 ? size : begun;
-    current.push(entry);
+    groups.at(-1)?.push(entry);
+    bytes += size;
   }
-  if (current.length > 0) groups.push(toLines(current));
   return groups;
 }
 
-function toLines(entries: readonly PlacedEntry[]): Line[] {
-  return [...Map.groupBy(entries, ({ database, slice }) => `${database}:${slice}`).values()].flatMap((ofLine) => {
-    const [first] = ofLine;
-    if (first === undefined) return [];
-    const { database, slice } = first;
-    const quarters = ofLine.map(({ timestamp }) => Math.floor(timestamp / QUARTER_HOUR_MS));
-    const [from, to] = [Math.min(...quarters), Math.max(...quarters)];
-    return [{ database, slice, from, to, count: ofLine.length, entries: ofLine.map(({ text }) => text).join(",") }];
+/** The bodies of a group: for each of its databases a line for each slice. */
+export const bodiesOf = (entries: readonly PlacedEntry[]): Body[] =>
+  [...Map.groupBy(entries, ({ database }) => database)].map(([database, ofDatabase]) => {
+    const lines = [...Map.groupBy(ofDatabase, ({ slice }) => slice)].map(([slice, ofLine]) => lineOf(slice, ofLine));
+    const text = lines.map(({ entries }) => entries).join("\n");
+    return {
+      database,
+      lines: lines.map(({ slice, from, to, count }) => ({ slice, from, to, count })),
+      size: Buffer.byteLength(text),
+      packed: deflate(text),
+    };
   });
+
+function lineOf(slice: number, entries: readonly PlacedEntry[]): Omit<Line, "database"> {
+  const quarters = entries.map(({ timestamp }) => Math.floor(timestamp / QUARTER_HOUR_MS));
+  const [from, to] = [Math.min(...quarters), Math.max(...quarters)];
+  return { slice, from, to, count: entries.length, entries: entries.map(({ text }) => text).join(",") };
 }
 
-/** Bytes that a share takes in a message, at most. */
-export const sizeOf = ({ lines }: Pick<Share, "lines">): number =>
-  lines.reduce((sum, { entries }) => sum + Buffer.byteLength(entries) + LINE_BYTES, HEADER_BYTES);
+/** The lines of a body with their entries. Throws for a body that `bodiesOf` did not make. */
+export function linesOf({ database, lines, packed }: Body): Line[] {
+  const texts = inflate(packed).split("\n");
+  if (texts.length !== lines.length) throw new Error("a body with other lines than it says");
+  return lines.map((line, index) => ({ database, ...line, entries: texts[index] ?? "" }));
+}
+
+/** How many entries a group or one of its bodies has. */
+export const countOf = (bodies: readonly Pick<Body, "lines">[]): number =>
+  bodies.reduce((sum, { lines }) => sum + lines.reduce((inBody, { count }) => inBody + count, 0), 0);
 
 /** The share of one of a group's databases; nothing when it has none there. */
 export function shareOf(
   shard: string,
-  { id, kind, lines }: Group,
+  { id: group, kind, bodies }: Group,
   database: number,
   alone: boolean,
 ): Share | undefined {
-  const own = lines.filter((line) => line.database === database);
-  return own.length === 0 ? undefined : { shard, group: id, kind, database, alone, lines: own };
-}
-
-/** The layout of a message, and of the entries in it. */
-const VERSION = 1;
-
-type Header = Omit<Share, "lines"> & { readonly version: number; readonly lines: readonly number[][] };
-
-/** A queue message: for each share a header line, and a line for each of its lines. JSON has no raw line breaks. */
-export const encodeMessage = (shares: readonly Share[]): string =>
-  shares
-    .flatMap(({ lines, ...share }) => {
-      const header: Header = {
-        version: VERSION,
-        ...share,
-        lines: lines.map(({ slice, from, to, count }) => [slice, from, to, count]),
-      };
-      return [JSON.stringify(header), ...lines.map(({ entries }) => entries)];
-    })
-    .join("\n");
-
-/** Throws on anything that `encodeMessage` did not write. */
-export function decodeMessage(text: string): Share[] {
-  const texts = text.split("\n");
-  const shares: Share[] = [];
-  for (let i = 0; i < texts.length; ) {
-    const header = readHeader(texts[i++] ?? "");
-    const { shard, group, kind, database, alone } = header;
-    const lines = header.lines.map(([slice, from, to, count]) => {
-      const entries = texts[i++];
-      const numbers = [slice, from, to, count];
-      if (!entries || !numbers.every(Number.isSafeInteger)) throw new Error(UNREADABLE);
-      return { database, slice, from, to, count, entries } as Line;
-    });
-    shares.push({ shard, group, kind, database, alone, lines });
-  }
-  return shares;
-}
-
-const UNREADABLE = "a message that is not shares of a log's groups";
-
-function readHeader(line: string): Header {
-  const header = parse(line);
-  const isHeader =
-    header?.version === VERSION &&
-    typeof header.shard === "string" &&
-    Number.isSafeInteger(header.group) &&
-    Number.isSafeInteger(header.database) &&
-    typeof header.alone === "boolean" &&
-    GROUP_KINDS.some((known) => known === header.kind) &&
-    Array.isArray(header.lines) &&
-    header.lines.every(Array.isArray);
-  if (!isHeader) throw new Error(UNREADABLE);
-  return header as Header;
-}
-
-function parse(line: string): Partial<Header> | undefined {
-  try {
-    return JSON.parse(line);
-  } catch {
-    // The parser's own words quote what it was given, and errors go to a log.
-    return undefined;
-  }
+  const body = bodies.find((each) => each.database === database);
+  return body && { shard, group, kind, alone, ...body };
 }

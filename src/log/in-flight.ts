@@ -45,11 +45,25 @@ export class InFlight {
   #confirmedAt = Number.NEGATIVE_INFINITY;
   /** How long confirmations took of late (ms): rises at once, falls slowly. */
   #latency = 0;
+  /** As often groups were sent in vain before this log was last started. */
+  #vain: number;
 
-  /** `confirmedThrough`: every group up to this id is confirmed. */
-  constructor(confirmedThrough: number, resendAfter: number) {
+  /**
+   * `confirmedThrough`: every group up to this id is confirmed. `vain`: how often groups were sent in vain of late, so
+   * that a restart during an outage does not begin with short delays again.
+   */
+  constructor(confirmedThrough: number, resendAfter: number, vain = 0) {
     this.#lastSent = confirmedThrough;
     this.#resendAfter = resendAfter;
+    this.#vain = vain;
+  }
+
+  /** How often groups were sent in vain, when nothing was confirmed for a while; 0 when something was. `now` in ms. */
+  vain(now: number): number {
+    if (now - this.#confirmedAt <= this.#resendAfter) return 0;
+    let most = this.#vain;
+    for (const { attempts } of this.#sent.values()) most = Math.max(most, attempts - 1);
+    return most;
   }
 
   /** Groups after this id were not sent yet. */
@@ -140,7 +154,7 @@ export class InFlight {
 
   #begin(id: number, bytes: number, now: number): Sent {
     const isOld = id <= (this.behind?.through ?? Number.NEGATIVE_INFINITY);
-    const sent = { bytes, isOld, attempts: 0, sentAt: now, dueAt: 0 };
+    const sent = { bytes, isOld, attempts: this.#vain, sentAt: now, dueAt: 0 };
     this.#sent.set(id, sent);
     this.#count(sent, 1);
     if (isOld) this.lookedBack(id);
@@ -176,6 +190,7 @@ export class InFlight {
     const silence = now - this.#confirmedAt;
     // Also that of a group confirmed before: D1 has answered.
     this.#confirmedAt = now;
+    this.#vain = 0;
     const sent = this.#sent.get(id);
     if (sent === undefined) return;
     this.#sent.delete(id);

@@ -3,7 +3,7 @@
  * and only by what old code can live with: after a rollback it meets the new layout, so a new column has a
  * default and no column goes away or changes its meaning.
  *
- * 1. `identifiers_S`, `groups_S`, `confirmed_S`, `partly_confirmed_S`, made as they are needed.
+ * 1. `holders_S`, `groups_S`, `confirmed_S`, `partly_confirmed_S`, made as they are needed.
  */
 const STEPS: readonly ((sql: SqlStorage) => void)[] = [() => {}];
 
@@ -28,19 +28,20 @@ export const partitionsOf = (sql: SqlStorage): number[] =>
 
 /** The tables of a new partition; see Partitions. */
 export const partitionTables = (partition: number): string => `
-  CREATE TABLE identifiers_${partition} (
-    key TEXT PRIMARY KEY,
-    event_id TEXT, -- NULL for the claim of an Idempotency-Key
-    received INTEGER NOT NULL, timestamp INTEGER NOT NULL,
-    key_digest TEXT, report_digest TEXT NOT NULL,
-    cancelled TEXT -- JSON of Cancelled
+  CREATE TABLE holders_${partition} (
+    key PRIMARY KEY, -- see packKey
+    grp INTEGER NOT NULL, -- the group's id, counted from the partition's first
+    place INTEGER, -- of the event in its group; NULL for a claim, a rejection, and a cancellation's Idempotency-Key
+    report NOT NULL, key_digest, -- see packDigest
+    answer TEXT -- JSON of Cancelled
   ) WITHOUT ROWID;
   CREATE TABLE groups_${partition} (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL,
-    lines TEXT NOT NULL, -- JSON: of each line [database, slice, from, to, count]
+    id INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL, -- its place in GROUP_KINDS
+    lines TEXT NOT NULL, -- JSON; see writeLines
     confirmed_through INTEGER NOT NULL,
     total INTEGER NOT NULL, -- entries that the shard has taken, with this group's
-    entries TEXT NOT NULL -- a text line for each line
+    body BLOB NOT NULL -- the packed entries of each database, one after the other
   );
   CREATE TABLE confirmed_${partition} (id INTEGER PRIMARY KEY, at INTEGER NOT NULL);
   CREATE TABLE partly_confirmed_${partition} (

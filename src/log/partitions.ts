@@ -1,17 +1,36 @@
 import { UNIQUENESS_MS } from "../domain/limits.ts";
-import { floorTo, HOUR_MS } from "../domain/window.ts";
+import { floorTo, HOUR_MS, QUARTER_HOUR_MS, sliceOf } from "../domain/window.ts";
 import { type LogEntry, readEvents } from "./codec.ts";
 import type { Logged } from "./commit.ts";
 import type { ShareName } from "./entries.ts";
-import type { Group, GroupKind, Line } from "./groups.ts";
-import { type Accepted, type Cancelled, findLastIn, type Holder, insertInto, markCancelled } from "./holders.ts";
+import {
+  type Body,
+  bodiesOf,
+  countOf,
+  GROUP_KINDS,
+  type Group,
+  type GroupKind,
+  kindAt,
+  linesOf,
+  type PlacedEntry,
+} from "./groups.ts";
+import {
+  type Cancelled,
+  type EventPlace,
+  findIn,
+  insertInto,
+  markCancelled,
+  type NewHolder,
+  type StoredHolder,
+  toHolder,
+} from "./holders.ts";
 import { partitionsOf, partitionTables } from "./migrations.ts";
 
 /**
  * The tables of one EventLog shard. They come in partitions of time that take turns: dropping a table
  * is free, deleting its rows is not. For the partition that starts at S (hours since 1970):
  *
- * - `identifiers_S`: who holds an identifier, and whether it was cancelled. One small row per event.
+ * - `holders_S`: who holds a unique key, and whether its event was cancelled. One small row per event.
  * - `groups_S`: the entries of a commit, once, as the queue carries them. One row per group.
  * - `confirmed_S`: the groups that all of their databases have, and when the last of them said so (ms). A table of
  *   its own, since marking a group's row would write its whole body again.
@@ -22,7 +41,7 @@ import { partitionsOf, partitionTables } from "./migrations.ts";
  */
 const PARTITION_MS = 12 * HOUR_MS;
 
-const TABLES = ["identifiers", "groups", "confirmed", "partly_confirmed"] as const;
+const TABLES = ["holders", "groups", "confirmed", "partly_confirmed"] as const;
 
 export const IDS_PER_MS = 1_000;
 
@@ -35,7 +54,9 @@ const IDS_PER_READ = 100;
 /** How long a group is confirmed in part before that is written down (ms). */
 const PARTLY_MS = 60_000;
 
-type GroupRow = { id: number; kind: GroupKind; lines: string; entries: string };
+type GroupRow = { id: number; kind: number; lines: string; body: ArrayBuffer };
+
+const GROUP = "id, kind, lines, body";
 
 /** The databases that have a group, while others of its databases have not; and since when (ms). */
 type Partly = { readonly databases: Set<number>; readonly since: number };
@@ -49,6 +70,8 @@ export class Partitions {
   #total = 0;
   /** Groups that are confirmed in part, and not written down as such. */
   #partly = new Map<number, Partly>();
+  /** The events of the group that was looked into last: those of one commit are asked for together. */
+  #read: { readonly id: number; readonly events: readonly Logged[] } | undefined;
   /** Entries of unconfirmed groups; nothing until it is asked for, and after confirmations were taken back. */
   #waiting: number | undefined;
 
@@ -65,6 +88,7 @@ export class Partitions {
     this.#total = newest?.total ?? 0;
     this.#waiting = undefined;
     this.#partly.clear();
+    this.#read = undefined;
   }
 
   /** The time of a commit (ms): the clock's, or later when the clock went back. */
@@ -73,46 +97,49 @@ export class Partitions {
   }
 
   /** Who held unique keys last, as far as the partitions remember; after 24 hours they are free again. */
-  findLast(keys: readonly string[]): Map<string, Holder> {
-    return findLastIn(this.#sql, this.#partitions.toReversed(), keys);
+  findLast(keys: readonly string[]): Map<string, StoredHolder> {
+    const found = new Map<string, StoredHolder>();
+    let missing = keys;
+    for (const partition of this.#partitions.toReversed()) {
+      if (missing.length === 0) break;
+      for (const [key, row] of findIn(this.#sql, partition, missing)) {
+        found.set(
+          key,
+          toHolder(row, firstIdOf(partition), receivedAt, (place) => this.eventAt(place).event),
+        );
+      }
+      missing = missing.filter((key) => !found.has(key));
+    }
+    return found;
   }
 
   /** Remembers who holds unique keys, all received at the same time. One row each. */
-  remember(accepted: readonly (Accepted & { readonly key: string })[]): void {
-    const [first] = accepted;
+  remember(holders: readonly NewHolder[]): void {
+    const [first] = holders;
     if (first === undefined) return;
-    insertInto(this.#sql, this.#openPartition(first.received), accepted);
+    const partition = this.#openPartition(receivedAt(first.group));
+    insertInto(this.#sql, partition, firstIdOf(partition), holders);
   }
 
   /** Notes that an event was cancelled. One row. */
-  cancel(key: string, { received }: Accepted, cancelled: Cancelled): void {
-    markCancelled(this.#sql, partitionOf(received), key, cancelled);
+  cancel(key: string, { group }: EventPlace, cancelled: Cancelled): void {
+    markCancelled(this.#sql, partitionOf(receivedAt(group)), key, cancelled);
   }
 
-  /** An event with all that was logged of it, and the group it is in; nothing for a claim. */
-  eventOf({ eventId, received }: Accepted): (Logged & { readonly group: number }) | undefined {
-    if (eventId === undefined) return undefined;
-    const partition = partitionOf(received);
-    // A commit's groups have ids from the time it was received on; nearly always it is the first.
-    for (let id = received * IDS_PER_MS - 1; ; ) {
-      const [row] = this.#sql
-        .exec<GroupRow>(
-          `SELECT id, kind, lines, entries FROM groups_${partition} WHERE id > ? AND kind = 'events' ORDER BY id LIMIT 1`,
-          id,
-        )
-        .toArray();
-      if (row === undefined) return undefined;
-      const group = toGroup(row);
-      let last: LogEntry | undefined;
-      for (const { database, slice, entries } of group.lines) {
-        const events = readEvents(entries);
-        const event = events.find((each) => each.id === eventId);
-        if (event !== undefined) return { event, place: { database, slice }, group: group.id };
-        last = events.at(-1) ?? last;
-      }
-      if (last !== undefined && last.received > received) return undefined;
-      id = row.id;
-    }
+  /** An event with all that was logged of it, and where it is stored. Throws where there is none. */
+  eventAt({ group, index }: EventPlace): Logged {
+    if (this.#read?.id !== group) this.#read = { id: group, events: this.#readEvents(group) };
+    const event = this.#read.events[index];
+    if (event === undefined) throw new Error("an identifier without its event");
+    return event;
+  }
+
+  #readEvents(id: number): Logged[] {
+    return (this.read(id)?.bodies ?? [])
+      .flatMap(linesOf)
+      .flatMap(({ database, slice, entries }) =>
+        readEvents(entries).map((event: LogEntry) => ({ event, place: { database, slice } })),
+      );
   }
 
   /** Whether a database has its share of a group. */
@@ -137,23 +164,25 @@ export class Partitions {
 
   /**
    * Appends a group. One row. `confirmedThrough` is written along for free, and so is how many entries there ever were:
-   * a restarted log looks for unconfirmed groups from there on.
+   * a restarted log looks for unconfirmed groups from there on. Gives the group's id.
    */
-  append(kind: GroupKind, lines: readonly Line[], received: number, confirmedThrough: number): void {
+  append(kind: GroupKind, entries: readonly PlacedEntry[], received: number, confirmedThrough: number): number {
     const id = Math.max(received * IDS_PER_MS, this.#lastGroupId + 1);
+    const bodies = bodiesOf(entries);
     this.#sql.exec(
-      `INSERT INTO groups_${this.#openPartition(id / IDS_PER_MS)} (id, kind, lines, confirmed_through, total, entries)
+      `INSERT INTO groups_${this.#openPartition(receivedAt(id))} (id, kind, lines, confirmed_through, total, body)
        VALUES (?, ?, ?, ?, ?, ?)`,
       id,
-      kind,
-      JSON.stringify(lines.map(({ database, slice, from, to, count }) => [database, slice, from, to, count])),
+      GROUP_KINDS.indexOf(kind),
+      writeLines(bodies, id),
       confirmedThrough,
-      this.#total + countOf(lines),
-      lines.map(({ entries }) => entries).join("\n"),
+      this.#total + entries.length,
+      Buffer.concat(bodies.map(({ packed }) => packed)),
     );
     this.#lastGroupId = id;
-    this.#total += countOf(lines);
-    if (this.#waiting !== undefined) this.#waiting += countOf(lines);
+    this.#total += entries.length;
+    if (this.#waiting !== undefined) this.#waiting += entries.length;
+    return id;
   }
 
   /**
@@ -163,11 +192,11 @@ export class Partitions {
   confirm(shares: readonly ShareName[], now: number): number[] {
     return shares.flatMap(({ group, database }) => {
       const partition = partitionOf(group / IDS_PER_MS);
-      const lines = this.#linesOf(group, partition);
-      if (lines === undefined) return [];
-      const isShared = lines.some((line) => line.database !== database);
+      const bodies = this.#bodiesOf(group, partition);
+      if (bodies === undefined) return [];
+      const isShared = bodies.some((body) => body.database !== database);
       const having = new Set(isShared ? this.#having(group, partition) : []).add(database);
-      if (!lines.every((line) => having.has(line.database))) {
+      if (!bodies.every((body) => having.has(body.database))) {
         const since = this.#partly.get(group)?.since ?? now;
         if (!this.#isMarked(group, partition)) this.#partly.set(group, { databases: having, since });
         return [];
@@ -177,7 +206,7 @@ export class Partitions {
         group,
         now,
       );
-      if (rowsWritten > 0 && this.#waiting !== undefined) this.#waiting -= countOf(lines);
+      if (rowsWritten > 0 && this.#waiting !== undefined) this.#waiting -= countOf(bodies);
       if (isShared) this.#forgetPartly(group, partition);
       return [group];
     });
@@ -252,7 +281,7 @@ export class Partitions {
 
   /** The groups after `id` whose share a database has not confirmed, oldest first, read only as far as the caller takes them. */
   *unconfirmedAfter(id: number, database: number): Generator<Group> {
-    for (const rows of this.#missing<GroupRow>("id, kind, lines, entries", id, database, GROUPS_PER_READ)) {
+    for (const rows of this.#missing<GroupRow>(GROUP, id, database, GROUPS_PER_READ)) {
       yield* rows.map(toGroup);
     }
   }
@@ -264,19 +293,13 @@ export class Partitions {
   }
 
   #countWaiting(id: number): number {
-    let entries = 0;
-    for (const partition of this.#partitions) {
-      if (partition < partitionOf(id / IDS_PER_MS)) continue;
-      const { count } = this.#sql
-        .exec<{ count: number | null }>(
-          `SELECT SUM(line.value ->> 4) AS count FROM groups_${partition} AS g, json_each(g.lines) AS line
-           WHERE g.id > ? AND ${IS_UNCONFIRMED(partition)}`,
-          id,
-        )
-        .one();
-      entries += count ?? 0;
-    }
-    return entries;
+    return this.#partitions
+      .filter((partition) => partition >= partitionOf(id / IDS_PER_MS))
+      .flatMap((partition) => {
+        const sql = `SELECT id, lines FROM groups_${partition} AS g WHERE id > ? AND ${IS_UNCONFIRMED(partition)}`;
+        return this.#sql.exec<Pick<GroupRow, "id" | "lines">>(sql, id).toArray();
+      })
+      .reduce((sum, { id: group, lines }) => sum + countOf(readLines(lines, group)), 0);
   }
 
   /** When the first group after `id` was received (ms) whose share a database has not confirmed. */
@@ -338,7 +361,7 @@ export class Partitions {
       for (let last = id; ; ) {
         const groups = this.#sql
           .exec<GroupRow>(
-            `SELECT g.id, g.kind, g.lines, g.entries
+            `SELECT g.id, g.kind, g.lines, g.body
              FROM confirmed_${partition} AS c JOIN groups_${partition} AS g USING (id)
              WHERE c.id > ? AND c.id < ? ORDER BY c.id LIMIT ?`,
             last,
@@ -376,18 +399,16 @@ export class Partitions {
   read(id: number): Group | undefined {
     const partition = partitionOf(id / IDS_PER_MS);
     if (!this.#partitions.includes(partition)) return undefined;
-    const [row] = this.#sql
-      .exec<GroupRow>(`SELECT id, kind, lines, entries FROM groups_${partition} WHERE id = ?`, id)
-      .toArray();
+    const [row] = this.#sql.exec<GroupRow>(`SELECT ${GROUP} FROM groups_${partition} WHERE id = ?`, id).toArray();
     return row && toGroup(row);
   }
 
-  #linesOf(group: number, partition: number): Omit<Line, "entries">[] | undefined {
+  #bodiesOf(group: number, partition: number): Omit<Body, "packed">[] | undefined {
     if (!this.#partitions.includes(partition)) return undefined;
     const [row] = this.#sql
       .exec<{ lines: string }>(`SELECT lines FROM groups_${partition} WHERE id = ?`, group)
       .toArray();
-    return row && readLines(row.lines);
+    return row && readLines(row.lines, group);
   }
 
   /** Drops the partitions in which every identifier has expired and every group is confirmed. */
@@ -443,24 +464,59 @@ const writeDatabases = (databases: readonly number[]): string => `,${databases.j
 
 const readDatabases = (text: string): number[] => text.slice(1, -1).split(",").map(Number);
 
-/** What the lines of a database begin with, as `append` writes them. */
-const beginningOf = (database: number): string => `[${database},`;
+/** What the bodies of a database begin with, as `writeLines` writes them. */
+const beginningOf = (database: number): string => `"${database}"`;
 
-const readLines = (text: string): Omit<Line, "entries">[] =>
-  (JSON.parse(text) as [number, number, number, number, number][]).map(([database, slice, from, to, count]) => ({
-    database,
-    slice,
-    from,
-    to,
-    count,
-  }));
+/** A body's database (as text, so that it can be looked for), its size and bytes, and its lines relative to the group's receipt. */
+type WrittenBody = [database: string, size: number, bytes: number, ...lines: number[][]];
 
-function toGroup({ id, kind, lines, entries }: GroupRow): Group {
-  const texts = entries.split("\n");
-  return { id, kind, lines: readLines(lines).map((line, index) => ({ ...line, entries: texts[index] ?? "" })) };
+function writeLines(bodies: readonly Body[], id: number): string {
+  const { slice: now, quarter } = originOf(id);
+  return JSON.stringify(
+    bodies.map(
+      ({ database, size, packed, lines }): WrittenBody => [
+        String(database),
+        size,
+        packed.length,
+        ...lines.map(({ slice, from, to, count }) => [slice - now, from - quarter, to - quarter, count]),
+      ],
+    ),
+  );
 }
 
-const countOf = (lines: readonly Pick<Line, "count">[]): number => lines.reduce((sum, { count }) => sum + count, 0);
+function readLines(text: string, id: number): (Omit<Body, "packed"> & { readonly bytes: number })[] {
+  const { slice: now, quarter } = originOf(id);
+  return (JSON.parse(text) as WrittenBody[]).map(([database, size, bytes, ...lines]) => ({
+    database: Number(database),
+    size,
+    bytes,
+    lines: lines.map(([slice = 0, from = 0, to = 0, count = 0]) => ({
+      slice: slice + now,
+      from: from + quarter,
+      to: to + quarter,
+      count,
+    })),
+  }));
+}
+
+/** What most entries of a group have: the slice and the quarter hour of its receipt. */
+const originOf = (id: number): { readonly slice: number; readonly quarter: number } => ({
+  slice: sliceOf(receivedAt(id)),
+  quarter: Math.floor(receivedAt(id) / QUARTER_HOUR_MS),
+});
+
+function toGroup({ id, kind, lines, body }: GroupRow): Group {
+  let from = 0;
+  const bodies = readLines(lines, id).map(({ bytes, ...rest }) => {
+    const packed = new Uint8Array(body.slice(from, from + bytes));
+    from += bytes;
+    return { ...rest, packed };
+  });
+  return { id, kind: kindAt(kind), bodies };
+}
+
+/** The first id that a group of a partition can have. */
+const firstIdOf = (partition: number): number => partition * HOUR_MS * IDS_PER_MS;
 
 /** The partition that holds a time (ms), named by its first hour since 1970. */
 const partitionOf = (time: number): number => floorTo(Math.floor(time), PARTITION_MS) / HOUR_MS;

@@ -2,8 +2,9 @@ import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
 import { withTimeout } from "../timeout.ts";
 import type { ShareName } from "./entries.ts";
-import { encodeMessage, type Group, MESSAGE_BYTES, type Share, shareOf, sizeOf } from "./groups.ts";
+import { type Group, type Share, shareOf } from "./groups.ts";
 import { InFlight } from "./in-flight.ts";
+import { encodeMessage, MESSAGE_BYTES, MESSAGE_HEADER_BYTES, MESSAGE_INFLATED_BYTES, sizeOf } from "./message.ts";
 import type { Partitions } from "./partitions.ts";
 import { isLiveShard } from "./shard-name.ts";
 
@@ -21,6 +22,8 @@ type SenderStart = {
   readonly databases: number;
   /** Every group up to this id is confirmed by a database. */
   readonly confirmedThrough: (database: number) => number;
+  /** How often a database's shares were sent in vain of late. */
+  readonly vain: (database: number) => number;
   /** The last group of a resend that was under way when this log was last ended. */
   readonly resentThrough: number | undefined;
 };
@@ -39,18 +42,18 @@ export class Sender {
   #resent = 0;
 
   constructor(env: Env, shard: string, store: Partitions, start: SenderStart) {
-    const { databases, confirmedThrough, resentThrough } = start;
+    const { databases, confirmedThrough, vain, resentThrough } = start;
     this.#env = env;
     this.#shard = shard;
     this.#store = store;
     for (let database = 0; database < databases; database++) {
-      this.#windows.push(this.#windowFrom(resentThrough ?? confirmedThrough(database)));
+      this.#windows.push(this.#windowFrom(resentThrough ?? confirmedThrough(database), vain(database)));
     }
     if (resentThrough !== undefined) this.#lookBack(confirmedThrough);
   }
 
-  #windowFrom(confirmedThrough: number): InFlight {
-    return new InFlight(confirmedThrough, settingsOf(this.#env).RESEND_AFTER_MS);
+  #windowFrom(confirmedThrough: number, vain = 0): InFlight {
+    return new InFlight(confirmedThrough, settingsOf(this.#env).RESEND_AFTER_MS, vain);
   }
 
   /** How many databases have shares. */
@@ -58,7 +61,7 @@ export class Sender {
     return this.#windows.length;
   }
 
-  /** Makes room for the shares of one more database, before the first of them is appended. */
+  /** Opens windows for databases up to this number, before the first share of them is appended. */
   open(databases: number): void {
     while (this.#windows.length < databases) this.#windows.push(this.#windowFrom(this.#store.lastGroupId));
   }
@@ -84,6 +87,11 @@ export class Sender {
   /** Shares that were sent a second time or more since this log was started. */
   get resent(): number {
     return this.#resent;
+  }
+
+  /** How often each database's shares were sent in vain of late: an outage of it. `now` in ms. */
+  vain(now: number): number[] {
+    return this.#windows.map((window) => window.vain(now));
   }
 
   /** When there is something to send next (ms; 0 is at once); nothing when all is confirmed. */
@@ -142,7 +150,7 @@ export class Sender {
       for (;;) {
         const messages = this.#nextMessages(Date.now());
         if (messages.length === 0) return;
-        const bodies = messages.map((shares) => ({ body: encodeMessage(shares), contentType: "text" as const }));
+        const bodies = messages.map((shares) => ({ body: encodeMessage(shares), contentType: "bytes" as const }));
         await withTimeout(queue.sendBatch(bodies), SEND_TIMEOUT_MS);
       }
     } finally {
@@ -154,20 +162,23 @@ export class Sender {
   #nextMessages(now: number): Share[][] {
     const messages: Share[][] = [];
     let bytes = MESSAGE_BYTES;
+    let inflated = 0;
     for (const [database, window] of this.#windows.entries()) {
       for (const { group, again } of this.#nextGroups(now, database, window)) {
         const share = shareOf(this.#shard, group, database, window.attemptsOf(group.id) >= ALONE_AFTER);
         if (share === undefined) continue;
         const size = sizeOf(share);
-        if (bytes + size > MESSAGE_BYTES) {
+        if (bytes + size > MESSAGE_BYTES || inflated + share.size > MESSAGE_INFLATED_BYTES) {
           if (messages.length === MESSAGES_PER_SEND) return messages;
           messages.push([]);
-          bytes = 0;
+          bytes = MESSAGE_HEADER_BYTES;
+          inflated = 0;
         }
         messages.at(-1)?.push(share);
-        window.send(group.id, size, now);
+        window.send(group.id, share.size, now);
         if (again) this.#resent++;
         bytes += size;
+        inflated += share.size;
       }
     }
     return messages;

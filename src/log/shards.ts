@@ -1,6 +1,9 @@
+import { currentDeployment } from "../catalog/deployment.ts";
 import { objectNamed } from "../catalog/objects.ts";
-import { hashedTo } from "../domain/identifiers.ts";
-import { type Env, settingsOf } from "../env.ts";
+import { ONE_DATABASE } from "../domain/placement.ts";
+import { countOfShards } from "../domain/shards.ts";
+import type { Env } from "../env.ts";
+import type { LogContext } from "./entries.ts";
 import type { EventLog } from "./event-log.ts";
 import { shardName } from "./shard-name.ts";
 
@@ -8,18 +11,23 @@ import { shardName } from "./shard-name.ts";
 export const eventLog = (env: Env, shard: string): DurableObjectStub<EventLog> =>
   objectNamed<EventLog>(env, env.EVENT_LOG, shard);
 
-/** The shard of a unique key in its mode. */
-export const shardOf = (env: Env, livemode: boolean, key: string): string =>
-  shardName(livemode, hashedTo(key, countOf(env, livemode)));
+/** What the control database says of a mode's log; the settings' word while it does not answer. */
+export async function logOfMode(env: Env, livemode: boolean): Promise<LogContext> {
+  const { placement, shards } = await currentDeployment(env);
+  const history = livemode ? shards.live : shards.test;
+  return {
+    livemode,
+    placement: livemode ? placement : ONE_DATABASE,
+    shards: history.map((step) => step.shards),
+  };
+}
 
 /** The shards of a mode's log. */
-export const shardsOf = (env: Env, livemode: boolean): string[] =>
-  Array.from({ length: countOf(env, livemode) }, (_, place) => shardName(livemode, place));
+export const shardsOf = ({ livemode, shards }: LogContext): string[] =>
+  Array.from({ length: countOfShards(shards) }, (_, place) => shardName(livemode, place));
 
 /** The shards of both modes' logs, live mode's first. */
-export const allShards = (env: Env): string[] => [...shardsOf(env, true), ...shardsOf(env, false)];
-
-function countOf(env: Env, livemode: boolean): number {
-  const { EVENT_LOG_SHARDS, TEST_EVENT_LOG_SHARDS } = settingsOf(env);
-  return livemode ? EVENT_LOG_SHARDS : TEST_EVENT_LOG_SHARDS;
+export async function allShards(env: Env): Promise<string[]> {
+  const logs = await Promise.all([true, false].map((livemode) => logOfMode(env, livemode)));
+  return logs.flatMap(shardsOf);
 }

@@ -15,7 +15,7 @@ it("has every acknowledged event and cancellation exactly once after its server 
   const report = await crash({ kills, seed: inject("seed") });
   console.log(lineOf(report));
   expect(report.problems).toEqual([]);
-  expect(report).toMatchObject({ kills, lost: 0, doubled: 0, wrong: 0, databases: 4 });
+  expect(report).toMatchObject({ kills, lost: 0, doubled: 0, wrong: 0, databases: 4, shards: 8 });
   // Otherwise nothing of it was put to the test.
   for (const number of ["acknowledged", "cancellations", "retries", "abandoned", "summaries"] as const) {
     expect(report[number], number).toBeGreaterThan(0);

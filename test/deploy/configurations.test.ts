@@ -4,9 +4,8 @@ import path from "node:path";
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { unstable_readConfig as readConfig, experimental_readRawConfig as readRawConfig } from "wrangler";
 import { CommandError } from "../../scripts/command-error.ts";
-import { READ_PLACEMENT } from "../../scripts/placement.ts";
-import { parsePlacement } from "../../src/catalog/deployment.ts";
-import { databasesAt } from "../../src/domain/placement.ts";
+import { READ_SIZES } from "../../scripts/growth.ts";
+import { readSteps } from "../../src/catalog/deployment.ts";
 import { aQueue } from "../support/node/cloudflare/account.ts";
 import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
 import { changesOf, deployed } from "../support/node/cloudflare/inspect.ts";
@@ -123,12 +122,12 @@ test("JURISDICTION keeps the databases and the objects within it", async () => {
 test.each<[string, Record<string, string>, Record<string, string>]>([
   ['made with JURISDICTION = "eu", which cannot be changed to ""', { JURISDICTION: "eu" }, {}],
   ['LOCATION_HINT = "wnam" is outside of JURISDICTION = "eu"', {}, { JURISDICTION: "eu", LOCATION_HINT: "wnam" }],
-  ['started with EVENT_LOG_SHARDS = "4", which cannot be changed to "8"', {}, { EVENT_LOG_SHARDS: "8" }],
+  ['has 4 shards, and EVENT_LOG_SHARDS = "2": it grows only', {}, { EVENT_LOG_SHARDS: "2" }],
 ])("is refused before anything is changed: %s", async (problem, before, after) => {
   await deploy(before);
   // As the Worker does with its first event.
   const { sql } = deployed(cloudflare.account);
-  sql.exec("INSERT INTO deployment (name, value) VALUES ('event_log_shards', '4')");
+  sql.exec("INSERT INTO deployment (name, value) VALUES ('event_log_shards', '[[4,0]]')");
   await deploy(before);
   await expect(deploy(after)).rejects.toThrow(problem);
   expect(changesOf(cloudflare)).toEqual([]);
@@ -158,24 +157,37 @@ describe("more events databases", () => {
     await expect(growTo(3, env, file)).rejects.toThrow("there are 4 already");
   });
 
-  test("take events a quarter of an hour after the deployment that passed its self-test; fewer are refused", async () => {
+  test("and shards are recorded by the deployment that passed its self-test, once; fewer are refused", async () => {
     await deploy();
     const { sql } = deployed(cloudflare.account);
     // As the Worker does with its first event.
-    sql.exec("INSERT INTO deployment (name, value) VALUES ('databases', '[[1,0]]')");
-    const recorded = () => parsePlacement(String(sql.prepare(READ_PLACEMENT).get()?.value));
-    const file = await configuration();
+    const FIRST = "('databases', '[[1,0]]'), ('event_log_shards', '[[4,0]]')";
+    sql.exec(`INSERT INTO deployment (name, value) VALUES ${FIRST}`);
+    const recorded = () =>
+      sql
+        .prepare(READ_SIZES)
+        .all()
+        .map(({ value }) => readSteps(String(value)));
+    const counts = () =>
+      recorded()
+        .map((steps) => steps.map(([count]) => count).join())
+        .join("; ");
+    const file = await configuration({ EVENT_LOG_SHARDS: "16" });
     await growTo(3, "", file);
     cloudflare.countsEvents = false;
     await expect(operations.deployFile(file)).rejects.toThrow("the self-test failed");
-    expect(recorded()).toHaveLength(1);
+    expect(counts()).toBe("1; 4");
 
     cloudflare.countsEvents = true;
-    const earliest = Date.now() + 15 * 60_000;
+    const begin = Date.now();
     cloudflare.begin(undefined);
-    expect(await operations.deployFile(file)).toContain("events    go to 3 databases, 15 minutes after that");
-    expect(recorded()).toMatchObject([{ databases: 1, since: 0 }, { databases: 3 }]);
-    expect(databasesAt(recorded(), earliest - 1)).toBe(1);
+    const said = await operations.deployFile(file);
+    expect(said).toContain("events    go to 3 databases, 15 minutes after that");
+    expect(said).toContain("live log  grows from 4 to 16 shards after that, and cannot shrink again");
+    expect(counts()).toBe("1,3; 4,16");
+    const [databases, shards] = recorded();
+    expect(databases?.at(-1)?.[1]).toBeGreaterThanOrEqual(begin + 15 * 60_000);
+    expect(shards?.at(-1)?.[1]).toBeLessThanOrEqual(Date.now());
     const { bindings } = deployed(cloudflare.account);
     for (const place of [1, 2]) {
       const database = cloudflare.account.databases.get(`edgemeter-events-${place}`);
@@ -186,17 +198,15 @@ describe("more events databases", () => {
     // The last call is that of the record. It is made once, whatever comes of it.
     const last = cloudflare.calls.length - 1;
     for (const kind of ["refused", "unanswered"] as const) {
-      sql.exec(
-        "UPDATE deployment SET value = iif(name = 'databases', '[[1,0]]', 'another') WHERE name IN ('databases', 'self_test')",
-      );
+      sql.exec(`REPLACE INTO deployment (name, value) VALUES ${FIRST}, ('self_test', 'another')`);
       cloudflare.begin({ from: last, kind });
       await expect(operations.deployFile(file)).rejects.toThrow(CommandError);
-      expect(recorded()).toHaveLength(kind === "refused" ? 1 : 2);
+      expect(counts()).toBe(kind === "refused" ? "1; 4" : "1,3; 4,16");
       cloudflare.begin(undefined);
       await operations.deployFile(file);
-      expect(recorded()).toHaveLength(2);
+      expect(counts()).toBe("1,3; 4,16");
     }
-    await expect(deploy()).rejects.toThrow(
+    await expect(deploy({ EVENT_LOG_SHARDS: "16" })).rejects.toThrow(
       "events are in 3 databases, and wrangler.toml has 1: write EVENTS_1 to EVENTS_2",
     );
     expect(changesOf(cloudflare)).toEqual([]);

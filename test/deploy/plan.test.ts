@@ -2,7 +2,7 @@
 import path from "node:path";
 import { expect, test } from "vitest";
 import { fingerprintOf } from "../../scripts/deploy/fingerprint.ts";
-import { planOf, type State } from "../../scripts/deploy/plan.ts";
+import { describePlan, planOf, type State } from "../../scripts/deploy/plan.ts";
 import { regionOf } from "../../scripts/deploy/region.ts";
 import type { Target } from "../../scripts/deploy/target.ts";
 import { root } from "../../scripts/wrangler.ts";
@@ -14,8 +14,7 @@ const TARGET: Target = {
   ...{
     locationHint: "",
     jurisdiction: "",
-    shards: 4,
-    testShards: 1,
+    sizes: { databases: 1, event_log_shards: 4, test_event_log_shards: 1 },
     isPublic: true,
     domains: [],
     crons: ["* * * * *"],
@@ -37,8 +36,8 @@ const BOUND = new Map([
 ]);
 const VARS = { LOCATION_HINT: "weur", DEPLOYED_VERSION: "f" };
 const RECORDED = {
-  event_log_shards: "4",
-  test_event_log_shards: "1",
+  event_log_shards: "[[2,0],[4,1000]]",
+  test_event_log_shards: "[[1,0]]",
   databases: "[[1,0]]",
   jurisdiction: "",
   self_test: "f",
@@ -76,6 +75,8 @@ const vars = (change: Partial<typeof VARS>): State => worker({ vars: new Map(Obj
 
 const recorded = (change: Readonly<Record<string, string>>): State =>
   account({ recorded: new Map(Object.entries({ ...RECORDED, ...change })) });
+
+const sized = (change: Partial<Target["sizes"]>): Partial<Target> => ({ sizes: { ...TARGET.sizes, ...change } });
 
 /** A Worker with a custom domain and without a workers.dev address. */
 const OFF: Partial<Target> = { isPublic: false, domains: ["m.example.com"] };
@@ -132,14 +133,34 @@ test.each<[string, State, Partial<Target>?]>([
   ["(the Worker other)", queue({ script_name: "other" })],
   ["(http_pull)", queue({ type: "http_pull" })],
   ["leads to the Worker other", account(domainOf("other")), OFF],
-  ['EVENT_LOG_SHARDS = "4", which cannot be changed to "8"', account(), { shards: 8 }],
-  ['TEST_EVENT_LOG_SHARDS = "1", which cannot be changed to "2"', account(), { testShards: 2 }],
+  ['the log has 4 shards, and EVENT_LOG_SHARDS = "2": it grows only', account(), sized({ event_log_shards: 2 })],
+  ['and EVENT_LOG_SHARDS = "6": it grows only, to a multiple (8, 12, 16 …)', account(), sized({ event_log_shards: 6 })],
+  [
+    'the log has 2 shards, and TEST_EVENT_LOG_SHARDS = "3"',
+    recorded({ test_event_log_shards: "[[2,0]]" }),
+    sized({ test_event_log_shards: 3 }),
+  ],
   ["events are in 3 databases, and wrangler.toml has 1", recorded({ databases: "[[1,0],[3,1000]]" })],
   ['JURISDICTION = "fedramp", which cannot be changed to ""', recorded({ jurisdiction: "fedramp" })],
   ['cannot be changed to "eu"', account(), { jurisdiction: "eu" }],
   ['cannot be changed to ""', account({ databases: databases({ jurisdiction: "eu" }) })],
 ])("is refused before anything is changed: %s", async (message, state, target) => {
   await expect(planOf({ ...TARGET, ...target }, state, false)).rejects.toThrow(message);
+});
+
+test("databases and logs grow together, and what the first event has not recorded yet does not", async () => {
+  const target = { ...TARGET, sizes: { databases: 3, event_log_shards: 16, test_event_log_shards: 3 } };
+  const state = account();
+  const plan = await planOf(target, state, false);
+  const said = describePlan(target, state, plan).slice(-5).join("\n");
+  for (const line of [
+    "events    go to 3 databases",
+    "live log  grows from 4 to 16 shards",
+    "test log  grows from 1 to 3",
+  ]) {
+    expect(said).toContain(line);
+  }
+  expect(await planOf(target, account({ recorded: new Map() }), false)).toMatchObject({ growths: [] });
 });
 
 test("a fingerprint is that of code and settings, wherever their configuration lies, and fits in a version's tag", async () => {

@@ -8,6 +8,8 @@ declare module "vitest" {
     fuzzRequests: number;
     /** How many random stories are played on databases that grow: PLACEMENT_RUNS. */
     placementRuns: number;
+    /** Likewise, on a log that grows: GROWTH_RUNS. */
+    growthRuns: number;
     /** How long D1 is away in the test of an outage: OUTAGE_MINUTES. */
     outageMinutes: number;
   }

@@ -8,7 +8,8 @@ import {
   writeEvent,
   writeRejection,
 } from "../../src/log/codec.ts";
-import { cutIntoGroups, type Line, type Share } from "../../src/log/groups.ts";
+import { bodiesOf, cutIntoGroups, type Line, linesOf as linesOfBody, type Share } from "../../src/log/groups.ts";
+import { deflate } from "../../src/log/packed.ts";
 import { NOON } from "./builders.ts";
 
 /** Entries as a log writes them, each into the slice of its receipt; what is text stays as it is. */
@@ -27,7 +28,7 @@ const linesOf = <T extends { readonly received: number; readonly timestamp?: num
             text: write(entry),
           },
     ),
-  ).flat();
+  ).flatMap((group) => bodiesOf(group).flatMap(linesOfBody));
 
 export const eventLines = (entries: readonly (LogEntry | string)[]): Line[] => linesOf(entries, writeEvent);
 
@@ -47,11 +48,16 @@ export const toEntries = (kind: Entries["kind"], lines: readonly Line[]): Entrie
 let group = Date.UTC(2026, 10, 1) * 1_000;
 
 /** A share of a new group of a log. */
-export const aShare = (shard: string, kind: Share["kind"], lines: readonly Line[]): Share => ({
-  shard,
-  group: ++group,
-  kind,
-  database: 0,
-  alone: false,
-  lines,
-});
+export function aShare(shard: string, kind: Share["kind"], lines: readonly Line[]): Share {
+  const text = lines.map(({ entries }) => entries).join("\n");
+  return {
+    shard,
+    group: ++group,
+    kind,
+    database: 0,
+    alone: false,
+    lines: lines.map(({ slice, from, to, count }) => ({ slice, from, to, count })),
+    size: Buffer.byteLength(text),
+    packed: deflate(text),
+  };
+}

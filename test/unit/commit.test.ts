@@ -5,18 +5,23 @@ import { REJECTION_SAMPLES } from "../../src/domain/limits.ts";
 import { DAY_MS } from "../../src/domain/window.ts";
 import { accept, cancel, recognise } from "../../src/log/commit.ts";
 import type { EventAppend, RejectionAppend } from "../../src/log/entries.ts";
-import type { Holder } from "../../src/log/holders.ts";
+import type { StoredHolder } from "../../src/log/holders.ts";
 import { aLogEntry, anEventId, NOON } from "../support/builders.ts";
 
-const holding = (changes: Partial<Holder> = {}): Holder => ({
-  eventId: anEventId(orderAt(NOON)),
+const EVENT = { id: anEventId(orderAt(NOON)), timestamp: NOON - 1, received: NOON };
+
+const holding = (changes: Partial<StoredHolder> = {}): StoredHolder => ({
   received: NOON,
-  timestamp: NOON,
   keyDigest: undefined,
   reportDigest: "report",
+  event: () => EVENT,
+  place: { group: NOON * 1_000, index: 0 },
   cancelled: undefined,
   ...changes,
 });
+
+/** The holder of a key that was only claimed. */
+const CLAIMED = { event: () => undefined, place: undefined } as const;
 
 const asking = (changes: object = {}) => ({
   key: "test:a",
@@ -28,10 +33,8 @@ const asking = (changes: object = {}) => ({
 
 describe("an entry whose key is taken", () => {
   test("is the platform's repetition by its token, wherever it stands in receipt order", () => {
-    const holder = holding();
-    const id = placedAt(orderAt(NOON + 5), holder.eventId ?? "");
-    const outcome = recognise(asking({ id, reportDigest: "another" }), holder);
-    expect(outcome).toEqual({ outcome: "accepted", id: holder.eventId, received: NOON, timestamp: NOON });
+    const outcome = recognise(asking({ id: placedAt(orderAt(NOON + 5), EVENT.id) }), holding());
+    expect(outcome).toEqual({ outcome: "accepted", ...EVENT });
   });
 
   test.each([
@@ -41,12 +44,7 @@ describe("an entry whose key is taken", () => {
     ["another report under the same key", { keyDigest: "k" }, { keyDigest: "k", reportDigest: "b" }, "duplicate"],
     ["the same request under a claimed key", {}, { claims: true }, "accepted"],
     ["another request under a claimed key", {}, { claims: true, reportDigest: "b" }, "key_reused"],
-    [
-      "another request under a key that was only claimed",
-      { eventId: undefined },
-      { claims: true, reportDigest: "b" },
-      "key_reused",
-    ],
+    ["another request under a key that was only claimed", CLAIMED, { claims: true, reportDigest: "b" }, "key_reused"],
   ])("is %s", (_, held, asked, outcome) => {
     expect(recognise(asking(asked), holding(held))).toMatchObject({ outcome });
   });
@@ -58,7 +56,6 @@ describe("a commit", () => {
     ...asking({ id }),
     id,
     kind: "event",
-    shard: "test-0",
     identifier,
     apiKey,
     event: { ...event, timestamp: undefined },
@@ -70,18 +67,15 @@ describe("a commit", () => {
     key: "rejected:test:a",
     rejection: { livemode: false, meter: null, code: "no_meter", message: "m" },
   };
-  const aClaim = { kind: "claim", key: "test:k", shard: "test-0", reportDigest: "r", claims: true } as const;
+  const aClaim = { kind: "claim", key: "test:k", reportDigest: "r", claims: true } as const;
 
   test("stores each kind of entry, and looks at what it has just accepted", () => {
     const again = { ...anEvent, id: anEventId(orderAt(NOON) + 9) };
     const commit = accept([anEvent, aClaim, aRejection, again], new Map(), { now: NOON, isFull: false });
     expect(commit.outcomes.map(({ outcome }) => outcome)).toEqual(["accepted", "accepted", "accepted", "duplicate"]);
-    expect(commit.holders.map(({ key, eventId }) => [key, eventId])).toEqual([
-      ["test:a", id],
-      ["test:k", undefined],
-      ["rejected:test:a", id],
-    ]);
-    expect(commit.events).toMatchObject([{ id, timestamp: NOON, received: NOON, apiKey: 7 }]);
+    expect(commit.others.map(({ key }) => key)).toEqual(["test:k", "rejected:test:a"]);
+    const stored = { id, timestamp: NOON, received: NOON, apiKey: 7 };
+    expect(commit.events).toMatchObject([{ key: "test:a", reportDigest: "report", event: stored }]);
     expect(commit.rejections).toMatchObject([{ id, code: "no_meter", received: NOON }]);
   });
 
@@ -119,6 +113,16 @@ describe("a commit", () => {
   });
 });
 
+test("a key that is another shard's is told where, whoever holds it here", () => {
+  const moved = { outcome: "moved", shards: [2, 4] } as const;
+  const known = new Map([["test:a", holding()]]);
+  const asked = { kind: "claim", key: "test:a", reportDigest: "report", claims: true } as const;
+  expect(accept([asked], known, { now: NOON, isFull: false, moved: () => moved })).toMatchObject({
+    outcomes: [moved],
+    others: [],
+  });
+});
+
 describe("a cancellation", () => {
   const logged = { event: aLogEntry(), place: { database: 2, slice: 498_792 } };
   const request = {
@@ -133,19 +137,19 @@ describe("a cancellation", () => {
 
   test.each([
     ["of nothing", {}, undefined, "unknown"],
-    ["of a claim", {}, holding({ eventId: undefined }), "unknown"],
+    ["of a claim", {}, holding(CLAIMED), "unknown"],
     ["after 24 hours", {}, holding({ received: NOON - DAY_MS }), "too_old"],
     ["of another meter's event", { meters: ["another"] }, holding(), "other_meter"],
     ["of a cancelled event", {}, holding({ cancelled: first }), "already_cancelled"],
     ["once more by the platform", { id: "first" }, holding({ cancelled: first }), "cancelled"],
   ])("%s stores nothing", (_, changes, holder, outcome) => {
-    const cancelled = cancel({ ...request, ...changes }, { earlier: undefined, holder, eventOf: () => logged }, NOON);
+    const cancelled = cancel({ ...request, ...changes }, { earlier: undefined, holder, eventAt: () => logged }, NOON);
     expect(cancelled.outcome.outcome).toBe(outcome);
     expect(cancelled.stored).toBeUndefined();
   });
 
   test("is stored with its event, whole, where that is", () => {
-    const known = { earlier: undefined, holder: holding(), eventOf: () => logged };
+    const known = { earlier: undefined, holder: holding(), eventAt: () => logged };
     expect(cancel(request, known, NOON + 5)).toEqual({
       outcome: { outcome: "cancelled", id: "adjustment", at: NOON + 5 },
       stored: { entry: { ...logged.event, cancelled: NOON + 5, cancelledBy: 9 }, place: logged.place },
@@ -153,12 +157,12 @@ describe("a cancellation", () => {
   });
 
   test("under a key that came before is answered as then, or refused, without a look at the event", () => {
-    const eventOf = vi.fn(() => logged);
-    const earlier = holding({ eventId: "first", reportDigest: "request" });
+    const eventAt = vi.fn(() => logged);
+    const earlier = holding({ ...CLAIMED, cancelled: first, reportDigest: "request" });
     const again = (requestDigest: string) =>
-      cancel({ ...request, requestDigest }, { earlier, holder: holding(), eventOf }, NOON + 5).outcome;
+      cancel({ ...request, requestDigest }, { earlier, holder: holding(), eventAt }, NOON + 5).outcome;
     expect(again("request")).toEqual({ outcome: "cancelled", id: "first", at: NOON });
     expect(again("another")).toEqual({ outcome: "key_reused" });
-    expect(eventOf).not.toHaveBeenCalled();
+    expect(eventAt).not.toHaveBeenCalled();
   });
 });

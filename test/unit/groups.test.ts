@@ -4,20 +4,18 @@ import { LIMITS } from "../../src/domain/limits.ts";
 import { QUARTER_HOUR_MS } from "../../src/domain/window.ts";
 import { readEvents, writeCancellation, writeEvent } from "../../src/log/codec.ts";
 import {
+  bodiesOf,
+  countOf,
   cutIntoGroups,
-  decodeMessage,
-  encodeMessage,
-  GROUP_KINDS,
+  GROUP_BYTES,
   type Line,
-  MESSAGE_BYTES,
+  linesOf,
   type PlacedEntry,
-  type Share,
   shareOf,
-  sizeOf,
 } from "../../src/log/groups.ts";
+import { encodeMessage, MESSAGE_BYTES } from "../../src/log/message.ts";
 import { aLogEntry, NOON } from "../support/builders.ts";
 
-const text = fc.string({ unit: "binary" });
 const UUID = "01234567-89ab-cdef-0123-456789abcdef";
 
 /** Where entries are placed in most tests. */
@@ -86,7 +84,7 @@ describe("an entry", () => {
 });
 
 describe("entries cut into groups", () => {
-  test("are all there, in their order, and each group fits a message with its headers", () => {
+  test("are all there, in their order, and each group fits a message with all of its shares", () => {
     fc.assert(
       fc.property(entries, (shapes) => {
         const all = shapes.map(({ length, unit, database, slice, quarters }, i) =>
@@ -96,14 +94,15 @@ describe("entries cut into groups", () => {
           }),
         );
         const groups = cutIntoGroups(all);
-        const inOrder = all.toSorted((a, b) => a.database - b.database || a.slice - b.slice);
-        expect(groups.flatMap(read)).toEqual(inOrder.map((entry) => JSON.parse(entry.text)));
-        for (const lines of groups) {
-          const group = { id: Number.MAX_SAFE_INTEGER, kind: "cancellations", lines } as const;
+        expect(groups.flat()).toEqual(all.toSorted((a, b) => a.database - b.database || a.slice - b.slice));
+        for (const ofGroup of groups) {
+          const bodies = bodiesOf(ofGroup);
+          const group = { id: Number.MAX_SAFE_INTEGER, kind: "cancellations", bodies } as const;
           const shares = [0, 1, 2].flatMap((database) => shareOf("live-999", group, database, false) ?? []);
-          expect(shares.flatMap((share) => share.lines)).toEqual(lines);
-          expect(Buffer.byteLength(encodeMessage(shares))).toBeLessThanOrEqual(MESSAGE_BYTES);
-          expect(shares.reduce((sum, share) => sum + sizeOf(share), 0)).toBeLessThanOrEqual(MESSAGE_BYTES);
+          expect(read(shares.flatMap(linesOf))).toEqual(ofGroup.map((entry) => JSON.parse(entry.text)));
+          expect(countOf(bodies)).toBe(ofGroup.length);
+          expect(encodeMessage(shares).length).toBeLessThanOrEqual(MESSAGE_BYTES);
+          expect(shares.reduce((sum, share) => sum + share.size, 0)).toBeLessThanOrEqual(GROUP_BYTES);
         }
       }),
     );
@@ -111,7 +110,7 @@ describe("entries cut into groups", () => {
 
   test("have a line for each slice of each database, with its entries' number and quarter hours", () => {
     const other = { slice: 498_804, timestamp: NOON - QUARTER_HOUR_MS };
-    const cut = cutIntoGroups([
+    const [group = [], ...more] = cutIntoGroups([
       placed("1", { database: 1 }),
       placed("2"),
       placed("3", { ...other, database: 1 }),
@@ -119,25 +118,28 @@ describe("entries cut into groups", () => {
       placed("5", { database: 1 }),
     ]);
     const { from, to } = aLine("");
-    expect(cut).toEqual([
-      [
-        aLine("2,4", { count: 2, from: from - 3 }),
-        aLine("1,5", { count: 2, database: 1 }),
-        aLine("3", { database: 1, slice: 498_804, from: from - 1, to: to - 1 }),
-      ],
+    expect(more).toEqual([]);
+    expect(bodiesOf(group).flatMap(linesOf)).toEqual([
+      aLine("2,4", { count: 2, from: from - 3 }),
+      aLine("1,5", { count: 2, database: 1 }),
+      aLine("3", { database: 1, slice: 498_804, from: from - 1, to: to - 1 }),
     ]);
   });
 
   test("fill each group before they begin the next, to the byte", () => {
-    const room = MESSAGE_BYTES - sizeOf({ lines: [aLine("")] });
     const event = (bytes: number) => placed(JSON.stringify("x".repeat(bytes - 2)));
     // Each event is followed by one byte: a comma, or the line's end.
-    const first = event(room / 2 - 1);
-    expect(cutIntoGroups([first, event(room / 2 - 1)])).toHaveLength(1);
-    expect(cutIntoGroups([first, event(room / 2)])).toHaveLength(2);
-    const three = [event(room - 1), event(room / 2 - 1), event(room / 2 - 1)];
+    const half = GROUP_BYTES / 2 - 1;
+    expect(cutIntoGroups([event(half), event(half)])).toHaveLength(1);
+    expect(cutIntoGroups([event(half), event(half + 1)])).toHaveLength(2);
+    const three = [event(GROUP_BYTES - 1), event(half), event(half)];
     expect(cutIntoGroups(three)).toHaveLength(2);
-    expect(cutIntoGroups([...three.slice(0, 2), event(room / 2)])).toHaveLength(3);
+    expect(cutIntoGroups([...three.slice(0, 2), event(half + 1)])).toHaveLength(3);
+  });
+
+  test("that were deflated otherwise than their lines say are refused", () => {
+    const [body] = bodiesOf([placed("1"), placed("2", { slice: 498_804 })]);
+    expect(() => body && linesOf({ ...body, lines: body.lines.slice(1) })).toThrow("other lines");
   });
 
   test("never need more than a message for one, even at every limit", () => {
@@ -148,75 +150,6 @@ describe("entries cut into groups", () => {
       aggregation: "last_received_of_hour",
       payload: { x: "x".repeat(LIMITS.payloadBytes) },
     });
-    expect(Buffer.byteLength(writeEvent(full))).toBeLessThan(MESSAGE_BYTES / 4);
+    expect(Buffer.byteLength(writeEvent(full))).toBeLessThan(GROUP_BYTES / 4);
   });
-});
-
-describe("a message", () => {
-  const line = fc.record({
-    slice: fc.nat(),
-    from: fc.nat(),
-    to: fc.nat(),
-    count: fc.nat(),
-    entries: fc
-      .array(fc.dictionary(text, text), { minLength: 1, maxLength: 5 })
-      .map((list) => list.map((event) => JSON.stringify(event)).join(",")),
-  });
-  const share = fc
-    .record({
-      shard: fc.constantFrom("live-0", "test-12"),
-      group: fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER }),
-      kind: fc.constantFrom(...GROUP_KINDS),
-      database: fc.nat({ max: 9_999 }),
-      alone: fc.boolean(),
-      lines: fc.array(line, { minLength: 1, maxLength: 3 }),
-    })
-    .map(
-      ({ lines, ...header }): Share => ({
-        ...header,
-        lines: lines.map((each) => ({ database: header.database, ...each })),
-      }),
-    );
-
-  test("gives back the shares that it was made of, whatever their text", () => {
-    fc.assert(
-      fc.property(fc.array(share, { minLength: 1, maxLength: 20 }), (shares) => {
-        const bytes = new TextEncoder().encode(encodeMessage(shares));
-        expect(decodeMessage(new TextDecoder().decode(bytes))).toEqual(shares);
-      }),
-    );
-  });
-
-  const header = {
-    version: 1,
-    shard: "live-1",
-    group: 1,
-    kind: "events",
-    database: 0,
-    alone: false,
-    lines: [[498_792, 1, 1, 1]],
-  };
-
-  test("is read when it has these fields", () => {
-    expect(decodeMessage(`${JSON.stringify(header)}\n{}`)).toHaveLength(1);
-  });
-
-  test.each([
-    ["another version", { version: 2 }],
-    ["a shard's number", { shard: 1 }],
-    ["a group that is no whole number", { group: 1.5 }],
-    ["an unknown kind", { kind: "other" }],
-    ["no lines", { lines: undefined }],
-    ["a line without its count", { lines: [[498_792, 1, 1]] }],
-    ["a line whose entries are missing", { lines: [...header.lines, ...header.lines] }],
-  ])("with %s fails loudly", (_, changes) => {
-    expect(() => decodeMessage(`${JSON.stringify({ ...header, ...changes })}\n{}`)).toThrow("not shares");
-  });
-
-  test.each(["", "\n", "null\n{}", "{}\n{}", "not json", `${JSON.stringify(header)}\n{}\n{}`])(
-    "that is not one fails loudly: %j",
-    (message) => {
-      expect(() => decodeMessage(message)).toThrow("not shares");
-    },
-  );
 });

@@ -10,7 +10,10 @@ for (const { db } of [...eventsDatabases(env, true), ...eventsDatabases(env, fal
 }
 const seeds = SEED_LOCAL_KEYS.split(";").filter((text) => text.trim() !== "");
 await env.DB.batch(seeds.map((text) => env.DB.prepare(text)));
-// One database, of the four that are bound, until a test grows.
+// One database, of the four that are bound, until a test grows; the log has the shards of wrangler.toml.
+await env.DB.exec(
+  "INSERT INTO deployment VALUES ('jurisdiction', ''), ('event_log_shards', '[[4,0]]'), ('test_event_log_shards', '[[1,0]]')",
+);
 await recordPlacement([{ databases: 1, since: 0 }]);
 
 // A session is the database itself, as it is without replicas, so that what a test does to one it does to both.

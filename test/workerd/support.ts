@@ -1,3 +1,4 @@
+import { runInDurableObject } from "cloudflare:test";
 import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
@@ -5,17 +6,22 @@ import { tableOf } from "../../src/aggregate/sql/events.ts";
 import { liveSlices } from "../../src/aggregate/sql/slices.ts";
 import { eventsDatabases } from "../../src/catalog/databases.ts";
 import { writePlacement } from "../../src/catalog/deployment.ts";
-import { newEventId, uniqueKey, uuidOf } from "../../src/domain/identifiers.ts";
+import { hashedTo, newEventId, uniqueKey, uuidOf } from "../../src/domain/identifiers.ts";
 import { isLiveMeter } from "../../src/domain/meter.ts";
-import type { Placement } from "../../src/domain/placement.ts";
+import { ONE_DATABASE, type Placement } from "../../src/domain/placement.ts";
+import { settingsOf } from "../../src/env.ts";
 import type { LogEntry } from "../../src/log/codec.ts";
-import type { ClaimAppend, EventAppend } from "../../src/log/entries.ts";
+import type { LogContext } from "../../src/log/entries.ts";
+import { CALL_VERSION, type CallContext, type ClaimAppend, type EventAppend } from "../../src/log/entries.ts";
 import type { EventLog } from "../../src/log/event-log.ts";
-import { shardName } from "../../src/log/shard-name.ts";
+import { isLiveShard, placeOfShard, shardName } from "../../src/log/shard-name.ts";
 import { unique } from "../support/builders.ts";
 
 /** A time of the tests (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */
 export const FUTURE = Date.UTC(2040, 5, 15, 3);
+
+/** The shard of live mode that has a unique key, of those that a story begins with. */
+export const liveShardOf = (key: string): string => shardName(true, hashedTo(key, settingsOf(env).EVENT_LOG_SHARDS));
 
 /** An event on its way into the log: 25 for a customer, in test mode, with an identifier of its own. */
 export function aNewEvent(
@@ -26,7 +32,6 @@ export function aNewEvent(
   return {
     kind: "event",
     key: uniqueKey(false, identifier),
-    shard: "test-0",
     id: newEventId(Date.now()),
     identifier,
     apiKey: 1,
@@ -38,13 +43,25 @@ export function aNewEvent(
   };
 }
 
+/** What goes with a call of a log: the caller knows one database, and no number of shards. */
+export const aContext = (changes: Partial<CallContext> = {}): CallContext => ({
+  version: CALL_VERSION,
+  placement: ONE_DATABASE,
+  shards: [],
+  now: Date.now(),
+  ...changes,
+});
+
+/** What the edge knows of test mode's log. */
+export const TEST_LOG: LogContext = { livemode: false, placement: ONE_DATABASE, shards: [1] };
+
 /** The same event once more, as a client's retry brings it. */
 export const again = (event: EventAppend): EventAppend => ({ ...event, id: newEventId(Date.now()) });
 
 /** The claim of an Idempotency-Key by a request of its own. */
 export function aClaim(): ClaimAppend {
-  const { key, shard, reportDigest } = aNewEvent();
-  return { kind: "claim", key, shard, reportDigest, claims: true };
+  const { key, reportDigest } = aNewEvent();
+  return { kind: "claim", key, reportDigest, claims: true };
 }
 
 /** A shard of its own for a test; its name is what the aggregator confirms to. */
@@ -54,6 +71,30 @@ export function aShard({ livemode = false } = {}): { shard: string; log: Durable
 }
 
 let nextShard = 0;
+
+/** Live mode's logs that were called since the last story, by their places. */
+export const calledLogs = new Set<number>();
+
+/** Leaves the logs of the last story as if they had never been, and notes which are called from now on. */
+export async function forgetLogs(): Promise<void> {
+  await Promise.all(
+    [...calledLogs].map((place) =>
+      runInDurableObject(env.EVENT_LOG.getByName(shardName(true, place)), async (_, context) => {
+        await context.storage.deleteAlarm();
+        await context.storage.deleteAll();
+        await context.storage.sync();
+        context.abort("forgotten");
+      }).catch(() => {}),
+    ),
+  );
+  calledLogs.clear();
+  if (vi.isMockFunction(env.EVENT_LOG.getByName)) return;
+  const getByName = env.EVENT_LOG.getByName.bind(env.EVENT_LOG);
+  vi.spyOn(env.EVENT_LOG, "getByName").mockImplementation((name, options) => {
+    if (isLiveShard(name)) calledLogs.add(placeOfShard(name));
+    return getByName(name, options);
+  });
+}
 
 type Call = {
   method?: string;
@@ -166,5 +207,5 @@ export async function storedEvents(meter: string): Promise<number> {
 }
 
 /** Messages as the queue hands them to the aggregator. */
-export const aBatch = (bodies: readonly string[]): MessageBatch =>
+export const aBatch = (bodies: readonly unknown[]): MessageBatch =>
   ({ messages: bodies.map((body, i) => ({ id: `message ${i}`, body })), ackAll: () => {} }) as unknown as MessageBatch;

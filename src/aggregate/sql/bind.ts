@@ -1,4 +1,4 @@
-/** A statement whose parameters have names: `:customer`. */
+/** What a statement's named parameters (`:customer`) are bound to. */
 type Values = Readonly<Record<string, unknown>>;
 
 type Numbered = { readonly sql: string; readonly names: readonly string[] };

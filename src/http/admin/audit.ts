@@ -76,7 +76,7 @@ const auditEndpoint = defineEndpoint({
 });
 
 async function cursorOf({ env, input, now }: Call<{ cursor?: string | undefined }>): Promise<Result<Cursor, ApiError>> {
-  const cursor = input.cursor === undefined ? await firstCursor(env, now) : readCursor(env, input.cursor);
+  const cursor = input.cursor === undefined ? await firstCursor(env, now) : await readCursor(env, input.cursor);
   if (cursor !== undefined) return ok(cursor);
   return err({ reason: "invalid_field", message: "Invalid cursor: it is not one of an audit.", param: "cursor" });
 }

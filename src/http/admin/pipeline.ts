@@ -7,7 +7,7 @@ import { HOUR_MS, SECOND_MS } from "../../domain/window.ts";
 import { type Env, settingsOf } from "../../env.ts";
 import type { LogStatus } from "../../log/entries.ts";
 import { isLiveShard } from "../../log/shard-name.ts";
-import { eventLog, shardsOf } from "../../log/shards.ts";
+import { eventLog, logOfMode, shardsOf } from "../../log/shards.ts";
 import { logError } from "../../logger.ts";
 import { withTimeout } from "../../timeout.ts";
 import { defineEndpoint } from "../endpoint.ts";
@@ -27,16 +27,18 @@ const daysLeftField = z
 const ShardStatus = z.object({
   shard: z.string(),
   reachable: z.boolean(),
-  entries_waiting: z
-    .int()
-    .nullable()
-    .openapi({ description: "Events, cancellations and groups of rejections that are not in D1 yet." }),
+  entries_waiting: z.int().nullable().openapi({
+    description: "Events, cancellations and rejections (added up by meter and code) that are not in D1 yet.",
+  }),
   oldest_wait_seconds: z.int().nullable(),
   groups_in_flight: z.int().nullable(),
   groups_resent: z.int().nullable().openapi({ description: "Since the shard was last started." }),
   last_confirmed: z.int().nullable(),
   storage_bytes: z.int().nullable(),
   days_left: daysLeftField,
+  moving_until: z.int().nullable().openapi({
+    description: "Until when it asks the shards that its keys came from; null once the log's last growth is a day old.",
+  }),
 });
 
 const DatabaseStatus = z.object({
@@ -59,7 +61,10 @@ const DatabaseStatus = z.object({
 const Cost = z.object({
   events_per_day: z.int(),
   if_streamed: z.number().openapi({ description: "Dollars a month for them, all in streams of 100." }),
-  if_sync: z.number().openapi({ description: "Dollars a month for them, one request each." }),
+  if_sync: z.number().openapi({
+    description:
+      "Dollars a month for them, one request each, in dense traffic; up to twice as much when they arrive one at a time.",
+  }),
   storage: z.number().openapi({ description: "Dollars a month for what databases and logs hold now." }),
 });
 
@@ -96,8 +101,9 @@ const retrievePipeline = defineEndpoint({
   response: Pipeline,
   handle: async ({ env, key, now }) => {
     const modes = key.livemode ? [true, false] : [false];
+    const logs = await Promise.all(modes.map((livemode) => logOfMode(env, livemode)));
     const [shards, databases, sizes, audits] = await Promise.all([
-      Promise.all(modes.flatMap((livemode) => shardsOf(env, livemode)).map((shard) => shardFound(env, shard))),
+      Promise.all(logs.flatMap(shardsOf).map((shard) => shardFound(env, shard))),
       Promise.all(modes.flatMap((livemode) => eventsDatabases(env, livemode)).map(databaseFound)),
       orNull(readSizes(env.DB), "sizes"),
       orNull(listAudits(env.DB), "audits"),
@@ -161,6 +167,7 @@ function shardToWire({ shard, status }: ShardFound, { sizes, now }: Paces, env: 
     groups_resent: status?.resent ?? null,
     last_confirmed: status?.lastConfirmed === undefined ? null : toUnix(status.lastConfirmed),
     storage_bytes: status?.bytes ?? null,
+    moving_until: status?.movingUntil === undefined ? null : toUnix(status.movingUntil),
     days_left: status && inDays(logDaysLeft(sizes.get(shard), status.bytes, highWater, now)),
   };
 }

@@ -40,7 +40,7 @@ const resendEndpoint = defineEndpoint({
     const since = input.since === undefined ? now - UNIQUENESS_MS : input.since * SECOND_MS;
     // Each shard by itself begins, or ignores this while its own resend is under way. So a call whose response was
     // lost, or that some shards did not hear, can be repeated.
-    const shards = await Promise.all(allShards(env).map((shard) => resend(env, shard, since)));
+    const shards = await Promise.all((await allShards(env)).map((shard) => resend(env, shard, since)));
     const began = shards.filter(({ groups }) => groups !== undefined);
     if (began.length === 0) return ok(toWire("under_way", Math.min(...shards.map(({ underWay }) => underWay)), 0));
     const groups = began.reduce((sum, shard) => sum + (shard.groups ?? 0), 0);

@@ -1,14 +1,14 @@
 import { type DeadLetter, deadLetterOf } from "../../aggregate/dead-letters.ts";
 import { eventsDatabase } from "../../catalog/databases.ts";
 import { payloadOf } from "../../domain/event.ts";
-import { uniqueKey } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
 import { isBackwards, type Page, pageOf } from "../../domain/page.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
+import { keyOf, logOf } from "../../ingest/identity.ts";
 import { reportEvent } from "../../ingest/report-event.ts";
-import { eventLog, shardOf } from "../../log/shards.ts";
+import { retrieveFrom } from "../../log/calls.ts";
 import { type EventPlace, listEvents, type StoredEvent } from "../../query/events.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
@@ -243,8 +243,9 @@ async function retrieve(
   identifier: string,
 ): Promise<Result<z.output<typeof KnownEventObject> | undefined, ApiError>> {
   const { env, key } = call;
-  const unique = uniqueKey(key.livemode, identifier);
-  const retrieved = await eventLog(env, shardOf(env, key.livemode, unique)).retrieve(unique);
+  const log = await logOf(call);
+  if (!log.ok) return log;
+  const retrieved = await retrieveFrom(env, log.value, keyOf(identifier, call));
   if (retrieved === undefined) return ok(undefined);
   const { event, shard, share, aggregated, cancelled } = retrieved;
   const [found, letter] = await Promise.all([

@@ -304,7 +304,7 @@ describe("summaries of a meter that has had two databases", () => {
               }
             },
           ),
-          { seed: inject("seed"), numRuns: 25 },
+          { seed: inject("seed"), numRuns: 15 },
         );
       }, 60_000);
     }

@@ -3,10 +3,11 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { consume } from "../../../src/aggregate/consumer.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
-import { encodeMessage, type Share } from "../../../src/log/groups.ts";
+import type { Share } from "../../../src/log/groups.ts";
+import { encodeMessage } from "../../../src/log/message.ts";
 import { aLogEntry, unique } from "../../support/builders.ts";
 import { aShare, cancellationLines, eventLines, rejectionLines } from "../../support/shares.ts";
-import { aBatch, aNewEvent, answerOf, aShard, eventually, storedEvents } from "../support.ts";
+import { aBatch, aContext, aNewEvent, answerOf, aShard, eventually, storedEvents } from "../support.ts";
 
 beforeEach(() => {
   vi.spyOn(console, "error").mockImplementation(() => {});
@@ -25,7 +26,8 @@ const aShareOf = (...entries: readonly (LogEntry | string)[]): Share =>
 /** An event that D1 refuses: it has no identifier. */
 const aPoisonEvent = (changes: Partial<LogEntry>): LogEntry => ({ ...aLogEntry(changes), identifier: null as never });
 
-const deliver = (...shares: readonly Share[]): Promise<void> => consume(aBatch([encodeMessage(shares)]), env);
+const deliver = (...shares: readonly Share[]): Promise<void> =>
+  consume(aBatch(shares.map((share) => encodeMessage([share]))), env);
 
 /** Where an entry has its id and its identifier. */
 const [ID, IDENTIFIER] = [4, 5] as const;
@@ -50,10 +52,10 @@ describe("a group that D1 refuses", () => {
   });
 
   it("is confirmed, so that its log sends it no more", async () => {
-    const { shard, log } = aShard();
+    const { log } = aShard();
     const meter = unique("mtr_test_poison");
-    const event = aNewEvent({ shard, meter });
-    await log.append([{ ...event, identifier: null as never }]);
+    const event = aNewEvent({ meter });
+    await log.append([{ ...event, identifier: null as never }], aContext());
     const confirmed = () => log.confirmedAfter(0, Number.MAX_SAFE_INTEGER / 1_000);
     await eventually(async () => expect(await confirmed()).toHaveLength(1));
     expect((await log.status()).entries).toBe(0);
@@ -145,7 +147,7 @@ describe("many groups or entries that D1 refuses", () => {
     const meter = unique("mtr_test_schema");
     const group = aShareOf(...Array.from({ length: 20 }, () => aLogEntry({ meter })));
     const batch = vi
-      .spyOn(env.DB, "batch")
+      .spyOn(db, "batch")
       .mockRejectedValue(new Error("D1_ERROR: NOT NULL constraint failed: events.new_column: SQLITE_CONSTRAINT"));
     await deliver(group);
     batch.mockRestore();

@@ -8,12 +8,12 @@ import { consume } from "../../../src/aggregate/consumer.ts";
 import { DAY_MS, MINUTE_MS } from "../../../src/domain/window.ts";
 import type { EventLog } from "../../../src/index.ts";
 import type { EventAppend } from "../../../src/log/entries.ts";
-import { decodeMessage } from "../../../src/log/groups.ts";
+import { decodeMessage } from "../../../src/log/message.ts";
 import { unique } from "../../support/builders.ts";
 import { end } from "../crash-points/faults.ts";
 import { type Client, Story } from "../crash-points/story.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
-import { aBatch, aNewEvent, FUTURE } from "../support.ts";
+import { aBatch, aContext, aNewEvent, FUTURE } from "../support.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -32,7 +32,7 @@ describe("a hostile queue", () => {
     const fate = (): Fate =>
       (["lost", "lost", "delayed", "twice", "delivered"] as const)[Math.floor(draw() * 5)] ?? "lost";
     const fates: Record<Fate, number> = { lost: 0, delayed: 0, twice: 0, delivered: 0 };
-    const onTheirWay: { at: number; body: string }[] = [];
+    const onTheirWay: { at: number; body: unknown }[] = [];
     const start = Date.now();
     let reported = 0;
     for (let minute = 0; minute < 80; minute++) {
@@ -85,7 +85,7 @@ class Traffic {
   readonly #groups = new Map<string, number>();
   readonly #minutes = new Map<number, number>();
 
-  note(bodies: readonly string[]): void {
+  note(bodies: readonly unknown[]): void {
     const minute = Math.floor(Date.now() / MINUTE_MS);
     if (bodies.length > 0) this.#minutes.set(minute, (this.#minutes.get(minute) ?? 0) + bodies.length);
     for (const { shard, group } of bodies.flatMap(decodeMessage)) {
@@ -224,7 +224,7 @@ describe("a backlog many times as large as what may be on its way", () => {
       const log = () => story.logOfShard(0);
       vi.spyOn(scheduler, "wait").mockResolvedValue();
       await runInDurableObject(log(), async (instance) => {
-        for (let i = 0; i < commits; i++) await instance.append(events(story, eventsEach, note));
+        for (let i = 0; i < commits; i++) await instance.append(events(story, eventsEach, note), aContext());
       });
       const sent = new Map<number, number>();
       const characters = () => [...sent.values()].reduce((sum, length) => sum + length, 0);
@@ -234,12 +234,7 @@ describe("a backlog many times as large as what may be on its way", () => {
         const rows = minute % 15 === 0 ? await mostGroupsRead(log()) : () => 0;
         await story.ringDue();
         expect(rows()).toBeLessThanOrEqual(50);
-        for (const { group, lines } of story.queue.splice(0).flatMap(decodeMessage)) {
-          sent.set(
-            group,
-            lines.reduce((sum, { entries }) => sum + entries.length, 0),
-          );
-        }
+        for (const share of story.queue.splice(0).flatMap(decodeMessage)) sent.set(share.group, share.size);
         story.pass(MINUTE_MS);
       }
       expect(sent.size).toBeGreaterThan(20);

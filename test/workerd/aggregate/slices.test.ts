@@ -105,7 +105,7 @@ describe("a migration of the template", () => {
     expect((await storedIn(db, meter.id)).map(({ id }) => id)).toEqual([event.id]);
   });
 
-  it("that its Worker needs is done for a slice that maintenance has not reached: by writers and by readers", async () => {
+  it("is applied to a slice by the first write or read that needs it", async () => {
     const meter = aMeter();
     const events = [1, 2].map(() => aLogEntry({ meter: meter.id }));
     const [kept, cancelled] = events as [LogEntry, LogEntry];

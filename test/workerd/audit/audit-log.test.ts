@@ -11,7 +11,7 @@ import { DAY_MS, HOUR_MS, MINUTE_MS, sliceOf } from "../../../src/domain/window.
 import type { Env } from "../../../src/env.ts";
 import { eventLog } from "../../../src/log/shards.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
-import { aNewEvent, aShard, FUTURE } from "../support.ts";
+import { aContext, aNewEvent, aShard, FUTURE } from "../support.ts";
 import {
   aStoredMeter,
   cancel,
@@ -109,10 +109,10 @@ describe("comparing the log with a database", () => {
     const events = someEvents(meter, shard, 40, (place) => `cus_${place}`);
     const poisoned = events.map((event, i) => (i % 5 === 0 ? { ...event, identifier: null as never } : event));
     const rejection = { livemode: true, meter: meter.id, code: "no_meter", message: "" };
-    const { key, id, identifier, reportDigest } = aNewEvent({ shard });
+    const { key, id, identifier, reportDigest } = aNewEvent();
     await log.append(
-      [...poisoned, { kind: "rejection", claims: false, shard, key, id, identifier, reportDigest, rejection }],
-      TWO_DATABASES,
+      [...poisoned, { kind: "rejection", claims: false, key, id, identifier, reportDigest, rejection }],
+      aContext({ placement: TWO_DATABASES }),
     );
     await settle(log);
     expect(await auditShard(shard)).toEqual({ checked: 41, missing: 0, altered: 0 });
@@ -164,7 +164,7 @@ describe("a minute's audit of a mode's log", () => {
     const kept = await keptOf(meter);
     await damage(env.EVENTS_0, meter, LOST, add(-1, -25));
     vi.setSystemTime(FUTURE + MINUTE_MS);
-    await first.log.append(someEvents(meter, first.shard));
+    await first.log.append(someEvents(meter, first.shard), aContext());
     const now = FUTURE + 5 * MINUTE_MS;
     const checked: number[] = [];
     for (let minute = 0; minute < 5; minute++) {
@@ -182,9 +182,9 @@ describe("a minute's audit of a mode's log", () => {
     const meter = await meterOfGroups(0);
     const before = await counted();
     vi.setSystemTime(FUTURE + HOUR_MS);
-    await first.log.append(someEvents(meter, first.shard));
+    await first.log.append(someEvents(meter, first.shard), aContext());
     vi.setSystemTime(FUTURE + 2 * HOUR_MS);
-    await first.log.append(someEvents(meter, first.shard));
+    await first.log.append(someEvents(meter, first.shard), aContext());
     await auditLog(one, true, FUTURE + 6 * HOUR_MS);
     expect(await counted()).toEqual(before);
     await auditLog(one, true, FUTURE + 7 * HOUR_MS + 3 * MINUTE_MS);

@@ -9,7 +9,7 @@ import { eventsDatabases } from "../../../src/catalog/databases.ts";
 import type { Meter, NewMeter } from "../../../src/domain/meter.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, sliceOf } from "../../../src/domain/window.ts";
 import type { EventAppend } from "../../../src/log/entries.ts";
-import { aShard, FUTURE } from "../support.ts";
+import { aContext, aShard, FUTURE } from "../support.ts";
 import {
   aStoredMeter,
   damage,
@@ -117,6 +117,7 @@ describe("comparing sums and survivors with their events", () => {
           someEvents(meter, shard, 24, (place) => `cus_${place % 3}`),
           HOUR_MS,
         ),
+        aContext(),
       );
       await settle(log);
     }
@@ -139,7 +140,7 @@ describe("comparing sums and survivors with their events", () => {
     const meter = await inTwoSlices({ formula });
     const { shard, log } = aShard();
     vi.setSystemTime(FUTURE + hours * HOUR_MS);
-    await log.append(someEvents(meter, shard));
+    await log.append(someEvents(meter, shard), aContext());
     await damage(db, meter, set("sums", "count = 1"), set("survivors", "value = 1"));
     const batch = db.batch.bind(db);
     let isStored = false;
@@ -165,7 +166,7 @@ describe("comparing sums and survivors with their events", () => {
   it("leaves what archived slices may have part of, and compares what came later", async () => {
     const meter = await inTwoSlices();
     const { shard, log } = aShard();
-    await log.append(spread(someEvents(meter, shard), 0));
+    await log.append(spread(someEvents(meter, shard), 0), aContext());
     await settle(log);
     const kept = await keptOf(meter);
     const slice = sliceOf(FUTURE);
@@ -193,7 +194,7 @@ describe("a minute's audit of a mode's sums", () => {
     const { shard, log } = aShard({ livemode: true });
     await log.append(
       someEvents(meter, shard, 40, (place) => `cus_${place}`),
-      TWO_DATABASES,
+      aContext({ placement: TWO_DATABASES }),
     );
     await settle(log);
     const kept = await keptOf(meter);

@@ -10,10 +10,10 @@ import { MINUTE_MS, SECOND_MS } from "../../../src/domain/window.ts";
 import type { EventAppend } from "../../../src/log/entries.ts";
 import type { EventLog } from "../../../src/log/event-log.ts";
 import { aMeter, unique } from "../../support/builders.ts";
-import { aBatch, aNewEvent, aShard, FUTURE, storedIn } from "../support.ts";
+import { aBatch, aContext, aNewEvent, aShard, FUTURE, storedIn } from "../support.ts";
 
 /** What the logs have sent and nobody took yet. */
-export const sent: string[] = [];
+export const sent: unknown[] = [];
 
 const lines: { readonly level: string; readonly message: string }[] = [];
 
@@ -29,7 +29,7 @@ export function holdQueueAndClock(): void {
     lines.length = 0;
     for (const queue of [env.EVENT_QUEUE, env.TEST_EVENT_QUEUE]) {
       vi.spyOn(queue, "sendBatch").mockImplementation(async (batch) => {
-        sent.push(...[...batch].map(({ body }) => String(body)));
+        sent.push(...[...batch].map(({ body }) => body));
         return {} as QueueSendBatchResponse;
       });
     }
@@ -55,7 +55,7 @@ export async function aStoredMeter(changes: Parameters<typeof aMeter>[0] = {}): 
 export async function settle(log: DurableObjectStub<EventLog>): Promise<void> {
   await vi.waitFor(
     async () => {
-      await log.nudge();
+      await log.nudge(aContext());
       await consume(aBatch(sent.splice(0)), env);
       expect((await log.status()).entries).toBe(0);
     },
@@ -76,7 +76,7 @@ export const someEvents = (meter: Meter, shard: string, count = 10, customer?: (
 /** Ten events of 25 in a shard's log and in its database; and the shard. */
 export async function tenEvents(meter: Meter, { shard, log } = aShard({ livemode: meter.livemode })) {
   const events = someEvents(meter, shard);
-  await log.append(events);
+  await log.append(events, aContext());
   await settle(log);
   return { shard, log, events };
 }
@@ -117,11 +117,14 @@ export async function keptOf(meter: Meter): Promise<unknown[]> {
 
 /** Cancels an event of a meter in its log. */
 export const cancel = (log: DurableObjectStub<EventLog>, event: EventAppend | undefined, meter: Meter) =>
-  log.cancel({
-    key: event?.key ?? "",
-    id: unique("adjustment"),
-    meters: [meter.id],
-    apiKey: 2,
-    keyDigest: undefined,
-    requestDigest: "",
-  });
+  log.cancel(
+    {
+      key: event?.key ?? "",
+      id: unique("adjustment"),
+      meters: [meter.id],
+      apiKey: 2,
+      keyDigest: undefined,
+      requestDigest: "",
+    },
+    aContext(),
+  );

@@ -4,7 +4,7 @@ import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import type { Meter } from "../../../src/domain/meter.ts";
 import { HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
 import { eventLog } from "../../../src/log/shards.ts";
-import { answerOf, FUTURE } from "../support.ts";
+import { aContext, answerOf, FUTURE } from "../support.ts";
 import {
   aStoredMeter,
   damage,
@@ -99,7 +99,7 @@ describe("a full audit", () => {
     const live = await aMeterIn("live-3");
     const waiting = eventLog(env, "live-0");
     vi.setSystemTime(FUTURE + MINUTE_MS);
-    await waiting.append(someEvents(live, "live-0", 3));
+    await waiting.append(someEvents(live, "live-0", 3), aContext());
     await damage(env.EVENTS_0, live, LOST);
     vi.setSystemTime(FUTURE + 10 * MINUTE_MS);
     expect(await fullAudit()).toMatchObject({ missing: 1, entries_waiting: 10 + 3 });

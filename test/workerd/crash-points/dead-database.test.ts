@@ -6,7 +6,7 @@ import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { eventsDatabase } from "../../../src/catalog/databases.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS } from "../../../src/domain/window.ts";
 import { settingsOf } from "../../../src/env.ts";
-import { decodeMessage } from "../../../src/log/groups.ts";
+import { decodeMessage } from "../../../src/log/message.ts";
 import { maintain } from "../../../src/scheduled.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
 import { answerOf, FUTURE, growTo, recordPlacement } from "../support.ts";

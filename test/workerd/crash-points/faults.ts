@@ -62,7 +62,7 @@ export function replaceCall(
 }
 
 /** Breaks the next call of a method of any log, at a place. */
-export const strikeLog = (method: "append" | "cancel" | "confirm", place: Place, fault: Fault, skip = 0): void =>
+export const strikeLog = (method: keyof EventLog & string, place: Place, fault: Fault, skip = 0): void =>
   replaceCall(EventLog.prototype, method, broken(place, fault), skip);
 
 /** Breaks the next call of a CustomerMeter. */

@@ -12,11 +12,23 @@ import { databaseOf, databasesOf } from "../../../src/domain/placement.ts";
 import { HOUR_MS, MINUTE_MS, sliceOf } from "../../../src/domain/window.ts";
 import { settingsOf } from "../../../src/env.ts";
 import type { EventLog } from "../../../src/index.ts";
-import { decodeMessage } from "../../../src/log/groups.ts";
+import { decodeMessage } from "../../../src/log/message.ts";
 import { shardName } from "../../../src/log/shard-name.ts";
-import { shardOf } from "../../../src/log/shards.ts";
 import { unique } from "../../support/builders.ts";
-import { aBatch, answerOf, aToken, call, createdMeter, eventually, FUTURE, storedIn } from "../support.ts";
+import {
+  aBatch,
+  aContext,
+  answerOf,
+  aToken,
+  call,
+  calledLogs,
+  createdMeter,
+  eventually,
+  FUTURE,
+  forgetLogs,
+  liveShardOf,
+  storedIn,
+} from "../support.ts";
 import { callsUnderWay, forgetCalls, isFallen, replaceCall, watched } from "./faults.ts";
 
 /** Longer than the log ever waits before it sends a group again (ms). */
@@ -45,7 +57,7 @@ export const aPlainClient = (): Required<Client> => ({
 export function aClientOf(shard: number): Required<Client> {
   for (;;) {
     const client = aPlainClient();
-    if (shardOf(env, true, uniqueKey(true, client.identifier)) === shardName(true, shard)) return client;
+    if (liveShardOf(uniqueKey(true, client.identifier)) === shardName(true, shard)) return client;
   }
 }
 
@@ -70,24 +82,20 @@ export async function acknowledged<C extends Client = Required<Client>>(
   return { story, client };
 }
 
-let stories = 0;
-
 /** One meter of live mode with logs of its own, a queue that the test carries by hand, and a clock that it turns. */
 export class Story {
   /** Messages that the logs sent and nobody has taken yet. */
-  readonly queue: string[] = [];
+  readonly queue: unknown[] = [];
   /** How many messages the logs have sent. */
   sent = 0;
   meter = { id: "", event_name: "" };
-  readonly #firstShard = 10_000 + 4 * stories++;
-  readonly #asked = new Set<number>();
 
   static async begin(): Promise<Story> {
     const story = new Story();
     forgetCalls();
     vi.restoreAllMocks();
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
-    story.#takeLogs();
+    await forgetLogs();
     story.#takeQueue();
     story.#takeTimers();
     // Failures are part of the story.
@@ -144,7 +152,7 @@ export class Story {
 
   /** The log that a client's event goes to: a new stub each time, as one that has seen a crash fails for ever. */
   log(client: Client): DurableObjectStub<EventLog> {
-    return env.EVENT_LOG.getByName(shardOf(env, true, uniqueKey(true, nameOf(client))));
+    return env.EVENT_LOG.getByName(liveShardOf(uniqueKey(true, nameOf(client))));
   }
 
   logOfShard(shard: number): DurableObjectStub<EventLog> {
@@ -167,12 +175,12 @@ export class Story {
   async knows(client: Client): Promise<boolean> {
     const key = uniqueKey(true, nameOf(client));
     const inquiry = { key, id: newEventId(Date.now()), keyDigest: undefined, reportDigest: "", claims: false };
-    return (await this.log(client).recall([inquiry]))[0] !== undefined;
+    return (await this.log(client).recall([inquiry], aContext()))[0] !== undefined;
   }
 
   /** Lets every log's alarm ring, where one is set; whether one was. */
   async ring(): Promise<boolean> {
-    const rang = await watched(Promise.all([...this.#asked].map((shard) => this.#ringAt(shard))));
+    const rang = await watched(Promise.all([...calledLogs].map((shard) => this.#ringAt(shard))));
     return rang.includes(true);
   }
 
@@ -180,7 +188,7 @@ export class Story {
   async ringDue(): Promise<void> {
     const now = Date.now();
     await Promise.all(
-      [...this.#asked].map(async (shard) => {
+      [...calledLogs].map(async (shard) => {
         const alarm = await runInDurableObject(this.logOfShard(shard), (_, { storage }) => storage.getAlarm());
         if (alarm !== null && alarm <= now) await this.#ringAt(shard);
       }),
@@ -241,7 +249,7 @@ export class Story {
   /** Whoever was to die or to be evicted is gone: a test of a crash that did not happen would show nothing. */
   async #checkFallen(): Promise<void> {
     const lock = env.CUSTOMER_METER.getByName(`${this.meter.id}:cus_1`);
-    for (const object of [lock, ...[...this.#asked].map((shard) => this.logOfShard(shard))]) {
+    for (const object of [lock, ...[...calledLogs].map((shard) => this.logOfShard(shard))]) {
       expect(await runInDurableObject(object, isFallen)).toBe(false);
     }
   }
@@ -286,18 +294,6 @@ export class Story {
     }
   }
 
-  /** Gives the Worker's shards other names, so that no story meets another's alarms and timers. */
-  #takeLogs(): void {
-    const shards = settingsOf(env).EVENT_LOG_SHARDS;
-    const getByName = env.EVENT_LOG.getByName.bind(env.EVENT_LOG);
-    vi.spyOn(env.EVENT_LOG, "getByName").mockImplementation((name, options) => {
-      const [, shard] = /^live-(\d+)$/.exec(name) ?? [];
-      if (shard === undefined || Number(shard) >= shards) return getByName(name, options);
-      this.#asked.add(Number(shard));
-      return getByName(shardName(true, this.#firstShard + Number(shard)), options);
-    });
-  }
-
   #takeQueue(): void {
     vi.spyOn(env.EVENT_QUEUE, "sendBatch").mockImplementation((batch) => this.send(batch));
   }
@@ -305,10 +301,7 @@ export class Story {
   /** What the queue does with what it is sent, when nothing is wrong with it. */
   async send(batch: Iterable<MessageSendRequest>): Promise<QueueSendBatchResponse> {
     for (const { body } of batch) {
-      const [share] = decodeMessage(String(body));
-      // Logs of earlier stories may still be sending.
-      if (Math.floor((Number(share?.shard.slice("live-".length)) - this.#firstShard) / 4) !== 0) continue;
-      this.queue.push(String(body));
+      this.queue.push(body);
       this.sent++;
     }
     return {} as QueueSendBatchResponse;

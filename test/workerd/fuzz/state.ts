@@ -3,6 +3,9 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { eventsDatabases } from "../../../src/catalog/databases.ts";
+import type { HolderRow } from "../../../src/log/holders.ts";
+import { unpackKey } from "../../../src/log/packed.ts";
+import { isLiveShard } from "../../../src/log/shard-name.ts";
 import { allShards, eventLog } from "../../../src/log/shards.ts";
 
 /** The rows of a table, by what is unique of each; a row as JSON. */
@@ -36,7 +39,7 @@ export type Acknowledged = {
 
 /** Reads every database and every log. Cheap enough to be done a few hundred times. */
 export async function readState(): Promise<State> {
-  const [tables, ...logs] = await Promise.all([readTables(), ...allShards(env).map(readLog)]);
+  const [tables, ...logs] = await Promise.all([readTables(), ...(await allShards(env)).map(readLog)]);
   return {
     tables,
     keys: new Set(logs.flatMap(({ keys }) => keys)),
@@ -85,16 +88,15 @@ const readLog = (shard: string): Promise<Log> =>
       .toArray()
       .map(({ name }) => name);
     const held = tables
-      .filter((name) => name.startsWith("identifiers_"))
-      .flatMap((name) =>
-        sql.exec<{ key: string; cancelled: string | null }>(`SELECT key, cancelled FROM ${name}`).toArray(),
-      );
+      .filter((name) => name.startsWith("holders_"))
+      .flatMap((name) => sql.exec<HolderRow>(`SELECT key, place, answer FROM ${name}`).toArray())
+      .map((row) => ({ ...row, key: unpackKey(row.key, isLiveShard(shard)) }));
     const groups = tables
       .filter((name) => name.startsWith("groups_"))
-      .map((name) => JSON.stringify(sql.exec(`SELECT COUNT(*), MAX(id), SUM(LENGTH(entries)) FROM ${name}`).one()));
+      .map((name) => JSON.stringify(sql.exec(`SELECT COUNT(*), MAX(id), SUM(LENGTH(body)) FROM ${name}`).one()));
     return {
       keys: held.map(({ key }) => key),
-      cancelled: held.filter(({ cancelled }) => cancelled !== null).map(({ key }) => key),
+      cancelled: held.filter(({ place, answer }) => place !== null && answer !== null).map(({ key }) => key),
       rest: [tables.length, ...groups].join(),
     };
   });

@@ -2,7 +2,7 @@ import { createExecutionContext, createMessageBatch, getQueueResult, waitOnExecu
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import worker from "../../../src/index.ts";
-import { encodeMessage } from "../../../src/log/groups.ts";
+import { encodeMessage } from "../../../src/log/message.ts";
 import { aLogEntry, unique } from "../../support/builders.ts";
 import { aShare, eventLines } from "../../support/shares.ts";
 import { answerOf, call, createdMeter, eventually, storedEvents } from "../support.ts";
@@ -37,7 +37,7 @@ describe("the queue consumer", () => {
     const body = encodeMessage([aShare("test-0", "events", eventLines([aLogEntry()]))]);
     const batch = createMessageBatch("meter-events", [
       { id: "1", timestamp: new Date(), attempts: 1, body },
-      { id: "2", timestamp: new Date(), attempts: 1, body: "nonsense" },
+      { id: "2", timestamp: new Date(), attempts: 1, body: new TextEncoder().encode("nonsense") },
     ]);
     const execution = createExecutionContext();
     await worker.queue(batch, env);

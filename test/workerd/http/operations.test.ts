@@ -8,7 +8,7 @@ import { MINUTE_MS } from "../../../src/domain/window.ts";
 import { createApp } from "../../../src/http/app.ts";
 import { eventLog } from "../../../src/log/shards.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
-import { aNewEvent, answerOf, call, FUTURE } from "../support.ts";
+import { aContext, aNewEvent, answerOf, call, FUTURE } from "../support.ts";
 
 beforeEach(() => {
   vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
@@ -58,16 +58,16 @@ describe("the pipeline", () => {
     const log = eventLog(env, "live-1");
     const idle = { entries_waiting: 0, oldest_wait_seconds: null, groups_in_flight: 0 };
     expect(await shardStatus("live-1")).toMatchObject(idle);
-    await log.append([aNewEvent(LIVE), aNewEvent(LIVE)]);
+    await log.append([aNewEvent(LIVE), aNewEvent(LIVE)], aContext());
     vi.setSystemTime(FUTURE + 5_000);
-    await log.append([aNewEvent(LIVE)]);
-    await log.nudge();
+    await log.append([aNewEvent(LIVE)], aContext());
+    await log.nudge(aContext());
     const sent = { entries_waiting: 3, oldest_wait_seconds: 5, groups_in_flight: 2, groups_resent: 0 };
     expect(await shardStatus("live-1")).toMatchObject(sent);
     expect(await databaseStatus("EVENTS_0")).toMatchObject({ oldest_wait_seconds: 5 });
     expect(await databaseStatus("TEST_EVENTS")).toMatchObject({ oldest_wait_seconds: null });
     vi.setSystemTime(FUTURE + MINUTE_MS);
-    await log.nudge();
+    await log.nudge(aContext());
     const again = { oldest_wait_seconds: 60, groups_in_flight: 2, groups_resent: 2 };
     expect(await shardStatus("live-1")).toMatchObject(again);
 
@@ -131,7 +131,10 @@ describe("the pipeline", () => {
       entries: 0,
     });
     await noteSizes(env.DB, hour, [aSize("EVENTS_0", 24, grown), aSize("live-3", 1, 0), aSize("TEST_EVENTS", 24, 1e9)]);
-    await eventLog(env, "live-3").append(Array.from({ length: 50 }, () => aNewEvent({ ...LIVE, shard: "live-3" })));
+    await eventLog(env, "live-3").append(
+      Array.from({ length: 50 }, () => aNewEvent(LIVE)),
+      aContext(),
+    );
     const found = await pipeline();
     const { bytes: log = 0 } = await eventLog(env, "live-3").status();
     const days = (left: number, perDay: number) => Math.round((left / perDay) * 10) / 10;

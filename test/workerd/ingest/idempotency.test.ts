@@ -5,16 +5,24 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { identifierOfKey, orderAt, uniqueKey } from "../../../src/domain/identifiers.ts";
 import { type Aggregation, isLiveMeter } from "../../../src/domain/meter.ts";
-import { ONE_DATABASE } from "../../../src/domain/placement.ts";
 import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
 import { requireMeter } from "../../../src/http/v1/meters.ts";
 import { EventLog } from "../../../src/index.ts";
 import { customerMeter } from "../../../src/ingest/customer-meter-stub.ts";
 import { Partitions } from "../../../src/log/partitions.ts";
-import { shardOf } from "../../../src/log/shards.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { anEventId, resultOf, unique } from "../../support/builders.ts";
-import { aNewEvent, answerOf, aToken, createdMeter, eventually, FUTURE, storedEvents } from "../support.ts";
+import {
+  aNewEvent,
+  answerOf,
+  aToken,
+  createdMeter,
+  eventually,
+  FUTURE,
+  liveShardOf,
+  storedEvents,
+  TEST_LOG,
+} from "../support.ts";
 
 afterEach(() => {
   vi.restoreAllMocks();
@@ -295,12 +303,12 @@ describe("writes of one customer at once", () => {
   it("are at most a hundred in line", async () => {
     const meter = await createdMeter();
     const record = (keyDigest: string) =>
-      customerMeter(env, meter.id, "cus_1").record(aNewEvent({ meter: meter.id, keyDigest }), undefined, ONE_DATABASE);
+      customerMeter(env, meter.id, "cus_1").record(aNewEvent({ meter: meter.id, keyDigest }), undefined, TEST_LOG);
     const release = Promise.withResolvers<void>();
     const { append } = EventLog.prototype;
-    vi.spyOn(EventLog.prototype, "append").mockImplementationOnce(async function (this: EventLog, entries) {
+    vi.spyOn(EventLog.prototype, "append").mockImplementationOnce(async function (this: EventLog, entries, context) {
       await release.promise;
-      return append.call(this, entries);
+      return append.call(this, entries, context);
     });
     const first = record(unique("digest"));
     const keys = Array.from({ length: 110 }, () => unique("digest"));
@@ -318,7 +326,7 @@ describe("writes of one customer at once", () => {
     const meter = await createdMeter();
     const lock = customerMeter(env, meter.id, "cus_1");
     const event = aNewEvent({ meter: meter.id });
-    const outcomes = await Promise.all([1, 2].map(() => lock.record(event, undefined, ONE_DATABASE)));
+    const outcomes = await Promise.all([1, 2].map(() => lock.record(event, undefined, TEST_LOG)));
     expect(outcomes.map(({ outcome }) => outcome)).toEqual(["accepted", "accepted"]);
     expect(await summaryOf(meter, 1)).toBe(25n);
   });
@@ -373,7 +381,7 @@ describe("receipt order", () => {
       ] as const) {
         const event = aNewEvent({ meter: meter.id, timestamp, value, id: anEventId(orderAt(timestamp + clock)) });
         const admitted = { ...event, event: { ...event.event, aggregation: aggregationOf(kind) } };
-        const recorded = await customerMeter(env, meter.id, "cus_1").record(admitted, undefined, ONE_DATABASE);
+        const recorded = await customerMeter(env, meter.id, "cus_1").record(admitted, undefined, TEST_LOG);
         expect(recorded).toMatchObject({ outcome: "accepted" });
       }
       expect(await summaryOf(meter, 3)).toBe(3n);
@@ -390,7 +398,7 @@ describe("receipt order", () => {
       const lock = customerMeter(env, meter.id, "cus_1");
       const event = aNewEvent({ meter: meter.id, timestamp, value, id: anEventId(orderAt(timestamp + clock)) });
       const admitted = { ...event, event: { ...event.event, aggregation: aggregationOf(kind) } };
-      expect(await lock.record(admitted, undefined, ONE_DATABASE)).toMatchObject({ outcome: "accepted" });
+      expect(await lock.record(admitted, undefined, TEST_LOG)).toMatchObject({ outcome: "accepted" });
       await evictDurableObject(lock);
     }
     expect(await summaryOf(meter, 2)).toBe(2n);
@@ -408,10 +416,10 @@ describe("receipt order", () => {
     );
     const key = aKey();
     const { append } = EventLog.prototype;
-    const first = shardOf(env, true, uniqueKey(true, identifiers[0] ?? ""));
-    vi.spyOn(EventLog.prototype, "append").mockImplementation(function (this: EventLog, entries) {
-      const fails = entries.some(({ kind, shard }) => kind === "event" && shard === first);
-      return fails ? Promise.reject(new Error("Network connection lost.")) : append.call(this, entries);
+    const first = liveShardOf(uniqueKey(true, identifiers[0] ?? ""));
+    vi.spyOn(EventLog.prototype, "append").mockImplementation(function (this: EventLog, entries, context) {
+      const fails = entries.some(({ kind, key }) => kind === "event" && liveShardOf(key) === first);
+      return fails ? Promise.reject(new Error("Network connection lost.")) : append.call(this, entries, context);
     });
     vi.spyOn(console, "error").mockImplementation(() => {});
     expect(await stream(events, key, LOCAL_KEYS.live)).toMatchObject({ status: 503 });
@@ -438,9 +446,9 @@ describe("a stream under an Idempotency-Key", () => {
     const meter = await createdMeter();
     const key = unique("key");
     const { append } = EventLog.prototype;
-    vi.spyOn(EventLog.prototype, "append").mockImplementation(function (this: EventLog, entries) {
+    vi.spyOn(EventLog.prototype, "append").mockImplementation(function (this: EventLog, entries, context) {
       const fails = entries.some(({ kind }) => kind === "event");
-      return fails ? Promise.reject(new Error("Network connection lost.")) : append.call(this, entries);
+      return fails ? Promise.reject(new Error("Network connection lost.")) : append.call(this, entries, context);
     });
     vi.spyOn(console, "error").mockImplementation(() => {});
     vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });

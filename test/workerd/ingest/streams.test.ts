@@ -3,9 +3,8 @@ import { sign } from "hono/jwt";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { hashOf } from "../../../src/catalog/key-hash.ts";
-import type { Placement } from "../../../src/domain/placement.ts";
 import worker from "../../../src/index.ts";
-import type { Append, RejectionAppend, ShareName } from "../../../src/log/entries.ts";
+import type { Append, CallContext, RejectionAppend, ShareName } from "../../../src/log/entries.ts";
 import type { EventLog } from "../../../src/log/event-log.ts";
 import { unique } from "../../support/builders.ts";
 import { answerOf, aToken, call, createdMeter, eventually, storedEvents, storedIn } from "../support.ts";
@@ -70,14 +69,14 @@ function watchAppends(fail: (shard: string) => boolean = () => false): Append[] 
   const getByName = env.EVENT_LOG.getByName.bind(env.EVENT_LOG);
   vi.spyOn(env.EVENT_LOG, "getByName").mockImplementation((name, options) => {
     const log = getByName(name, options);
-    const append = async (entries: readonly Append[], placement: Placement) => {
+    const append = async (entries: readonly Append[], context: CallContext) => {
       if (fail(name)) throw new Error("the shard is being reset");
       seen.push(...entries);
-      return log.append(entries, placement);
+      return log.append(entries, context);
     };
     return {
       append,
-      recall: (inquiry: Parameters<EventLog["recall"]>[0]) => log.recall(inquiry),
+      recall: (...asked: Parameters<EventLog["recall"]>) => log.recall(...asked),
       confirm: (shares: readonly ShareName[]) => log.confirm(shares),
     } as unknown as DurableObjectStub<EventLog>;
   });

@@ -1,10 +1,14 @@
 // The crash harness: a server under load, started as a user starts it, dies again and again; in the end
 // it must have all that it acknowledged, and none of it twice.
 import { watch } from "node:fs";
-import { cp, symlink } from "node:fs/promises";
+import { cp, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { growTo } from "../../../../scripts/deploy/grow.ts";
+import { READ_SIZES, recordGrowth } from "../../../../scripts/growth.ts";
+import { withLocalDatabases } from "../../../../scripts/local.ts";
+import { CONTROL } from "../../../../scripts/migrations.ts";
+import type { RunSql } from "../../../../scripts/sql.ts";
 import { newStateDir, removeStateDir, startServer } from "../server.ts";
 import { audit, type Findings, type Meters } from "./audit.ts";
 import { read } from "./client.ts";
@@ -28,15 +32,23 @@ const FOLDERS = { d1: "v3/d1/miniflare-D1DatabaseObject", log: "v3/do/edgemeter-
 /** How many events databases the server has after half of the kills; before it has one. */
 const DATABASES = 4;
 
+/** How many shards live mode's log has at first, after a quarter of the kills, and for the last quarter of them. */
+const SHARDS = [2, 4, 8] as const;
+
+/** The longest until a running server uses shards that were recorded (ms): its isolate's cache is ten seconds old at most. */
+const GROWTH_PATIENCE_MS = 20_000;
+
 /**
  * Kills the server so many times under a load drawn from the seed, then compares what it has with what
- * it had acknowledged. Half way it grows to more databases. With the last kill the client ends too, so that the logs
- * must wake by themselves.
+ * it had acknowledged. Half way it grows to more databases; its log grows with a restart, and later while it serves.
+ * With the last kill the client ends too, so that the logs must wake by themselves.
  */
 export async function crash({ kills, seed }: { kills: number; seed: number }): Promise<CrashReport> {
   const begin = Date.now();
   const project = await newProject();
   const stateDir = path.join(project, ".edgemeter");
+  const [first, second, third] = SHARDS;
+  await setShards(project, first);
   let server = await startServer(stateDir, { cwd: project });
   const { port, url } = server;
   const ledger = new Ledger();
@@ -47,19 +59,22 @@ export async function crash({ kills, seed }: { kills: number; seed: number }): P
     load.start();
     await load.answers(1);
     for (let left = kills; left > 0; left--) {
+      if (left === Math.ceil(kills / 4)) await growLog(project, stateDir, third);
       await until(moments.next().value, stateDir, load);
       if (left === 1) load.stop();
       // First, since every request that still ends takes time from the kill.
       const killed = server.kill();
       load.resume();
       await killed;
+      if (left === Math.ceil(kills * 0.75)) await setShards(project, second);
       if (left === Math.ceil(kills / 2)) await growTo(DATABASES, "", path.join(project, "wrangler.toml"));
+      if (left === Math.ceil(kills / 4)) await setShards(project, third);
       server = await startServer(stateDir, { port, cwd: project });
     }
     await load.ended();
     const { findings, seconds } = await converge(url, meters, ledger);
     const { lost, doubled, wrong, summaries } = findings;
-    const pipeline = await read<{ databases: { database: string }[] }>(url, { path: "/v1/edgemeter/pipeline" });
+    const pipeline = await read<Pipeline>(url, { path: "/v1/edgemeter/pipeline" });
     const problems = [...ledger.problems, ...lost, ...doubled, ...wrong];
     const doubledInAll = ledger.doubled + doubled.length;
     return {
@@ -74,6 +89,7 @@ export async function crash({ kills, seed }: { kills: number; seed: number }): P
       wrong: problems.length - lost.length - doubledInAll,
       summaries,
       databases: pipeline.databases.filter(({ database }) => database.startsWith("EVENTS_")).length,
+      shards: pipeline.shards.filter(({ shard }) => shard.startsWith("live-")).length,
       convergence: seconds,
       seconds: Math.round((Date.now() - begin) / 1_000),
       problems,
@@ -84,6 +100,30 @@ export async function crash({ kills, seed }: { kills: number; seed: number }): P
     await server.kill();
     await removeStateDir(project);
   }
+}
+
+type Pipeline = { readonly databases: { database: string }[]; readonly shards: { shard: string }[] };
+
+/** What the next start of the server has the log grow to. */
+async function setShards(project: string, shards: number): Promise<void> {
+  const file = path.join(project, "wrangler.toml");
+  const text = await readFile(file, "utf8");
+  await writeFile(file, text.replace(/^EVENT_LOG_SHARDS = ".*"/m, `EVENT_LOG_SHARDS = "${shards}"`));
+}
+
+/** Has the log grow while the server runs, as a deployment does, and settles once the server uses a new shard. */
+async function growLog(project: string, stateDir: string, shards: number): Promise<void> {
+  const objects = async (): Promise<number> =>
+    (await readdir(path.join(stateDir, FOLDERS.log))).filter((file) => file.endsWith(".sqlite")).length;
+  const before = await objects();
+  const record = async (run: RunSql): Promise<void> => {
+    const [rows = []] = await run(READ_SIZES);
+    const recorded = String(rows.find(({ name }) => name === "event_log_shards")?.value);
+    await run(recordGrowth({ name: "event_log_shards", recorded, to: shards }, Date.now()));
+  };
+  await withLocalDatabases(stateDir, ({ run }) => record(run(CONTROL)), path.join(project, "wrangler.toml"));
+  const deadline = Date.now() + GROWTH_PATIENCE_MS;
+  while ((await objects()) === before && Date.now() < deadline) await sleep(20);
 }
 
 /** A copy of the project whose wrangler.toml may change, with the packages of this one. */

@@ -19,6 +19,8 @@ export type CrashReport = {
   readonly summaries: number;
   /** Events databases of its mode in the end. */
   readonly databases: number;
+  /** Shards of its mode's log in the end. */
+  readonly shards: number;
   /** From the last start until everything was right, or not waited for any more (s). */
   readonly convergence: number;
   readonly seconds: number;
@@ -31,6 +33,6 @@ export const lineOf = (report: CrashReport): string =>
   [
     `crash: ${report.acknowledged} events acknowledged, ${report.kills} kills, ${report.lost} lost, ${report.doubled} doubled, ${report.wrong} otherwise wrong`,
     `${report.cancellations} cancellations, ${report.retries} retries, ${report.abandoned} abandoned`,
-    `${report.summaries} summaries compared, ${report.databases} databases, done ${report.convergence} s after the last start`,
+    `${report.summaries} summaries compared, ${report.databases} databases, ${report.shards} shards, done ${report.convergence} s after the last start`,
     `seed ${report.seed}, ${report.seconds} s`,
   ].join("; ");

@@ -1,17 +1,16 @@
 // The numbered migrations: what they add up to, and that they are applied as wrangler applies them.
-import { copyFile, mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { growTo } from "../../scripts/deploy/grow.ts";
+import { READ_SIZES } from "../../scripts/growth.ts";
 import { type LocalDatabases, prepareLocal, withLocalDatabases } from "../../scripts/local.ts";
 import { appliedTo, CONTROL, migrate, migrationsOf } from "../../scripts/migrations.ts";
-import { READ_PLACEMENT } from "../../scripts/placement.ts";
 import type { RunSql } from "../../scripts/sql.ts";
 import { root, runWrangler } from "../../scripts/wrangler.ts";
-import { parsePlacement } from "../../src/catalog/deployment.ts";
-import { databasesAt } from "../../src/domain/placement.ts";
+import { readSteps } from "../../src/catalog/deployment.ts";
 
 const EVENTS = "EVENTS_0";
 
@@ -127,24 +126,30 @@ describe("a database with rows", () => {
   });
 });
 
-test("a local server's events go to more databases at once, and never to fewer", async () => {
+test("a local server uses more databases and shards at once, and never fewer", async () => {
   const stateDir = path.join(folder, "grows");
   const [one, three] = [path.join(folder, "one.toml"), path.join(folder, "three.toml")];
-  for (const file of [one, three]) await copyFile(path.join(root, "wrangler.toml"), file);
+  const config = await readFile(path.join(root, "wrangler.toml"), "utf8");
+  await writeFile(one, config);
+  await writeFile(three, config.replace(/^EVENT_LOG_SHARDS = "4"/m, 'EVENT_LOG_SHARDS = "8"'));
   await growTo(3, "", three);
   await prepareLocal(stateDir, one);
   await withLocalDatabases(stateDir, async ({ run }) => {
-    expect(await rowsOf(run(CONTROL), READ_PLACEMENT)).toEqual([]);
+    expect(await rowsOf(run(CONTROL), READ_SIZES)).toEqual([]);
     // As the Worker does with its first event.
-    await run(CONTROL)("INSERT INTO deployment (name, value) VALUES ('databases', '[[1,0]]')");
+    const first = "('databases', '[[1,0]]'), ('event_log_shards', '[[4,0]]')";
+    await run(CONTROL)(`INSERT INTO deployment (name, value) VALUES ${first}`);
   });
   await prepareLocal(stateDir, three);
   const use = async ({ run }: LocalDatabases): Promise<void> => {
     expect(await appliedTo(run("EVENTS_2"))).toEqual(["0001_initial.sql"]);
-    const [row] = (await rowsOf(run(CONTROL), READ_PLACEMENT)) ?? [];
-    const placement = parsePlacement(String(row?.value));
-    expect(placement).toMatchObject([{ databases: 1, since: 0 }, { databases: 3 }]);
-    expect(databasesAt(placement, Date.now())).toBe(3);
+    const rows = (await rowsOf(run(CONTROL), READ_SIZES)) ?? [];
+    const recorded = rows.map(({ value }) => readSteps(String(value)));
+    expect(recorded.map((steps) => steps.map(([count]) => count))).toEqual([
+      [1, 3],
+      [4, 8],
+    ]);
+    for (const steps of recorded) expect(steps.at(-1)?.[1]).toBeLessThanOrEqual(Date.now());
   };
   await withLocalDatabases(stateDir, use, three);
   await expect(prepareLocal(stateDir, one)).rejects.toThrow("events are in 3 databases, and wrangler.toml has 1");
