@@ -42,7 +42,6 @@ const LONGEST = [
   "workerd/log/model",
   "workerd/aggregate/hostile",
   "workerd/fuzz",
-  "unit/keys-tool",
   "unit/import-tool",
 ];
 const rank = ({ moduleId }: TestSpecification): number =>
