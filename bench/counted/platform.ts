@@ -111,6 +111,8 @@ type Cursor = SqlStorageCursor<Record<string, SqlStorageValue>>;
 /** A cursor knows of several statements only what the last one did, so they are run one by one. */
 function countTables(query: string, exec: (statement: string) => Cursor): Cursor {
   const cursors = query
+    // A comment may hold a semicolon.
+    .replaceAll(/--.*$/gm, "")
     .split(";")
     .filter((statement) => statement.trim() !== "")
     .map(exec);
