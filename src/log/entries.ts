@@ -45,6 +45,8 @@ export type Ancestor = Rpc.DurableObjectBranded & {
   holdersOf(keys: readonly string[]): RemoteHolder[];
   /** As `cancel` and `retrieve`, of what it took when the key was its own. */
   cancelInherited(request: CancelRequest, context: CallContext): CancelOutcome;
+  /** What an earlier attempt under the request's Idempotency-Key was answered; nothing for a first one. */
+  earlierInherited(request: CancelRequest, context: CallContext): CancelOutcome | undefined;
   retrieveInherited(key: string, context: CallContext): Retrieval | undefined;
 };
 

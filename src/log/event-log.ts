@@ -224,12 +224,41 @@ export class EventLog extends DurableObject<Env> {
   async cancel(request: CancelRequest, context: CallContext): Promise<CancelOutcome | Moved> {
     await this.#meet(context);
     // A cancellation is remembered for a day from when it came, which its event's shard may have to be asked for.
-    for (const ancestor of this.#inheritance.ancestors(Date.now() - UNIQUENESS_MS)) {
+    const ancestors = this.#inheritance.ancestors(Date.now() - UNIQUENESS_MS);
+    // A retry is looked for everywhere first: a later event of its identifier may be in another shard than its own.
+    const earlier = ancestors.length === 0 ? undefined : await this.#earlierCancellation(request, ancestors);
+    if (earlier !== undefined) return earlier;
+    for (const ancestor of ancestors) {
       const call = async () => this.#ancestor(ancestor).cancelInherited(request, this.#context());
       const inherited = await patiently(call);
       if (!NOT_THERE.includes(inherited.outcome)) return inherited;
     }
     return this.#moved(request.key) ?? this.#cancelHere(request);
+  }
+
+  /** What an earlier attempt under the same Idempotency-Key was answered, here or by an ancestor. */
+  async #earlierCancellation(request: CancelRequest, ancestors: readonly number[]): Promise<CancelOutcome | undefined> {
+    const found = await Promise.all([
+      this.#earlierHere(request),
+      ...ancestors.map((ancestor) =>
+        patiently(async () => this.#ancestor(ancestor).earlierInherited(request, this.#context())),
+      ),
+    ]);
+    return found.find((outcome) => outcome !== undefined);
+  }
+
+  /** What this shard answered an earlier attempt at a cancellation under the same Idempotency-Key; nothing for a first one. */
+  earlierInherited(request: CancelRequest, context: CallContext): CancelOutcome | undefined {
+    this.#check(context);
+    return this.#earlierHere(request);
+  }
+
+  #earlierHere(request: CancelRequest): CancelOutcome | undefined {
+    const now = this.#store.receiptTime(Date.now());
+    const retryKey = retryKeyOf(request);
+    const earlier = retryKey === undefined ? undefined : this.#holderOf(retryKey, now);
+    if (earlier?.cancelled === undefined) return undefined;
+    return cancel(request, { earlier, holder: undefined, eventAt: (place) => this.#store.eventAt(place) }, now).outcome;
   }
 
   /** Likewise, of an event that this shard took when its key was this shard's. */
@@ -592,7 +621,7 @@ export class EventLog extends DurableObject<Env> {
     const { key, id, keyDigest, requestDigest } = request;
     const now = this.#store.receiptTime(Date.now());
     // By its key a retry is known even when its event's identifier has expired, or is another event's.
-    const retryKey = keyDigest === undefined ? undefined : `cancelled:${key}:${keyDigest}`;
+    const retryKey = retryKeyOf(request);
     const earlier = retryKey === undefined ? undefined : this.#holderOf(retryKey, now);
     const holder = this.#store.findLast([key]).get(key);
     const eventAt = (place: EventPlace): Logged => this.#store.eventAt(place);
@@ -636,3 +665,7 @@ const inFirstDatabase = (rejection: LogRejection): PlacedEntry => ({
 /** What another shard needs to know of an event. */
 const firstOf = (event: ReturnType<Holder["event"]>): RemoteHolder["event"] =>
   event && { id: event.id, timestamp: event.timestamp, received: event.received };
+
+/** What a cancellation's Idempotency-Key is remembered under, in the shard of its event. */
+const retryKeyOf = ({ key, keyDigest }: CancelRequest): string | undefined =>
+  keyDigest === undefined ? undefined : `cancelled:${key}:${keyDigest}`;
