@@ -113,8 +113,8 @@ CREATE TABLE events (
   id TEXT NOT NULL,
   identifier NOT NULL, -- a canonical UUID as its 16 bytes, anything else as text
   value INTEGER NOT NULL,
-  received INTEGER NOT NULL, -- ms
-  payload TEXT, -- JSON: what is neither customer, value nor a declared dimension
+  delay INTEGER NOT NULL, -- ms from the timestamp to the receipt; less than 0 when the timestamp is ahead
+  payload BLOB, -- JSONB: what is neither customer, value nor a declared dimension
   api_key INTEGER NOT NULL, -- api_keys.number of the key that reported it
   cancelled INTEGER, -- ms; NULL while it counts. A cancellation that comes first brings its event along
   cancelled_by INTEGER, -- api_keys.number

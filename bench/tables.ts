@@ -37,8 +37,8 @@ const insertEvents = (slice: number): string => `
     FROM json_each(:customers) AS item CROSS JOIN series CROSS JOIN counter
     WHERE series.meter = :meter AND series.customer = item.value AND series.dimensions = ''
   )
-  INSERT INTO ${tableOf(slice)} (series, timestamp, id, identifier, value, received, api_key)
-  SELECT series, timestamp, printf('%011d%012d', n, series), randomblob(16), 1 + n % 100, timestamp, 1
+  INSERT INTO ${tableOf(slice)} (series, timestamp, id, identifier, value, delay, api_key)
+  SELECT series, timestamp, printf('%09d%010d', n, series), randomblob(16), 1 + n % 100, 0, 1
   FROM made`;
 
 const insertSums = (slice: number): string =>

@@ -1,5 +1,5 @@
 // The auditor's comparison of the log with what a database holds.
-import { column, IDENTIFIER, SERIES } from "../aggregate/sql/entries.ts";
+import { column, DELAY, IDENTIFIER, PAYLOAD, SERIES } from "../aggregate/sql/entries.ts";
 import { tableOf } from "../aggregate/sql/events.ts";
 import { MINUTE_MS } from "../domain/window.ts";
 import type { GroupKind } from "../log/groups.ts";
@@ -24,9 +24,9 @@ const stored = (slice: number): string => `
 
 const ALTERED = `stored.id IS NOT NULL AND (
     stored.value IS NOT ${column("value")}
-    OR stored.received IS NOT ${column("received")}
+    OR stored.delay IS NOT ${DELAY}
     OR stored.identifier IS NOT ${IDENTIFIER}
-    OR stored.payload IS NOT ${column("payload")}
+    OR stored.payload IS NOT ${PAYLOAD}
     OR stored.api_key IS NOT ${column("api_key")}
   )`;
 
@@ -50,9 +50,9 @@ export const COMPARE: Record<GroupKind, (slice: number) => string> = {
  * received from ?2 to ?3 (ms, half open), by the minute of their receipt.
  */
 export const countReceived = (slice: number): string => `
-  SELECT received - received % ${MINUTE_MS} AS minute, COUNT(*) AS count
+  SELECT (timestamp + delay) - (timestamp + delay) % ${MINUTE_MS} AS minute, COUNT(*) AS count
   FROM json_each(?1) AS wanted CROSS JOIN ${tableOf(slice)} AS stored
   WHERE stored.series = wanted.value ->> 0
     AND stored.timestamp >= wanted.value ->> 1 AND stored.timestamp < wanted.value ->> 2
-    AND received >= ?2 AND received < ?3
+    AND timestamp + delay >= ?2 AND timestamp + delay < ?3
   GROUP BY 1`;

@@ -13,29 +13,31 @@ export function newId(): string {
   return prefix + (made++).toString(36);
 }
 
-/** Random bytes of a token, and how many tokens are drawn at once, since each draw is a call into the runtime. */
-const TOKEN_BYTES = 9;
+/** Characters of a token, six random bits each, and how many tokens are drawn at once, since each draw is a call into the runtime. */
+const TOKEN_LENGTH = 10;
 const TOKENS_PER_DRAW = 256;
 
-let drawn: Buffer = Buffer.alloc(0);
+let drawn = "";
 let used = 0;
 
-/** 72 random bits, in 12 URL-safe characters. */
+/** 60 random bits, in 10 URL-safe characters. */
 export function newToken(): string {
   if (used === drawn.length) {
-    drawn = randomBytes(TOKEN_BYTES * TOKENS_PER_DRAW);
+    drawn = randomBytes((TOKENS_PER_DRAW * TOKEN_LENGTH * 6) / 8).toString("base64url");
     used = 0;
   }
-  const start = used;
-  used += TOKEN_BYTES;
-  return drawn.toString("base64url", start, used);
+  used += TOKEN_LENGTH;
+  return drawn.slice(used - TOKEN_LENGTH, used);
 }
 
-/** Event ids that one isolate makes within a millisecond, before it borrows from the next: two digits of base 36. */
-const IDS_PER_MS = 36 ** 2;
+/** Event ids that one isolate makes within a millisecond, before it borrows from the next. */
+const IDS_PER_MS = 1_024;
 
-/** Digits of an event id's place in receipt order: nine for the time and two for the counter. Exact numbers until the year 2190. */
-const ORDER_DIGITS = 11;
+/** Characters of an event id's place in receipt order. Exact numbers until the year 2248. */
+const ORDER_LENGTH = 9;
+
+/** The digits of a place, in the order in which text sorts. */
+const DIGITS = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
 
 let lastOrder = 0;
 
@@ -52,15 +54,27 @@ export function newEventId(now: number, token: string = newToken()): string {
 export const orderAt = (time: number): number => time * IDS_PER_MS;
 
 /** An event id's place in receipt order: a number that grows with the time and the counter. */
-export const orderOf = (id: string): number => Number.parseInt(id.slice(0, ORDER_DIGITS), 36);
+export function orderOf(id: string): number {
+  let order = 0;
+  for (let i = 0; i < ORDER_LENGTH; i++) order = order * DIGITS.length + DIGITS.indexOf(id.charAt(i));
+  return order;
+}
 
 /** The part of an event id that no other event has, whatever its place. */
-export const tokenOf = (id: string): string => id.slice(ORDER_DIGITS);
+export const tokenOf = (id: string): string => id.slice(ORDER_LENGTH);
 
 /** An event's id at another place in receipt order. */
 export const placedAt = (order: number, id: string): string => writeOrder(order) + tokenOf(id);
 
-const writeOrder = (order: number): string => order.toString(36).padStart(ORDER_DIGITS, "0");
+function writeOrder(order: number): string {
+  let text = "";
+  let rest = order;
+  for (let i = 0; i < ORDER_LENGTH; i++) {
+    text = DIGITS.charAt(rest % DIGITS.length) + text;
+    rest = Math.floor(rest / DIGITS.length);
+  }
+  return text;
+}
 
 /** 96 bits of SHA-256 over the parts, in 16 URL-safe characters; parts cannot run into each other. */
 export function digest(...parts: readonly string[]): string {

@@ -74,14 +74,16 @@ test("json_each makes of every entry what jsonb_each makes of it", () => {
         apply(toEntries("rejections", rejectionLines(rejections)));
       }
     }
-    const [onJsonb, onJson] = databases.map(({ database }) =>
-      [TABLE, "series", "sums", "survivors", "error_reports"].map((table) =>
+    const [onJsonb, onJson] = databases.map(({ database }) => {
+      // Payloads that one database keeps parsed and the other as text.
+      database.exec(`UPDATE ${TABLE} SET payload = json(payload)`);
+      return [TABLE, "series", "sums", "survivors", "error_reports"].map((table) =>
         database.prepare(`SELECT * FROM ${table}`).all(),
-      ),
-    );
+      );
+    });
     expect(onJson).toEqual(onJsonb);
     expect(onJsonb?.[0]).toHaveLength(batches.flat().length);
-    const statements = databases.map(({ used }) => used.filter((sql) => /jsonb_each/.test(sql)).length);
+    const statements = databases.map(({ used }) => used.filter((sql) => /jsonb/.test(sql)).length);
     expect(statements[0]).toBeGreaterThanOrEqual(batches.filter((batch) => batch.length > 0).length);
     expect(statements[1]).toBe(0);
   });

@@ -186,8 +186,8 @@ export async function storedIn(db: D1Database, ...meters: string[]): Promise<Sto
   const read = slices.map(({ slice }) =>
     db
       .prepare(
-        `SELECT meter, customer, dimensions, timestamp, stored.id, hex(identifier) AS uuid, identifier, value, received,
-           payload, api_key, cancelled, cancelled_by
+        `SELECT meter, customer, dimensions, timestamp, stored.id, hex(identifier) AS uuid, identifier, value,
+           timestamp + delay AS received, json(payload) AS payload, api_key, cancelled, cancelled_by
          FROM series JOIN ${tableOf(slice)} AS stored ON stored.series = series.id
          WHERE meter IN (SELECT value FROM json_each(?))`,
       )

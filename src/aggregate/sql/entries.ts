@@ -28,6 +28,12 @@ export const column = (name: keyof typeof PLACES): string => `item.value ->> ${P
 /** An entry's identifier as `events` keeps it: a canonical UUID comes as its bytes in hex. */
 export const IDENTIFIER = "COALESCE(unhex(item.value ->> 6), item.value ->> 5)";
 
+/** How long after its timestamp an entry was received (ms): a column that is shorter than both. */
+export const DELAY = `(${column("received")}) - (${column("timestamp")})`;
+
+/** An entry's payload as `events` keeps it: JSON that SQLite has parsed, which is shorter than its text. */
+export const PAYLOAD = `jsonb(${column("payload")})`;
+
 /** Joins an entry with its series. */
 export const SERIES = `series.meter = ${column("meter")}
       AND series.customer = ${column("customer")}
@@ -50,8 +56,8 @@ const COLUMNS = {
   id: column("id"),
   identifier: IDENTIFIER,
   value: column("value"),
-  received: column("received"),
-  payload: column("payload"),
+  delay: DELAY,
+  payload: PAYLOAD,
   api_key: column("api_key"),
   aggregation: column("aggregation"),
   cancelled: column("cancelled"),

@@ -4,9 +4,9 @@ import { entries } from "./entries.ts";
 /** The table of a slice. */
 export const tableOf = (slice: number): string => `events_${Number(slice)}`;
 
-const STORED = "series, timestamp, id, identifier, value, received, payload, api_key";
+const STORED = "series, timestamp, id, identifier, value, delay, payload, api_key";
 
-const COLUMNS = ["timestamp", "id", "identifier", "value", "received", "payload", "api_key"] as const;
+const COLUMNS = ["timestamp", "id", "identifier", "value", "delay", "payload", "api_key"] as const;
 
 /**
  * The entries that are not stored yet. Every statement that counts reads through it and runs before `insertEvents`
@@ -48,7 +48,8 @@ export const DIRECTION: Record<Order, "DESC" | "ASC"> = { newest_first: "DESC", 
  * then the table's key has the page's order; :cancelled 1 for cancelled ones alone, 0 for the others, -1 for all.
  */
 export const listSlice = (slice: number, order: Order, ofOne: boolean): string => `
-  SELECT series, timestamp, id, value, received, payload, api_key, cancelled, cancelled_by,
+  SELECT series, timestamp, id, value, timestamp + delay AS received, json(payload) AS payload, api_key,
+    cancelled, cancelled_by,
     IIF(typeof(identifier) = 'blob', NULL, identifier) AS identifier,
     IIF(typeof(identifier) = 'blob', hex(identifier), NULL) AS uuid
   FROM ${tableOf(slice)}
@@ -83,7 +84,7 @@ export const restoreEvents = (slice: number): string => `
   UPDATE ${tableOf(slice)} AS stored SET
     identifier = entries.identifier,
     value = entries.value,
-    received = entries.received,
+    delay = entries.delay,
     payload = entries.payload,
     api_key = entries.api_key
   FROM entries

@@ -30,13 +30,13 @@ beforeEach(async () => {
 
 describe("a slice", () => {
   it("is made like the template, with its indexes, as often as it is opened", async () => {
-    await db.exec("CREATE INDEX late_events ON events (received) WHERE received - timestamp >= 3600000");
+    await db.exec("CREATE INDEX late_events ON events (delay) WHERE delay >= 3600000");
     for (const _ of [1, 2]) expect(await openSlice(db, SLICE)).toBe("open");
     expect(await columnsOf(tableOf(SLICE))).toEqual(await columnsOf("events"));
     const index = db
       .prepare("SELECT sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?")
       .bind(tableOf(SLICE));
-    expect(await index.first("sql")).toContain(`ON ${tableOf(SLICE)} (received) WHERE received - timestamp >= 3600000`);
+    expect(await index.first("sql")).toContain(`ON ${tableOf(SLICE)} (delay) WHERE delay >= 3600000`);
     await db.exec("DROP INDEX late_events");
   });
 

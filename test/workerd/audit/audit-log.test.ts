@@ -66,7 +66,7 @@ describe("comparing the log with a database", () => {
     ],
     ["a payload", 0, 1, [alter(`payload = '{"a":"b"}'`)]],
     ["an identifier", 0, 1, [alter("identifier = x'00'")]],
-    ["a receipt", 0, 1, [alter("received = received + 1")]],
+    ["a receipt", 0, 1, [alter("delay = delay + 1")]],
     ["an API key", 0, 1, [alter("api_key = 9")]],
   ])("finds %s", async (_, missing, altered, queries, changes = {}) => {
     const meter = await aStoredMeter(changes);

@@ -68,7 +68,7 @@ describe("a full audit", () => {
     await damage(
       env.EVENTS_0,
       live,
-      `INSERT INTO EVENTS SELECT series, timestamp, id || 'x', identifier, value, received, payload, 1, 5, 1
+      `INSERT INTO EVENTS SELECT series, timestamp, id || 'x', identifier, value, delay, payload, 1, 5, 1
        FROM EVENTS WHERE series IN SERIES LIMIT 1`,
     );
     expect(await fullAudit(FUTURE)).toEqual({ ...SOUND, accepted: 20, stored: 21 });

@@ -3,7 +3,7 @@ CREATE TABLE "d1_migrations" ( id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT U
 INSERT INTO d1_migrations VALUES (1, '0001_initial.sql', '2026-11-25 00:00:00');
 CREATE TABLE series ( id INTEGER PRIMARY KEY, meter TEXT NOT NULL, customer TEXT NOT NULL, dimensions TEXT NOT NULL DEFAULT '', UNIQUE (meter, customer, dimensions) );
 INSERT INTO series VALUES (1, 'mtr_test_state', 'cus_1', '');
-CREATE TABLE events ( series INTEGER NOT NULL, timestamp INTEGER NOT NULL, id TEXT NOT NULL, identifier NOT NULL, value INTEGER NOT NULL, received INTEGER NOT NULL, payload TEXT, api_key INTEGER NOT NULL, cancelled INTEGER, cancelled_by INTEGER, PRIMARY KEY (series, timestamp, id) ) WITHOUT ROWID;
+CREATE TABLE events ( series INTEGER NOT NULL, timestamp INTEGER NOT NULL, id TEXT NOT NULL, identifier NOT NULL, value INTEGER NOT NULL, delay INTEGER NOT NULL, payload BLOB, api_key INTEGER NOT NULL, cancelled INTEGER, cancelled_by INTEGER, PRIMARY KEY (series, timestamp, id) ) WITHOUT ROWID;
 CREATE TABLE slices ( slice INTEGER PRIMARY KEY, state TEXT NOT NULL, min_timestamp INTEGER, max_timestamp INTEGER );
 INSERT INTO slices VALUES (617592, 'open', 2223341100000, 2223342000000);
 CREATE TABLE sums ( series INTEGER NOT NULL, quarter_hour INTEGER NOT NULL, count INTEGER NOT NULL, sum_high INTEGER NOT NULL, sum_low INTEGER NOT NULL, PRIMARY KEY (series, quarter_hour) ) WITHOUT ROWID;
@@ -12,10 +12,10 @@ CREATE TABLE survivors ( series INTEGER NOT NULL, window_start INTEGER NOT NULL,
 CREATE TABLE error_reports ( id TEXT PRIMARY KEY, report TEXT NOT NULL, meter TEXT, code TEXT NOT NULL, count INTEGER NOT NULL, samples TEXT NOT NULL, received INTEGER NOT NULL ) WITHOUT ROWID;
 INSERT INTO error_reports VALUES ('0sde0f6o007refused-----', 'evt_test_0sde0fi8oS-E-GBIfe8oKp5Iq', 'mtr_test_state', 'archived_meter', 1, '[["It is archived.","refused"]]', 2223342000000);
 CREATE TABLE dead_letters ( id TEXT PRIMARY KEY, kind TEXT NOT NULL, slice INTEGER NOT NULL, entry TEXT NOT NULL, reason TEXT NOT NULL, parked INTEGER NOT NULL, redriven INTEGER ) WITHOUT ROWID;
-CREATE TABLE events_617592 ( series INTEGER NOT NULL, timestamp INTEGER NOT NULL, id TEXT NOT NULL, identifier NOT NULL, value INTEGER NOT NULL, received INTEGER NOT NULL, payload TEXT, api_key INTEGER NOT NULL, cancelled INTEGER, cancelled_by INTEGER, PRIMARY KEY (series, timestamp, id) ) WITHOUT ROWID;
-INSERT INTO events_617592 VALUES (1, 2223341999000, '0sde0f6o001uuid--------', X'0F8FAD5BD9CB469FA16570867728950E', 25, 2223342000000, NULL, 1, NULL, NULL);
-INSERT INTO events_617592 VALUES (1, 2223341999000, '0sde0f6o003text--------', 'order-1', 25, 2223342000000, NULL, 1, 2223342000000, 2);
-INSERT INTO events_617592 VALUES (1, 2223341999000, '0sde0f6o005derived-----', 'em_-7ibryMUOJ4cbHK4', 25, 2223342000000, NULL, 1, NULL, NULL);
+CREATE TABLE events_617592 ( series INTEGER NOT NULL, timestamp INTEGER NOT NULL, id TEXT NOT NULL, identifier NOT NULL, value INTEGER NOT NULL, delay INTEGER NOT NULL, payload BLOB, api_key INTEGER NOT NULL, cancelled INTEGER, cancelled_by INTEGER, PRIMARY KEY (series, timestamp, id) ) WITHOUT ROWID;
+INSERT INTO events_617592 VALUES (1, 2223341999000, '0sde0f6o001uuid--------', X'0F8FAD5BD9CB469FA16570867728950E', 25, 1000, NULL, 1, NULL, NULL);
+INSERT INTO events_617592 VALUES (1, 2223341999000, '0sde0f6o003text--------', 'order-1', 25, 1000, NULL, 1, 2223342000000, 2);
+INSERT INTO events_617592 VALUES (1, 2223341999000, '0sde0f6o005derived-----', 'em_-7ibryMUOJ4cbHK4', 25, 1000, NULL, 1, NULL, NULL);
 CREATE INDEX live_slices ON slices (slice) WHERE state <> 'archived';
 CREATE INDEX error_reports_by_report ON error_reports (report, meter, code, received);
 CREATE INDEX error_reports_by_meter ON error_reports (meter, report);
