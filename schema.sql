@@ -121,17 +121,57 @@ CREATE TABLE events (
   PRIMARY KEY (series, timestamp, id)
 ) WITHOUT ROWID;
 
--- The slices that there are or were. Written by the aggregator with every transaction that widens a range, and by
--- the scheduled handler; read by everything that reads events.
+-- The slices that there are or were: src/archive/states.ts tells their lives. Written by the aggregator with every transaction
+-- that widens a range, and by the archive; read by everything that reads events.
 CREATE TABLE slices (
   slice INTEGER PRIMARY KEY, -- first hour of receipt, since 1970
-  state TEXT NOT NULL, -- 'open'; 'archived' once its table is gone
+  state TEXT NOT NULL, -- 'open', 'sealed', 'exported', 'checked'; 'archived' once its table is gone
   min_timestamp INTEGER, -- ms, on a quarter hour; NULL while it is empty. All its timestamps lie from here
-  max_timestamp INTEGER -- to here, which is not among them
+  max_timestamp INTEGER, -- to here, which is not among them
+  checked INTEGER, -- ms; when all its files were read back and compared
+  recounted INTEGER NOT NULL DEFAULT 0, -- files whose events were counted once more before the drop
+  failed INTEGER -- ms; when a file was found to differ. It is left alone until an operator has it exported again
 );
 
 -- For readers, who ask for the slices that have tables.
 CREATE INDEX live_slices ON slices (slice) WHERE state <> 'archived';
+
+-- The manifest of the archive: its files, in the order in which they were written. Written by the archive, read by it and
+-- by what reads events of archived slices.
+CREATE TABLE archive_files (
+  slice INTEGER NOT NULL,
+  file INTEGER NOT NULL, -- from 0 on
+  late INTEGER NOT NULL, -- 1: its timestamps lie outside the hours of its slice
+  day INTEGER NOT NULL, -- UTC day of its timestamps, since 1970
+  first_series INTEGER NOT NULL, -- the key of its first row
+  first_timestamp INTEGER NOT NULL,
+  first_id TEXT NOT NULL,
+  last_series INTEGER NOT NULL, -- and of its last; the next file begins after it
+  last_timestamp INTEGER NOT NULL,
+  last_id TEXT NOT NULL,
+  min_timestamp INTEGER NOT NULL, -- ms
+  max_timestamp INTEGER NOT NULL, -- ms; among its timestamps
+  rows INTEGER NOT NULL,
+  counted INTEGER NOT NULL, -- of these, those that are not cancelled
+  sum_high INTEGER NOT NULL, -- of their values
+  sum_low INTEGER NOT NULL,
+  checksum TEXT NOT NULL, -- over ids, timestamps, values and cancellations, in any order; see src/archive/file.ts
+  bytes INTEGER NOT NULL,
+  key TEXT NOT NULL, -- of the object in R2
+  sha256 TEXT NOT NULL, -- of the object, in hex
+  checked INTEGER, -- ms; NULL until it was read back and compared
+  PRIMARY KEY (slice, file)
+) WITHOUT ROWID;
+
+-- For readers, who look for a day's files of some series.
+CREATE INDEX archive_files_by_day ON archive_files (day, first_series, last_series);
+
+-- Who works on the database's archive. Written by the archive when there is work.
+CREATE TABLE leases (
+  name TEXT PRIMARY KEY, -- 'archive'
+  holder TEXT NOT NULL,
+  until INTEGER NOT NULL -- ms
+) WITHOUT ROWID;
 
 -- Counts and sums per quarter hour of meters that add up (`sum`, `count`). A time zone is a multiple of a quarter hour
 -- away from UTC, so local hours and days are made of these. Written by the aggregator, repaired by the auditor, read by
@@ -156,6 +196,10 @@ CREATE TABLE survivors (
   id TEXT NOT NULL, -- ids sort in receipt order
   value INTEGER NOT NULL,
   vacated INTEGER NOT NULL DEFAULT 0, -- 1: its event was cancelled, and the next one is being looked for
+  base_rank INTEGER, -- the greatest event of dropped slices, which cannot be cancelled; NULL without
+  base_timestamp INTEGER,
+  base_id TEXT,
+  base_value INTEGER,
   PRIMARY KEY (series, window_start)
 ) WITHOUT ROWID;
 

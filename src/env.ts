@@ -24,6 +24,7 @@ const Settings = z.object({
   RESEND_AFTER_MS: count(1, 3_600_000),
   LOG_HIGH_WATER_MB: count(1, 10_000),
   DATABASE_HIGH_WATER_MB: count(1, 10_000),
+  EVENTS_HOT_DAYS: count(2, 400),
   AUDIT_ROWS_A_MINUTE: count(0, 10_000_000),
 });
 
@@ -54,6 +55,9 @@ export type Env = Readonly<
     TEST_EVENT_QUEUE: Queue;
     CUSTOMER_METER: DurableObjectNamespace;
     EVENT_LOG: DurableObjectNamespace;
+    ARCHIVER: DurableObjectNamespace;
+    /** Where events are archived; without it all stay in D1. */
+    ARCHIVE?: R2Bucket;
     /** Signs the tokens of streams; without it there are no streams. */
     SESSION_SECRET?: string;
     /** The fingerprint of code and settings, given by `npm run deploy`; without it the version has no name. */

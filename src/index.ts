@@ -3,6 +3,7 @@ import type { Env } from "./env.ts";
 import { createApp } from "./http/app.ts";
 import { maintain } from "./scheduled.ts";
 
+export { Archiver } from "./archive/archiver.ts";
 export { CustomerMeter } from "./ingest/customer-meter.ts";
 export { EventLog } from "./log/event-log.ts";
 

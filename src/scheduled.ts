@@ -1,6 +1,8 @@
 import { forgetRedriven } from "./aggregate/dead-letters.ts";
 import { sizeOf } from "./aggregate/fill.ts";
 import { keepSlices } from "./aggregate/keep-slices.ts";
+import { type ArchivedDatabase, archiveDatabase, archivedDatabases } from "./archive/archive.ts";
+import { goOn } from "./archive/archiver.ts";
 import { auditLog } from "./audit/audit-log.ts";
 import { auditSums } from "./audit/audit-sums.ts";
 import { eventsDatabases, firstDatabase } from "./catalog/databases.ts";
@@ -22,15 +24,21 @@ const FEW_DAYS = { database: 3, log: 0.5 } as const;
 /** What part of DATABASE_HIGH_WATER_MB is too much. */
 const NEARLY_FULL = 0.9;
 
+/** What a minute's run may do for a database's archive: steps, and how long (ms). More is left to an object of its own. */
+const ARCHIVE = { steps: 2, ms: 20_000 } as const;
+
 /**
  * What happens each minute, of each mode and database by itself: every log is nudged, in case an alarm was lost, the
- * next slices are made, expired responses, error reports and dead letters go, and the auditors do their share. Once an
+ * next slices are made, those that are over are archived, expired responses, error reports and dead letters go, and the auditors do their share. Once an
  * hour the sizes are noted. `now` in ms.
  */
 export async function maintain(env: Env, now: number): Promise<void> {
   await Promise.all([
     deleteExpiredResponses(env.DB, now).catch(loggedAs("expired responses were not deleted")),
     maintainLogs(env, now).catch(loggedAs("the logs were not looked after")),
+    ...archivedDatabases(env).map((known) =>
+      archive(env, known).catch(loggedAs("a database was not archived", { database: known.database.name })),
+    ),
     ...MODES.flatMap((livemode) => [
       deleteExpiredReports(firstDatabase(env, livemode), livemode, now).catch(
         loggedAs("expired error reports were not deleted"),
@@ -41,6 +49,11 @@ export async function maintain(env: Env, now: number): Promise<void> {
       ]),
     ]),
   ]);
+}
+
+async function archive(env: Env, known: ArchivedDatabase): Promise<void> {
+  const limit = { steps: ARCHIVE.steps, until: Date.now() + ARCHIVE.ms };
+  if (await archiveDatabase(env, known, limit)) await goOn(env, known.database.name);
 }
 
 /**

@@ -32,6 +32,8 @@ const VALID_KEYS = `
   SELECT hash, id, number, livemode, permissions FROM api_keys
   WHERE id IN (SELECT value FROM json_each(?2)) AND revoked_at IS NULL`;
 
+const NAMES = "SELECT id, number FROM api_keys";
+
 const cache = new PositiveCache<ApiKey>();
 
 /** The name of a secret; nothing for what cannot be one. */
@@ -91,4 +93,16 @@ async function lookUpKeys(db: Queryable, names: readonly string[]): Promise<Map<
 function toKey({ id, number, livemode, permissions }: KeyRow): ApiKey | undefined {
   const known = readPermissions(permissions);
   return known === undefined ? undefined : { id, number, livemode: livemode === 1, permissions: known };
+}
+
+/** The ids of all API keys by their numbers, and the numbers by their ids. */
+export type KeyNames = { readonly ids: ReadonlyMap<number, string>; readonly numbers: ReadonlyMap<string, number> };
+
+/** What the keys of both modes are called, also those that are revoked. */
+export async function namesOfKeys(db: D1Database): Promise<KeyNames> {
+  const { results } = await db.prepare(NAMES).all<Pick<KeyRow, "id" | "number">>();
+  return {
+    ids: new Map(results.map(({ id, number }) => [number, id])),
+    numbers: new Map(results.map(({ id, number }) => [id, number])),
+  };
 }

@@ -16,11 +16,12 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   log: ["catalog", "domain", "base"],
   ingest: ["log", "catalog", "domain", "base"],
   aggregate: ["aggregate/sql", "log", "catalog", "domain", "base"],
-  query: ["aggregate/sql", "catalog", "domain", "base"],
-  audit: ["aggregate", "aggregate/sql", "log", "catalog", "domain", "base"],
-  http: ["ingest", "log", "aggregate", "query", "audit", "catalog", "domain", "base"],
+  archive: ["aggregate/sql", "log", "catalog", "domain", "base"],
+  query: ["archive", "aggregate/sql", "catalog", "domain", "base"],
+  audit: ["archive", "aggregate", "aggregate/sql", "log", "catalog", "domain", "base"],
+  http: ["ingest", "log", "aggregate", "archive", "query", "audit", "catalog", "domain", "base"],
   // index.ts, scheduled.ts
-  start: ["http", "ingest", "log", "aggregate", "query", "audit", "catalog", "base"],
+  start: ["http", "ingest", "log", "aggregate", "archive", "query", "audit", "catalog", "base"],
 };
 
 /** Imports against the order or in a cycle, each with its reason. One that is neither any more fails the test. */

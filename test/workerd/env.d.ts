@@ -3,7 +3,8 @@ import type { Env as WorkerEnv } from "../../src/env.ts";
 import type { CustomerMeter, EventLog } from "../../src/index.ts";
 
 /** What the tests find bound: as the Worker does, with the classes of its objects. */
-interface TestEnv extends Omit<WorkerEnv, "CUSTOMER_METER" | "EVENT_LOG"> {
+interface TestEnv extends Omit<WorkerEnv, "CUSTOMER_METER" | "EVENT_LOG" | "ARCHIVE"> {
+  readonly ARCHIVE: R2Bucket;
   readonly EVENTS_1: D1Database;
   readonly EVENTS_2: D1Database;
   readonly EVENTS_3: D1Database;

@@ -18,7 +18,7 @@ export function bind(db: Pick<D1Database, "prepare">, sql: string, values: Value
 
 function number(sql: string): Numbered {
   const names: string[] = [];
-  const text = sql.replaceAll(/:([a-z_]+)/g, (_, name: string) => {
+  const text = sql.replaceAll(/:([a-z_][a-z_0-9]*)/g, (_, name: string) => {
     if (!names.includes(name)) names.push(name);
     return `?${names.indexOf(name) + 1}`;
   });

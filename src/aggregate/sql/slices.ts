@@ -13,6 +13,9 @@ const STATE = "SELECT state FROM slices WHERE slice = ?1";
 
 const LIVE = "SELECT slice, min_timestamp, max_timestamp FROM slices WHERE state <> 'archived' ORDER BY slice";
 
+/** Breaks the transaction that it is in when a slice (?1) is archived: no state is NULL. */
+const UNLESS_ARCHIVED = "UPDATE slices SET state = NULL WHERE slice = ?1 AND state = 'archived'";
+
 const REGISTER = "INSERT INTO slices (slice, state) VALUES (?1, 'open') ON CONFLICT DO NOTHING";
 
 /** Makes a slice's range hold what is stored into it: ?2 to ?3 (ms, half open). Writes only when it grows. */
@@ -59,15 +62,25 @@ export const widen = (db: D1Database, slice: number, from: number, to: number): 
  * the shape that the template has now.
  */
 export async function openSlice(db: D1Database, slice: number): Promise<"open" | "archived"> {
-  if ((await db.prepare(STATE).bind(slice).first<string>("state")) === "archived") return "archived";
+  if (await isArchived(db, slice)) return "archived";
   const { results } = await db.prepare(DEFINITIONS).all<{ name: string; sql: string }>();
   const table = tableOf(slice);
-  await db.batch([
-    ...results.map(({ name, sql }) => db.prepare(definitionOf(sql, name, table))),
-    db.prepare(REGISTER).bind(slice),
-  ]);
+  try {
+    await db.batch([
+      db.prepare(UNLESS_ARCHIVED).bind(slice),
+      ...results.map(({ name, sql }) => db.prepare(definitionOf(sql, name, table))),
+      db.prepare(REGISTER).bind(slice),
+    ]);
+  } catch (error) {
+    // Its table was dropped meanwhile.
+    if (await isArchived(db, slice)) return "archived";
+    throw error;
+  }
   return "open";
 }
+
+const isArchived = async (db: D1Database, slice: number): Promise<boolean> =>
+  (await db.prepare(STATE).bind(slice).first<string>("state")) === "archived";
 
 /** The slice whose table D1 says that it has not. */
 export function sliceWithoutTable(error: unknown): number | undefined {

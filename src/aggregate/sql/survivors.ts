@@ -116,8 +116,34 @@ export const restoreFrom = (slice: number): string => `
       AND stored.cancelled IS NULL`)}
   ${KEEP}`;
 
-/** Ends the search for windows (?1): those that nothing is left in go, the others are taken. */
+/**
+ * Keeps, per window, the greatest of what can be cancelled no more: ?1, a JSON array of
+ * [series, start (ms), rank, timestamp (ms), id, value].
+ */
+export const KEEP_BASES = `
+  INSERT INTO survivors (
+    series, window_start, rank, timestamp, id, value, base_rank, base_timestamp, base_id, base_value
+  )
+  SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
+    value ->> 2, value ->> 3, value ->> 4, value ->> 5
+  FROM json_each(?1)
+  WHERE true
+  ON CONFLICT (series, window_start) DO UPDATE SET
+    base_rank = excluded.base_rank,
+    base_timestamp = excluded.base_timestamp,
+    base_id = excluded.base_id,
+    base_value = excluded.base_value
+  WHERE base_id IS NULL OR (excluded.base_rank, excluded.base_id) > (base_rank, base_id)`;
+
+/**
+ * Ends the search for windows (?1): what was dropped competes as well, windows that nothing is left in go, the
+ * others are taken.
+ */
 export const SETTLE_VACATED = [
+  `WITH ${WANTED}
+  UPDATE survivors SET rank = base_rank, timestamp = base_timestamp, id = base_id, value = base_value
+  WHERE base_id IS NOT NULL AND (base_rank, base_id) > (rank, id)
+    AND (series, window_start) IN (SELECT series, window_start FROM wanted)`,
   `WITH ${WANTED}
   DELETE FROM survivors
   WHERE id = '' AND (series, window_start) IN (SELECT series, window_start FROM wanted)`,

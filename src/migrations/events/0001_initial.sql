@@ -26,10 +26,46 @@ CREATE TABLE slices (
   slice INTEGER PRIMARY KEY,
   state TEXT NOT NULL,
   min_timestamp INTEGER,
-  max_timestamp INTEGER
+  max_timestamp INTEGER,
+  checked INTEGER,
+  recounted INTEGER NOT NULL DEFAULT 0,
+  failed INTEGER
 );
 
 CREATE INDEX live_slices ON slices (slice) WHERE state <> 'archived';
+
+CREATE TABLE archive_files (
+  slice INTEGER NOT NULL,
+  file INTEGER NOT NULL,
+  late INTEGER NOT NULL,
+  day INTEGER NOT NULL,
+  first_series INTEGER NOT NULL,
+  first_timestamp INTEGER NOT NULL,
+  first_id TEXT NOT NULL,
+  last_series INTEGER NOT NULL,
+  last_timestamp INTEGER NOT NULL,
+  last_id TEXT NOT NULL,
+  min_timestamp INTEGER NOT NULL,
+  max_timestamp INTEGER NOT NULL,
+  rows INTEGER NOT NULL,
+  counted INTEGER NOT NULL,
+  sum_high INTEGER NOT NULL,
+  sum_low INTEGER NOT NULL,
+  checksum TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  key TEXT NOT NULL,
+  sha256 TEXT NOT NULL,
+  checked INTEGER,
+  PRIMARY KEY (slice, file)
+) WITHOUT ROWID;
+
+CREATE INDEX archive_files_by_day ON archive_files (day, first_series, last_series);
+
+CREATE TABLE leases (
+  name TEXT PRIMARY KEY,
+  holder TEXT NOT NULL,
+  until INTEGER NOT NULL
+) WITHOUT ROWID;
 
 CREATE TABLE sums (
   series INTEGER NOT NULL,
@@ -48,6 +84,10 @@ CREATE TABLE survivors (
   id TEXT NOT NULL,
   value INTEGER NOT NULL,
   vacated INTEGER NOT NULL DEFAULT 0,
+  base_rank INTEGER,
+  base_timestamp INTEGER,
+  base_id TEXT,
+  base_value INTEGER,
   PRIMARY KEY (series, window_start)
 ) WITHOUT ROWID;
 

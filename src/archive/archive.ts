@@ -1,0 +1,112 @@
+// What moves slices from the databases into the archive, a step at a time.
+import { namesOfKeys } from "../catalog/api-keys.ts";
+import { type EventsDatabase, eventsDatabases } from "../catalog/databases.ts";
+import { aggregationsOf } from "../catalog/meters.ts";
+import type { Env } from "../env.ts";
+import { keepBases } from "./bases.ts";
+import { checkNext } from "./check.ts";
+import { dropNext, isDue } from "./drop.ts";
+import { exportNext } from "./export.ts";
+import { endLease, takeLease } from "./lease.ts";
+import { nextSegment, readRows } from "./rows.ts";
+import { isOver, trySeal } from "./seal.ts";
+import { moveOn, type SliceAtWork, slicesAtWork } from "./states.ts";
+import type { Work } from "./work.ts";
+
+/** What one run may do: steps (each about 50,000 events), until a time (ms). */
+export type RunLimit = { readonly steps: number; readonly until: number };
+
+/** An events database, its mode, and its place among those of its mode. */
+export type ArchivedDatabase = {
+  readonly livemode: boolean;
+  readonly place: number;
+  readonly database: EventsDatabase;
+};
+
+/** The events databases of both modes. */
+export const archivedDatabases = (env: Env): ArchivedDatabase[] =>
+  [true, false].flatMap((livemode) =>
+    eventsDatabases(env, livemode).map((database, place) => ({ livemode, place, database })),
+  );
+
+/**
+ * Does what is to be done for a database's archive, the oldest slices first: seals, exports, checks and drops, within
+ * a limit. Each step leaves all in order, so that the next run goes on wherever this one ends. Whether more is to be
+ * done now. Without a bucket nothing of live mode is moved.
+ */
+export async function archiveDatabase(
+  env: Env,
+  { livemode, place, database: { name, db } }: ArchivedDatabase,
+  { steps, until }: RunLimit,
+): Promise<boolean> {
+  const bucket = livemode ? env.ARCHIVE : undefined;
+  if (livemode && bucket === undefined) return false;
+  const holder = crypto.randomUUID();
+  const work: Work = { env, name, db, livemode, place, bucket, keys: once(() => namesOfKeys(env.DB)), pause };
+  let holds = false;
+  try {
+    for (let step = 0; ; step++) {
+      const task = await nextTask(work, Date.now());
+      if (task === undefined) return false;
+      if (step >= steps || Date.now() >= until) return true;
+      holds = await takeLease(db, holder, Date.now());
+      if (!holds) return false;
+      await task();
+    }
+  } finally {
+    if (holds) await endLease(db, holder);
+  }
+}
+
+/** Lets others have their turns: all of an isolate share one thread. */
+const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 0));
+
+type Task = () => Promise<unknown>;
+
+/** The next thing to do for a database `now` (ms); nothing when there is none, which one query says nearly always. */
+async function nextTask(work: Work, now: number): Promise<Task | undefined> {
+  const { slices, bytes } = await slicesAtWork(work.db);
+  const sound = slices.filter(({ failed }) => failed === null);
+  const [oldestChecked] = sound.filter(({ state }) => state === "checked");
+  if (oldestChecked !== undefined && isDue(work, oldestChecked.slice, bytes, now)) {
+    return () => dropNext(work, oldestChecked, now);
+  }
+  const moved = sound.find(({ state }) => state === "sealed" || state === "exported");
+  if (moved !== undefined) return taskFor(work, moved, now);
+  for (const { slice } of sound.filter(({ slice, state }) => state === "open" && isOver(slice, now))) {
+    const hindrance = await trySeal(work, slice);
+    if (hindrance === undefined) return nextTask(work, now);
+    // What a shard has not confirmed for one slice it may have for all that follow.
+    if (hindrance !== "dead_letters") return undefined;
+  }
+  return undefined;
+}
+
+function taskFor(work: Work, { slice, state }: SliceAtWork, now: number): Task {
+  const { bucket } = work;
+  if (bucket === undefined) return () => skipArchive(work, slice, now);
+  return state === "sealed"
+    ? () => exportNext({ ...work, bucket }, slice)
+    : () => checkNext({ ...work, bucket }, slice, now);
+}
+
+/** Test mode: what its windows may fall back to is kept, and the slice may be dropped. */
+async function skipArchive({ env, db, pause }: Work, slice: number, now: number): Promise<void> {
+  for (let segment = await nextSegment(db, slice, undefined); segment !== undefined; ) {
+    for await (const page of readRows(db, slice, { segment })) {
+      await keepBases(db, page, await aggregationsOf(env.DB, [...new Set(page.map(({ meter }) => meter))]));
+      await pause();
+    }
+    segment = await nextSegment(db, slice, segment);
+  }
+  await moveOn(db, slice, ["sealed", "checked"], now).run();
+}
+
+/** A value that is made when it is first needed. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => {
+    made ??= make();
+    return made;
+  };
+}

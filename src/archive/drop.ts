@@ -1,0 +1,46 @@
+// Drops slices that are in the archive, once they are old or their room is needed.
+import { DAY_MS, receiptOf } from "../domain/window.ts";
+import { settingsOf } from "../env.ts";
+import { logError } from "../logger.ts";
+import { filesOf, isSameTotal, rangesOf } from "./manifest.ts";
+import { countRanges } from "./rows.ts";
+import { dropTable, noteFailed, noteRecounted, type SliceAtWork } from "./states.ts";
+import type { Work } from "./work.ts";
+
+/** Past what part of DATABASE_HIGH_WATER_MB room is needed. */
+const NEEDS_ROOM = 0.75;
+
+/** Files that are counted in one transaction. */
+const RECOUNTED_AT_ONCE = 5;
+
+/** Whether the oldest checked slice of a database of so many bytes is to be dropped `now` (ms). */
+export function isDue({ env }: Pick<Work, "env">, slice: number, bytes: number, now: number): boolean {
+  const { EVENTS_HOT_DAYS, DATABASE_HIGH_WATER_MB } = settingsOf(env);
+  const isOld = now >= receiptOf(slice).end + EVENTS_HOT_DAYS * DAY_MS;
+  return isOld || bytes > NEEDS_ROOM * DATABASE_HIGH_WATER_MB * 1_000_000;
+}
+
+/** Counts the next files' events once more; or, when all are as they were, drops the slice's table. */
+export async function dropNext(work: Work, { slice, recounted }: SliceAtWork, now: number): Promise<void> {
+  const { db, name, bucket } = work;
+  const files = bucket === undefined ? [] : rangesOf(await filesOf(db, slice));
+  const next = files.slice(recounted, recounted + RECOUNTED_AT_ONCE);
+  if (next.length === 0) {
+    await dropTable(db, slice);
+    return;
+  }
+  const totals = await countRanges(
+    db,
+    slice,
+    next.map(({ range }) => range),
+  );
+  const wrong = next.find(({ file }, i) => totals[i] === undefined || !isSameTotal(totals[i], file));
+  if (wrong === undefined) {
+    await noteRecounted(db, slice, recounted + next.length);
+    return;
+  }
+  await noteFailed(db, slice, now);
+  logError("events of the archive changed after their check", "they add up to something else", {
+    ...{ database: name, slice, file: wrong.file.key },
+  });
+}

@@ -1,0 +1,121 @@
+// Files of the archive: Parquet, one row per event.
+import { gunzipSync, gzipSync } from "node:zlib";
+import { type ParquetQueryFilter, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
+import { type BasicType, ByteWriter, parquetWrite } from "hyparquet-writer";
+import type { KeyNames } from "../catalog/api-keys.ts";
+import type { Row, RowKey } from "./rows.ts";
+
+/**
+ * The columns of a file, which are only ever added to. `series` numbers a customer on a meter within its database; the
+ * rows are sorted by it, which is how a reader finds one customer's rows. API keys are named by their ids.
+ */
+const COLUMNS: readonly { readonly name: string; readonly type: BasicType; readonly nullable?: true }[] = [
+  { name: "meter", type: "STRING" },
+  { name: "customer", type: "STRING" },
+  { name: "timestamp", type: "TIMESTAMP" },
+  { name: "id", type: "STRING" },
+  { name: "identifier", type: "STRING" },
+  { name: "value", type: "INT64" },
+  { name: "received", type: "TIMESTAMP" },
+  { name: "dimensions", type: "STRING", nullable: true },
+  { name: "payload", type: "STRING", nullable: true },
+  { name: "api_key", type: "STRING" },
+  { name: "cancelled", type: "TIMESTAMP", nullable: true },
+  { name: "cancelled_by", type: "STRING", nullable: true },
+  { name: "series", type: "INT64" },
+];
+
+/** Rows that are compressed together: the least that is read of a file. */
+const ROW_GROUP = 10_000;
+
+/** Writes rows, in their order, as a file; always the same bytes. `pause` is awaited between parts of the work. */
+export async function encodeFile(
+  rows: readonly Row[],
+  { ids }: KeyNames,
+  pause: () => Promise<void> = async () => {},
+): Promise<Uint8Array> {
+  const nameOf = (key: number): string => ids.get(key) ?? String(key);
+  const data: Record<string, unknown[]> = {
+    meter: rows.map(({ meter }) => meter),
+    customer: rows.map(({ customer }) => customer),
+    timestamp: rows.map(({ timestamp }) => timestamp),
+    id: rows.map(({ id }) => id),
+    identifier: rows.map(({ identifier }) => identifier),
+    value: rows.map(({ value }) => BigInt(value)),
+    received: rows.map(({ received }) => received),
+    dimensions: rows.map(({ dimensions }) => dimensions),
+    payload: rows.map(({ payload }) => payload),
+    api_key: rows.map(({ apiKey }) => nameOf(apiKey)),
+    cancelled: rows.map(({ cancelled }) => cancelled),
+    cancelled_by: rows.map(({ cancelledBy }) => (cancelledBy === null ? null : nameOf(cancelledBy))),
+    series: rows.map(({ series }) => BigInt(series)),
+  };
+  const writer = Object.assign(new ByteWriter(), { flush: pause });
+  await parquetWrite({
+    writer,
+    columnData: COLUMNS.map(({ name, type, nullable = false }) => ({ name, type, nullable, data: data[name] ?? [] })),
+    codec: "GZIP",
+    compressors: { GZIP: (bytes) => gzipSync(bytes) },
+    rowGroupSize: ROW_GROUP,
+    createdBy: "edgemeter",
+  });
+  return new Uint8Array(writer.getBuffer());
+}
+
+/** What a reader wants of a file: the rows of some series whose timestamps are from `start` to `end` (ms, half open). */
+export type Wanted = { readonly series: readonly number[]; readonly start: number; readonly end: number };
+
+/** Text as it was written: a decoder's own way is to leave a byte order mark out. */
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+
+/** Reads the rows of a file, or those that are wanted. Throws when it is no such file, or damaged. */
+export async function decodeFile(bytes: ArrayBuffer, { numbers }: KeyNames, wanted?: Wanted): Promise<Row[]> {
+  const found = await parquetReadObjects({
+    file: bytes,
+    metadata: await parquetMetadataAsync(bytes),
+    compressors: { GZIP: (packed) => gunzipSync(packed) },
+    parsers: { timestampFromMilliseconds: Number, stringFromBytes: (text) => utf8.decode(text) },
+    ...(wanted && { filter: filterOf(wanted) }),
+  });
+  const numberOf = (name: string): number => numbers.get(name) ?? Number(name);
+  return found.map((row) => ({
+    series: Number(row.series),
+    meter: row.meter,
+    customer: row.customer,
+    timestamp: row.timestamp,
+    id: row.id,
+    identifier: row.identifier,
+    value: Number(row.value),
+    received: row.received,
+    dimensions: row.dimensions ?? null,
+    payload: row.payload ?? null,
+    apiKey: numberOf(row.api_key),
+    cancelled: row.cancelled ?? null,
+    cancelledBy: row.cancelled_by == null ? null : numberOf(row.cancelled_by),
+  }));
+}
+
+const filterOf = ({ series, start, end }: Wanted): ParquetQueryFilter => ({
+  $and: [{ series: { $in: series.map(BigInt) } }, { timestamp: { $gte: start, $lt: end } }],
+});
+
+/**
+ * A checksum of rows that does not depend on their order, 64 bits in hex: the sum of a hash (FNV-1a, two lanes) over
+ * what must not change of each.
+ */
+export function checksumOf(rows: readonly Pick<Row, keyof RowKey | "value" | "cancelled">[]): string {
+  let high = 0;
+  let low = 0;
+  for (const { id, timestamp, value, cancelled } of rows) {
+    const text = `${id},${timestamp},${value},${cancelled}`;
+    let a = 0x811c9dc5;
+    let b = 0xcbf29ce4;
+    for (let i = 0; i < text.length; i++) {
+      a = Math.imul(a ^ text.charCodeAt(i), 0x01000193);
+      b = Math.imul(b ^ (a >>> 15) ^ text.charCodeAt(i), 0x85ebca6b);
+    }
+    high = (high + a) >>> 0;
+    low = (low + b) >>> 0;
+  }
+  return [high, low].map((half) => half.toString(16).padStart(8, "0")).join("");
+}

@@ -1,0 +1,165 @@
+// The table `archive_files`: what each file of the archive has, and where it is.
+import { bind } from "../aggregate/sql/bind.ts";
+import { LIMB } from "../domain/value.ts";
+import { DAY_MS } from "../domain/window.ts";
+import { checksumOf } from "./file.ts";
+import { type Row, type RowKey, type RowRange, type Totals, totalsOf } from "./rows.ts";
+import type { Segment } from "./segments.ts";
+
+/** A file of the archive. */
+export type ArchiveFile = Totals & {
+  readonly slice: number;
+  /** From 0 on within its slice, in the order of segments and keys. */
+  readonly file: number;
+  readonly segment: Segment;
+  readonly first: RowKey;
+  readonly last: RowKey;
+  /** Of its timestamps (ms); both are among them. */
+  readonly minTimestamp: number;
+  readonly maxTimestamp: number;
+  /** See `checksumOf`. */
+  readonly checksum: string;
+  readonly bytes: number;
+  /** Of the object in R2. */
+  readonly key: string;
+  /** Of the object, in hex. */
+  readonly sha256: string;
+  /** When it was read back and compared with its events (ms). */
+  readonly checked: number | undefined;
+};
+
+const COLUMNS = `
+  slice, file, late, day, first_series, first_timestamp, first_id, last_series, last_timestamp, last_id,
+  min_timestamp, max_timestamp, rows, counted, sum_high, sum_low, checksum, bytes, key, sha256`;
+
+/** An archiver that is late repeats what another has done: its row says the same. */
+const INSERT = `
+  INSERT INTO archive_files (${COLUMNS}) VALUES (
+    :slice, :file, :late, :day, :first_series, :first_timestamp, :first_id, :last_series, :last_timestamp, :last_id,
+    :min_timestamp, :max_timestamp, :rows, :counted, :sum_high, :sum_low, :checksum, :bytes, :key, :sha256
+  ) ON CONFLICT DO NOTHING`;
+
+const OF_SLICE = `SELECT ${COLUMNS}, checked FROM archive_files WHERE slice = ?1 ORDER BY file`;
+
+const LAST_OF_SLICE = `SELECT ${COLUMNS}, checked FROM archive_files WHERE slice = ?1 ORDER BY file DESC LIMIT 1`;
+
+const UNCHECKED = `SELECT ${COLUMNS}, checked FROM archive_files
+  WHERE slice = ?1 AND file >= (SELECT MIN(file) FROM archive_files WHERE slice = ?1 AND checked IS NULL) - 1
+  ORDER BY file LIMIT 3`;
+
+const CHECKED = "UPDATE archive_files SET checked = ?3 WHERE slice = ?1 AND file = ?2";
+
+export type FileRow = {
+  slice: number;
+  file: number;
+  late: number;
+  day: number;
+  first_series: number;
+  first_timestamp: number;
+  first_id: string;
+  last_series: number;
+  last_timestamp: number;
+  last_id: string;
+  min_timestamp: number;
+  max_timestamp: number;
+  rows: number;
+  counted: number;
+  sum_high: number;
+  sum_low: number;
+  checksum: string;
+  bytes: number;
+  key: string;
+  sha256: string;
+  checked: number | null;
+};
+
+export const toFile = (row: FileRow): ArchiveFile => ({
+  slice: row.slice,
+  file: row.file,
+  segment: { isLate: row.late === 1, day: row.day },
+  first: { series: row.first_series, timestamp: row.first_timestamp, id: row.first_id },
+  last: { series: row.last_series, timestamp: row.last_timestamp, id: row.last_id },
+  minTimestamp: row.min_timestamp,
+  maxTimestamp: row.max_timestamp,
+  rows: row.rows,
+  counted: row.counted,
+  sum: BigInt(row.sum_high) * BigInt(LIMB) + BigInt(row.sum_low),
+  checksum: row.checksum,
+  bytes: row.bytes,
+  key: row.key,
+  sha256: row.sha256,
+  checked: row.checked ?? undefined,
+});
+
+/** What the manifest says of rows that are one file. Throws for none. */
+export function describeRows(
+  rows: readonly Row[],
+): Omit<ArchiveFile, "slice" | "file" | "segment" | "bytes" | "key" | "sha256" | "checked"> {
+  const [first, last] = [rows[0], rows.at(-1)];
+  if (first === undefined || last === undefined) throw new Error("a file without rows");
+  let [minTimestamp, maxTimestamp] = [first.timestamp, first.timestamp];
+  for (const { timestamp } of rows) {
+    minTimestamp = Math.min(minTimestamp, timestamp);
+    maxTimestamp = Math.max(maxTimestamp, timestamp);
+  }
+  return { ...totalsOf(rows), first, last, minTimestamp, maxTimestamp, checksum: checksumOf(rows) };
+}
+
+/** Whether two descriptions are of the same rows. */
+export const isSameTotal = (one: Totals, other: Totals): boolean =>
+  one.rows === other.rows && one.counted === other.counted && one.sum === other.sum;
+
+export const insertFile = (db: D1Database, file: ArchiveFile): D1PreparedStatement =>
+  bind(db, INSERT, {
+    ...{ slice: file.slice, file: file.file, late: Number(file.segment.isLate), day: file.segment.day },
+    ...{ first_series: file.first.series, first_timestamp: file.first.timestamp, first_id: file.first.id },
+    ...{ last_series: file.last.series, last_timestamp: file.last.timestamp, last_id: file.last.id },
+    ...{ min_timestamp: file.minTimestamp, max_timestamp: file.maxTimestamp },
+    ...{ rows: file.rows, counted: file.counted },
+    ...{ sum_high: Number(file.sum / BigInt(LIMB)), sum_low: Number(file.sum % BigInt(LIMB)) },
+    ...{ checksum: file.checksum, bytes: file.bytes, key: file.key, sha256: file.sha256 },
+  });
+
+export const markChecked = (db: D1Database, { slice, file }: ArchiveFile, now: number): D1PreparedStatement =>
+  db.prepare(CHECKED).bind(slice, file, now);
+
+/** The files of a slice, in their order. */
+export async function filesOf(db: D1Database, slice: number): Promise<ArchiveFile[]> {
+  return (await db.prepare(OF_SLICE).bind(slice).all<FileRow>()).results.map(toFile);
+}
+
+export async function lastFileOf(db: D1Database, slice: number): Promise<ArchiveFile | undefined> {
+  const row = await db.prepare(LAST_OF_SLICE).bind(slice).first<FileRow>();
+  return row === null ? undefined : toFile(row);
+}
+
+/** A file and the range of the rows that must be in it: no row of a segment is outside of its files' ranges. */
+export type FileWithRange = { readonly file: ArchiveFile; readonly range: RowRange };
+
+/** The ranges of consecutive files of a slice; `before` and `behind` are the files next to them. */
+export const rangesOf = (files: readonly ArchiveFile[], before?: ArchiveFile, behind?: ArchiveFile): FileWithRange[] =>
+  files.map((file, i) => ({
+    file,
+    range: {
+      segment: file.segment,
+      after: isSameSegment(file, files[i - 1] ?? before) ? (files[i - 1] ?? before)?.last : undefined,
+      through: isSameSegment(file, files[i + 1] ?? behind) ? file.last : undefined,
+    },
+  }));
+
+const isSameSegment = ({ segment }: ArchiveFile, other: ArchiveFile | undefined): boolean =>
+  segment.isLate === other?.segment.isLate && segment.day === other.segment.day;
+
+/** The first file of a slice that was not read back yet; nothing when all were. */
+export async function firstUnchecked(db: D1Database, slice: number): Promise<FileWithRange | undefined> {
+  const files = (await db.prepare(UNCHECKED).bind(slice).all<FileRow>()).results.map(toFile);
+  return rangesOf(files).find(({ file }) => file.checked === undefined);
+}
+
+/** Where a slice's objects of a UTC day stand. */
+export const prefixOf = (place: number, slice: number, day: number): string =>
+  `events/day=${new Date(day * DAY_MS).toISOString().slice(0, 10)}/db=${String(place).padStart(2, "0")}/slice=${slice}/`;
+
+/** The key of a file: the same for the same file, so that a repetition overwrites the same bytes. */
+export const keyOf = (place: number, slice: number, { isLate, day }: Segment, file: number): string =>
+  `${prefixOf(place, slice, day)}late=${Number(isLate)}/${String(file).padStart(5, "0")}.parquet`;

@@ -1,0 +1,85 @@
+// The archive's files, read by themselves and by DuckDB.
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { DuckDBInstance } from "@duckdb/node-api";
+import fc from "fast-check";
+import { expect, inject, test } from "vitest";
+import { checksumOf, decodeFile, encodeFile } from "../../src/archive/file.ts";
+import type { Row } from "../../src/archive/rows.ts";
+import { NOON } from "../support/builders.ts";
+
+const names = { ids: new Map([[3, "key_3"]]), numbers: new Map([["key_3", 3]]) };
+
+const time = fc.integer({ min: 0, max: NOON });
+
+const row: fc.Arbitrary<Row> = fc.record({
+  series: fc.integer({ min: 1, max: 3 }),
+  meter: fc.constantFrom("mtr_1", "mtr_2"),
+  customer: fc.string({ unit: "binary" }),
+  timestamp: time,
+  id: fc.string(),
+  identifier: fc.oneof(fc.uuid(), fc.string({ unit: "binary" })),
+  value: fc.integer({ min: 1, max: 999_999_999_999_999 }),
+  received: time,
+  dimensions: fc.option(fc.constant('{"region":"eu"}')),
+  payload: fc.option(fc.json()),
+  // A number that no key has any more is kept as such.
+  apiKey: fc.constantFrom(3, 4),
+  cancelled: fc.option(time),
+  cancelledBy: fc.option(fc.constantFrom(3, 4)),
+});
+
+const bytesOf = async (rows: readonly Row[]): Promise<ArrayBuffer> => {
+  const bytes = await encodeFile(rows, names);
+  return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
+};
+
+test("a file has its rows as they were, all or those that are wanted, and always the same bytes", async () => {
+  const wanted = { series: [2], start: NOON / 4, end: NOON / 2 };
+  const property = fc.asyncProperty(fc.array(row, { minLength: 1, maxLength: 30 }), async (rows) => {
+    const bytes = await bytesOf(rows);
+    expect(await decodeFile(bytes, names)).toEqual(rows);
+    expect(await decodeFile(bytes, names, wanted)).toEqual(
+      rows.filter(({ series, timestamp }) => series === 2 && timestamp >= wanted.start && timestamp < wanted.end),
+    );
+    expect(Buffer.from(await bytesOf(rows)).equals(Buffer.from(bytes))).toBe(true);
+    expect(checksumOf(rows)).toBe(checksumOf(rows.toReversed()));
+  });
+  await fc.assert(property, { seed: inject("seed"), numRuns: 50 });
+});
+
+test("DuckDB reads the same sums and times", async () => {
+  const rows = Array.from(
+    { length: 12_000 },
+    (_, i): Row => ({
+      ...{ series: i % 100, meter: "mtr_1", customer: `cus_${i % 100}`, timestamp: NOON + i, id: String(i) },
+      ...{ identifier: `order-${i}`, value: 999_999_999_999_000 + (i % 1_000), received: NOON, dimensions: null },
+      ...{ payload: '{"model":"large"}', apiKey: 3, cancelled: i % 7 === 0 ? NOON : null, cancelledBy: null },
+    }),
+  ).sort((a, b) => a.series - b.series);
+  const folder = mkdtempSync(path.join(tmpdir(), "edgemeter-"));
+  try {
+    const file = path.join(folder, "events.parquet");
+    writeFileSync(file, await encodeFile(rows, names));
+    const duckdb = await (await DuckDBInstance.create(":memory:")).connect();
+    const found = await duckdb.runAndReadAll(`
+      SELECT customer, CAST(sum(value) AS VARCHAR), epoch_ms(max(timestamp)), any_value(json_extract_string(payload, '$.model'))
+      FROM read_parquet('${file}') WHERE cancelled IS NULL AND api_key = 'key_3' GROUP BY 1 ORDER BY 1`);
+    duckdb.closeSync();
+    const counted = Map.groupBy(
+      rows.filter(({ cancelled }) => cancelled === null),
+      ({ customer }) => customer,
+    );
+    expect(found.getRowsJS()).toEqual(
+      [...counted]
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([customer, own]) => [
+          ...[customer, String(own.reduce((sum, { value }) => sum + BigInt(value), 0n))],
+          ...[BigInt(Math.max(...own.map(({ timestamp }) => timestamp))), "large"],
+        ]),
+    );
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
