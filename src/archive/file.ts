@@ -66,7 +66,7 @@ export async function encodeFile(
 export type Wanted = { readonly series: readonly number[]; readonly start: number; readonly end: number };
 
 /** Text as it was written: a decoder's own way is to leave a byte order mark out. */
-const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+const utf8 = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
 
 /** Reads the rows of a file, or those that are wanted. Throws when it is no such file, or damaged. */
 export async function decodeFile(bytes: ArrayBuffer, { numbers }: KeyNames, wanted?: Wanted): Promise<Row[]> {
