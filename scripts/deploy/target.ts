@@ -36,6 +36,9 @@ export type Jurisdiction = "" | "eu" | "fedramp";
 /** A D1 database, and what the Worker calls it. */
 export type TargetDatabase = { readonly binding: string; readonly name: string };
 
+/** The binding of the archive's bucket. */
+export const ARCHIVE = "ARCHIVE";
+
 /** What is to be on the account, by names: all that the deployment needs of a wrangler configuration. */
 export type Target = {
   /** Wrangler's configuration, and the environment of it ("": its top level). */

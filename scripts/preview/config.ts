@@ -2,7 +2,7 @@ import path from "node:path";
 import { z } from "zod";
 import { CommandError } from "../command-error.ts";
 import { withConfigFile } from "../deploy/config.ts";
-import { CONFIG, type Target, targetOf } from "../deploy/target.ts";
+import { ARCHIVE, CONFIG, type Target, targetOf } from "../deploy/target.ts";
 import { CONTROL } from "../migrations.ts";
 import { root } from "../wrangler.ts";
 import type { PreviewNames } from "./names.ts";
@@ -12,7 +12,7 @@ export const MARK = "PREVIEW_BRANCH";
 
 /**
  * All that a preview knows how to have of its own. A setting that is not here may name something of
- * production's (a bucket, a route, another Worker), so there is no preview until it is.
+ * production's (a namespace, a route, another Worker), so there is no preview until it is.
  */
 const Raw = z.strictObject({
   $schema: z.unknown().optional(),
@@ -32,6 +32,7 @@ const Raw = z.strictObject({
       ...{ database_id: z.unknown().optional(), migrations_dir: z.unknown().optional() },
     }),
   ),
+  r2_buckets: z.array(z.looseObject({ binding: z.literal(ARCHIVE) })).optional(),
   durable_objects: z.strictObject({
     bindings: z.array(z.strictObject({ name: z.string(), class_name: z.string() })),
   }),
@@ -52,7 +53,8 @@ export function previewConfig(raw: unknown, names: PreviewNames): object {
   if (!parsed.success) {
     throw new CommandError(`a preview cannot have this of its own:\n${z.prettifyError(parsed.error)}`);
   }
-  const { env: _, routes: __, d1_databases: databases, queues, ...shared } = parsed.data;
+  // Without a bucket its events stay in its databases: only an empty bucket could be deleted with it.
+  const { env: _, routes: __, r2_buckets: ___, d1_databases: databases, queues, ...shared } = parsed.data;
   return {
     ...shared,
     name: names.worker,

@@ -83,6 +83,11 @@ describe("a preview's configuration", () => {
     expect(previewConfig(grown, namesOf("a"))).toEqual(previewConfig(rawConfig, namesOf("a")));
   });
 
+  test("has no bucket, whose objects nothing would delete with it", () => {
+    const archived = { ...rawConfig, r2_buckets: [{ binding: "ARCHIVE", bucket_name: "edgemeter-archive" }] };
+    expect(previewConfig(archived, namesOf("a"))).not.toHaveProperty("r2_buckets");
+  });
+
   test("has none of production's custom domains, but its workers.dev address", () => {
     const routes = [{ pattern: "meter.example.com", custom_domain: true }];
     const config = previewConfig({ ...rawConfig, workers_dev: false, routes }, namesOf("a"));
@@ -102,7 +107,7 @@ describe("a preview's configuration", () => {
   });
 
   test.each([
-    ["a bucket", { r2_buckets: [{ binding: "B", bucket_name: "production" }] }],
+    ["another bucket", { r2_buckets: [{ binding: "B", bucket_name: "production" }] }],
     ["a route", { routes: ["meter.example.com/*"] }],
     ["a route of a zone", { routes: [{ pattern: "meter.example.com/*", zone_name: "example.com" }] }],
     ["another Worker", { services: [{ binding: "S", service: "production" }] }],
