@@ -5,8 +5,8 @@ import { deploy } from "./deploy/deploy.ts";
 import { targetOf } from "./deploy/target.ts";
 
 const HELP = `
-Makes what the account lacks (the database, its tables, the queue, the SESSION_SECRET), deploys the Worker and
-waits until it answers. It can be run again at any time: it finishes what was begun, and changes nothing that is
+Makes what the account lacks (databases, their tables, the bucket, queues, the SESSION_SECRET), deploys the Worker
+and waits until it answers. It can be run again at any time: it finishes what was begun, and changes nothing that is
 as it should be. Who asks is CLOUDFLARE_API_TOKEN (and CLOUDFLARE_ACCOUNT_ID), or whom wrangler is logged in as.
 
 Exit code: 0 deployed and well, 1 not, 2 the command line is wrong.

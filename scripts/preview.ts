@@ -18,8 +18,8 @@ type KeyChoice = (typeof KEY_CHOICES)[number];
 
 const HELP = `
 What is deployed is the code of this folder, with wrangler.toml's top level: a Worker of its own, with databases,
-queues, logs and keys of its own. On the account of production only with PREVIEWS=this-account. Run again, it brings
-the preview up to date. npm run preview:delete deletes it.
+queues, logs and keys of its own, and without a bucket. On the account of production only with PREVIEWS=this-account.
+Run again, it brings the preview up to date. npm run preview:delete deletes it.
 
 Exit code: 0 deployed and well, 1 not, 2 the command line is wrong.
 `;

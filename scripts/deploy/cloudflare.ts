@@ -6,8 +6,10 @@ import { runWrangler } from "../wrangler.ts";
 
 const ANSWER_TIMEOUT_MS = 60_000;
 
+type Headers = Readonly<Record<string, string>>;
+
 /** The headers that say who asks. Never printed. */
-type Credentials = Readonly<Record<string, string>>;
+type Credentials = Headers;
 
 /** What `wrangler auth token --json` prints. */
 const Token = z.union([
@@ -45,8 +47,8 @@ function accountOf(accounts: readonly { readonly id: string; readonly name: stri
 export type Cloudflare = {
   readonly account: string;
   /** Reads what may not be there: `undefined` when Cloudflare says that it is not. */
-  readonly find: <T>(path: string, result: z.ZodType<T>) => Promise<T | undefined>;
-  readonly post: <T>(path: string, body: object, result: z.ZodType<T>) => Promise<T>;
+  readonly find: <T>(path: string, result: z.ZodType<T>, headers?: Headers) => Promise<T | undefined>;
+  readonly post: <T>(path: string, body: object, result: z.ZodType<T>, headers?: Headers) => Promise<T>;
   readonly put: <T>(path: string, body: object, result: z.ZodType<T>) => Promise<T>;
   /** Deletes what may not be there any more. */
   readonly remove: (path: string) => Promise<void>;
@@ -68,15 +70,21 @@ export async function connect(configured: string | undefined): Promise<Cloudflar
   const who = await credentials();
   const account = process.env.CLOUDFLARE_ACCOUNT_ID || configured || accountOf(await read(who, "/accounts", Accounts));
   const below = (path: string): string => `/accounts/${account}${path}`;
-  const write = async <T>(method: "POST" | "PUT", path: string, body: object, result: z.ZodType<T>): Promise<T> => {
-    const answer = await ask(who, method, below(path), body);
+  const write = async <T>(
+    method: "POST" | "PUT",
+    path: string,
+    body: object,
+    result: z.ZodType<T>,
+    headers: Headers = {},
+  ): Promise<T> => {
+    const answer = await ask({ ...who, ...headers }, method, below(path), body);
     if (!answer.success) throw refused(method, path, answer);
     return understood(method, path, answer, result);
   };
   return {
     account,
-    find: (path, result) => read(who, below(path), result.optional()),
-    post: (path, body, result) => write("POST", path, body, result),
+    find: (path, result, headers = {}) => read({ ...who, ...headers }, below(path), result.optional()),
+    post: (path, body, result, headers) => write("POST", path, body, result, headers),
     put: (path, body, result) => write("PUT", path, body, result),
     remove: async (path) => {
       const answer = await ask(who, "DELETE", below(path));

@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { z } from "zod";
 import { root } from "../wrangler.ts";
-import type { Target } from "./target.ts";
+import { ARCHIVE, type Target } from "./target.ts";
 
 /** What the account decides of a deployment, and the configuration only names or leaves open. */
 export type Found = {
@@ -16,6 +16,7 @@ export type Found = {
 const Part = z.looseObject({
   vars: z.record(z.string(), z.unknown()),
   d1_databases: z.array(z.looseObject({ binding: z.string() })),
+  r2_buckets: z.array(z.looseObject({ binding: z.string() })).optional(),
 });
 
 /** Gives a file with a configuration, for as long as it is used, where wrangler can read it and git does not. */
@@ -43,19 +44,21 @@ export async function configWith(target: Target, found: Found): Promise<object> 
     .parse(readRawConfig({ config: target.file }, { hideWarnings: true }).rawConfig);
   const config = { ...raw, $schema: undefined, main: fromRoot(target, raw.main) };
   return target.env === ""
-    ? { ...config, ...withFound(config, found) }
-    : { ...config, env: { [target.env]: withFound(raw.env?.[target.env], found) } };
+    ? { ...config, ...withFound(target, config, found) }
+    : { ...config, env: { [target.env]: withFound(target, raw.env?.[target.env], found) } };
 }
 
 const fromRoot = ({ file }: Target, main: string): string => path.resolve(path.dirname(file), main);
 
 /** The account stands in the part itself: an environment's own would come before the top level's. */
-function withFound(part: unknown, { account, databases, vars }: Found): object {
-  const { d1_databases, ...parsed } = Part.parse(part);
+function withFound({ bucket }: Target, part: unknown, { account, databases, vars }: Found): object {
+  const { d1_databases, r2_buckets = [], ...parsed } = Part.parse(part);
+  const within = bucket?.jurisdiction ? { jurisdiction: bucket.jurisdiction } : {};
   return {
     ...parsed,
     account_id: account,
     vars: { ...parsed.vars, ...vars },
     d1_databases: d1_databases.map((block) => ({ ...block, database_id: databases.get(block.binding) })),
+    r2_buckets: r2_buckets.map((block) => (block.binding === ARCHIVE ? { ...block, ...within } : block)),
   };
 }

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { CommandError } from "../command-error.ts";
 import type { RunSql } from "../sql.ts";
 import type { Cloudflare } from "./cloudflare.ts";
-import { regionOf } from "./region.ts";
+import { regionFor } from "./region.ts";
 import type { Target } from "./target.ts";
 
 const Database = z.object({
@@ -31,7 +31,7 @@ export async function createDatabase(
   name: string,
   beside?: string | null,
 ): Promise<Database> {
-  const region = regionOf(locationHint || (beside ?? "").toLowerCase());
+  const region = regionFor(locationHint, beside);
   // With a jurisdiction Cloudflare ignores the hint.
   const place = jurisdiction === "" ? region && { primary_location_hint: region } : { jurisdiction };
   const created = await cloudflare.post("/d1/database", { name, ...place }, Database);

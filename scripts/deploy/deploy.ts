@@ -1,6 +1,7 @@
 import { recordGrowth } from "../growth.ts";
 import { applyMigration, CONTROL } from "../migrations.ts";
 import type { RunSql } from "../sql.ts";
+import { createBucket } from "./bucket.ts";
 import type { Cloudflare } from "./cloudflare.ts";
 import { createDatabase, type Database, hasJsonbEach, replicate, runOn } from "./database.ts";
 import { awaitHealth } from "./health.ts";
@@ -39,6 +40,9 @@ export async function deploy(cloudflare: Cloudflare, target: Target, options: De
     if (database === undefined) throw new Error(`there is no database ${binding}`);
     return runOn(cloudflare, database);
   };
+  if (plan.createBucket !== undefined) {
+    await createBucket(cloudflare, target, plan.createBucket, databases.get(CONTROL)?.running_in_region);
+  }
   for (const queue of plan.createQueues) await createQueue(cloudflare, queue);
   if (!(await hasJsonbEach(run("EVENTS_0")))) {
     options.log("          D1 has no jsonb_each here: events are aggregated with json_each, at about half the speed");

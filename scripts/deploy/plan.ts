@@ -1,11 +1,12 @@
 import { CommandError } from "../command-error.ts";
 import { type Growth, growthsOf } from "../growth.ts";
 import { appliedTo, CONTROL, type Migration, migrationsOf } from "../migrations.ts";
+import { hasBucket } from "./bucket.ts";
 import type { Cloudflare } from "./cloudflare.ts";
 import { type Database, findDatabase, isReplicated, recordedIn, runOn } from "./database.ts";
 import { consumerOf, findQueue, type Queue, refuseOthersQueue } from "./queue.ts";
 import { hintBeside, regionOf } from "./region.ts";
-import type { Target, TargetDatabase } from "./target.ts";
+import { ARCHIVE, type Target, type TargetBucket, type TargetDatabase } from "./target.ts";
 import { findWorker, type Worker, workerBehind } from "./worker.ts";
 
 /** Signs the tokens of streams; made here once, and known to the Worker alone. */
@@ -23,6 +24,8 @@ export type State = {
   readonly databases: ReadonlyMap<string, Database>;
   /** The names of the migrations that each of them has. */
   readonly applied: ReadonlyMap<string, readonly string[]>;
+  /** Whether the archive's bucket is there. */
+  readonly hasBucket: boolean;
   readonly queues: readonly Queue[];
   readonly worker: Worker | undefined;
   /** The Worker behind each of the target's domains. */
@@ -41,6 +44,7 @@ export type Plan = {
   readonly replicate: boolean;
   /** What each database lacks, by binding. They are brought forward before any code that knows the new schema. */
   readonly migrations: ReadonlyMap<string, readonly Migration[]>;
+  readonly createBucket: TargetBucket | undefined;
   readonly createQueues: readonly string[];
   readonly setSecret: boolean;
   /** Why the Worker is uploaded; `undefined` when it is as it should be. */
@@ -50,11 +54,13 @@ export type Plan = {
   readonly growths: readonly Growth[];
 };
 
+/** Throws a CommandError when the target has a bucket, and the account no R2. */
 export async function stateOf(cloudflare: Cloudflare, target: Target): Promise<State> {
-  const [found, worker, domains, ...queues] = await Promise.all([
+  const [found, bucketIsThere, worker, domains, ...queues] = await Promise.all([
     Promise.all(
       target.databases.map(async ({ binding, name }) => ({ binding, database: await findDatabase(cloudflare, name) })),
     ),
+    target.bucket !== undefined && hasBucket(cloudflare, target.bucket),
     findWorker(cloudflare, target.worker),
     Promise.all(target.domains.map(async (domain) => [domain, await workerBehind(cloudflare, domain)] as const)),
     ...target.queues.map((name) => findQueue(cloudflare, name)),
@@ -69,6 +75,7 @@ export async function stateOf(cloudflare: Cloudflare, target: Target): Promise<S
     ...{ databases, worker, applied: new Map(applied) },
     recorded: await recordsOf(cloudflare, databases.get(CONTROL), new Map(applied).get(CONTROL)),
     domains: new Map(domains),
+    hasBucket: bucketIsThere,
     queues: queues.filter((queue) => queue !== undefined),
   };
 }
@@ -96,6 +103,7 @@ export async function planOf(target: Target, state: State, hasAddress: boolean):
     createDatabases: target.databases.filter(({ binding }) => !databases.has(binding)),
     replicate: control === undefined || !isReplicated(control),
     migrations: await migrationsFor(target, state),
+    createBucket: state.hasBucket ? undefined : target.bucket,
     createQueues: target.queues.filter((name) => !queues.has(name)),
     setSecret: !worker?.secrets.includes(SECRET),
     upload,
@@ -165,7 +173,7 @@ function whyUpload(target: Target, state: State, hasAddress: boolean): string | 
   return consumesAsItShould(target, state) ? undefined : "it does not take its queues' messages as it should";
 }
 
-function whyMisbound({ databases }: Target, state: State, worker: Worker): string | undefined {
+function whyMisbound({ databases, bucket }: Target, state: State, worker: Worker): string | undefined {
   for (const { binding, name } of databases) {
     const bound = worker.databases.get(binding);
     const database = state.databases.get(binding);
@@ -173,7 +181,14 @@ function whyMisbound({ databases }: Target, state: State, worker: Worker): strin
     if (database === undefined) return `its database ${name} is gone`;
     if (bound !== database.uuid) return `${binding} is another database than ${name}`;
   }
-  return undefined;
+  return bucket && whyMisarchived(bucket, state, worker);
+}
+
+function whyMisarchived({ name, jurisdiction }: TargetBucket, state: State, { bucket }: Worker): string | undefined {
+  if (bucket === undefined) return `it is not bound to ${name}`;
+  const isSame = bucket.name === name && bucket.jurisdiction === jurisdiction;
+  if (!isSame) return `${ARCHIVE} is another bucket than ${name}`;
+  return state.hasBucket ? undefined : `its bucket ${name} is gone`;
 }
 
 function consumesAsItShould(target: Target, { queues }: State): boolean {
@@ -188,10 +203,11 @@ function consumesAsItShould(target: Target, { queues }: State): boolean {
   });
 }
 
+const line = (what: string, isThere: boolean, otherwise: string): string =>
+  `${what.padEnd(9)} ${isThere ? "is there" : otherwise}`;
+
 /** The plan for people, a line for each kind of part. */
 export function describePlan(target: Target, state: State, plan: Plan): string[] {
-  const line = (what: string, isThere: boolean, otherwise: string): string =>
-    `${what.padEnd(9)} ${isThere ? "is there" : otherwise}`;
   const { createDatabases, createQueues, growths } = plan;
   const migrations = new Set([...plan.migrations.values()].flat().map(({ file }) => file));
   return [
@@ -199,12 +215,19 @@ export function describePlan(target: Target, state: State, plan: Plan): string[]
     ...elsewhere(target, state),
     line("replicas", !plan.replicate, "have them kept, of keys and meters for the edge"),
     line("tables", migrations.size === 0, `apply ${[...migrations].join(", ")}`),
+    describeBucket(target, plan),
     line("queues", createQueues.length === 0, `make ${createQueues.join(", ")}`),
     line("secret", !plan.setSecret, `make a ${SECRET}`),
     `Worker    ${plan.upload === undefined ? "is up to date" : `deploy ${target.worker}: ${plan.upload}`}`,
     `self-test ${plan.selfTest ? "run it" : "was passed"}`,
     ...growths.flatMap(describeGrowth),
   ];
+}
+
+function describeBucket(target: Target, { createBucket }: Plan): string {
+  const { bucket } = target;
+  if (bucket === undefined) return "bucket    none: events stay in D1";
+  return line("bucket", createBucket === undefined, `make ${bucket.name}${placeOf({ ...target, ...bucket })}`);
 }
 
 function describeGrowth({ name, from, to }: Growth): string[] {
@@ -215,7 +238,9 @@ function describeGrowth({ name, from, to }: Growth): string[] {
   ];
 }
 
-function placeOf({ locationHint, jurisdiction }: Target): string {
+type Place = { readonly locationHint: string; readonly jurisdiction: string };
+
+function placeOf({ locationHint, jurisdiction }: Place): string {
   if (jurisdiction !== "") return `, within ${jurisdiction}`;
   const region = regionOf(locationHint);
   return region === undefined ? "" : `, in ${region}`;

@@ -39,6 +39,9 @@ export type TargetDatabase = { readonly binding: string; readonly name: string }
 /** The binding of the archive's bucket. */
 export const ARCHIVE = "ARCHIVE";
 
+/** An R2 bucket, by its name within a jurisdiction ("" for none). */
+export type TargetBucket = { readonly name: string; readonly jurisdiction: string };
+
 /** What is to be on the account, by names: all that the deployment needs of a wrangler configuration. */
 export type Target = {
   /** Wrangler's configuration, and the environment of it ("": its top level). */
@@ -52,6 +55,8 @@ export type Target = {
   /** LOCATION_HINT, "" for none. */
   readonly locationHint: string;
   readonly jurisdiction: Jurisdiction;
+  /** The archive's; without one, events stay in the databases. */
+  readonly bucket: TargetBucket | undefined;
   readonly sizes: Sizes;
   readonly queues: readonly string[];
   readonly consumers: readonly Consumer[];
@@ -86,6 +91,8 @@ const Databases = z.array(z.object({ binding: z.string(), database_name: z.strin
   return z.NEVER;
 });
 
+const Bucket = z.object({ binding: z.string(), bucket_name: z.string(), jurisdiction: z.string().optional() });
+
 /** As much of wrangler's configuration as is needed here. */
 const Config = z.object({
   name: z.string(),
@@ -94,6 +101,7 @@ const Config = z.object({
   workers_dev: z.boolean().optional(),
   routes: z.array(Route).default([]),
   d1_databases: Databases,
+  r2_buckets: z.array(Bucket).default([]),
   queues: z.object({
     producers: z.array(z.object({ queue: z.string() })).default([]),
     consumers: z.array(Consumer).default([]),
@@ -165,7 +173,7 @@ async function read(file: string, env: string): Promise<Target> {
   const settings = await settingsOf(file, env);
   const config = parsed(file, settings);
   const { producers, consumers } = config.queues;
-  const { name, account_id, d1_databases, vars, triggers, routes, workers_dev } = config;
+  const { name, account_id, d1_databases, r2_buckets, vars, triggers, routes, workers_dev } = config;
   refuseContradiction(vars);
   return {
     file,
@@ -175,6 +183,7 @@ async function read(file: string, env: string): Promise<Target> {
     databases: d1_databases,
     locationHint: vars.LOCATION_HINT,
     jurisdiction: vars.JURISDICTION,
+    bucket: bucketOf(r2_buckets, vars.JURISDICTION),
     sizes: sizesOf(
       d1_databases.map(({ binding }) => binding),
       vars,
@@ -200,4 +209,15 @@ function refuseContradiction({
 }: z.output<typeof Config>["vars"]): void {
   if (jurisdiction === "" || HINTS_WITHIN[jurisdiction].includes(hint)) return;
   throw new CommandError(`LOCATION_HINT = "${hint}" is outside of JURISDICTION = "${jurisdiction}".`);
+}
+
+/** A bucket is kept in JURISDICTION, unless its block has one of its own. Throws a CommandError for one outside of it. */
+function bucketOf(buckets: readonly z.output<typeof Bucket>[], within: Jurisdiction): TargetBucket | undefined {
+  const bucket = buckets.find(({ binding }) => binding === ARCHIVE);
+  if (bucket === undefined) return undefined;
+  const { bucket_name: name, jurisdiction = within } = bucket;
+  if (within === "" || jurisdiction === within) return { name, jurisdiction };
+  throw new CommandError(
+    `the bucket ${name} with jurisdiction = "${jurisdiction}" is outside of JURISDICTION = "${within}".`,
+  );
 }

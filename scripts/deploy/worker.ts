@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { CommandError } from "../command-error.ts";
 import type { Cloudflare } from "./cloudflare.ts";
+import { ARCHIVE, type TargetBucket } from "./target.ts";
 
 /** A Worker as it is on the account. */
 export type Worker = {
@@ -9,6 +10,8 @@ export type Worker = {
   readonly vars: ReadonlyMap<string, string>;
   /** The ids of the databases that it is bound to, by binding. They may not exist any more. */
   readonly databases: ReadonlyMap<string, string>;
+  /** The bucket that it is bound to as its archive. It may not exist any more. */
+  readonly bucket: TargetBucket | undefined;
   readonly secrets: readonly string[];
   readonly crons: readonly string[];
   /** Whether its workers.dev address works. */
@@ -24,6 +27,8 @@ const Settings = z.object({
         text: z.string().optional(),
         id: z.string().optional(),
         database_id: z.string().optional(),
+        bucket_name: z.string().optional(),
+        jurisdiction: z.string().nullish(),
       }),
     )
     .default([]),
@@ -56,6 +61,13 @@ const databasesOf = (bindings: Bindings): Worker["databases"] =>
     ),
   );
 
+function bucketOf(bindings: Bindings): Worker["bucket"] {
+  const { bucket_name: name, jurisdiction } = bindings.find((binding) => binding.name === ARCHIVE) ?? {};
+  if (name === undefined) return undefined;
+  // A bucket without a jurisdiction is in Cloudflare's "default".
+  return { name, jurisdiction: jurisdiction === "default" ? "" : (jurisdiction ?? "") };
+}
+
 /** The text variables of a Worker, or nothing when there is no such Worker. */
 export async function findVars(cloudflare: Cloudflare, name: string): Promise<Worker["vars"] | undefined> {
   const bindings = await bindingsOf(cloudflare, name);
@@ -75,6 +87,7 @@ export async function findWorker(cloudflare: Cloudflare, name: string): Promise<
     fingerprint,
     vars: varsOf(bindings),
     databases: databasesOf(bindings),
+    bucket: bucketOf(bindings),
     secrets: secrets.map((secret) => secret.name),
     crons: crons?.schedules.map(({ cron }) => cron) ?? [],
     isPublic: publicity?.enabled ?? false,

@@ -25,7 +25,10 @@ const { targetOf } = await import("../../scripts/deploy/target.ts");
 const files = path.join(root, ".wrangler/tests", path.basename(folder));
 await mkdir(files, { recursive: true });
 
-beforeEach(() => cloudflare.reset());
+beforeEach(() => {
+  cloudflare.reset();
+  cloudflare.hasR2 = true;
+});
 afterAll(() => rm(files, { recursive: true, force: true }));
 
 /** Deploys wrangler.toml, with a change as its comments offer it; gives what was said. */
@@ -51,10 +54,11 @@ test("staging has all that production has, with the same settings: it inherits n
   const { rawConfig } = readRawConfig({ config: path.join(root, "wrangler.toml") });
   const { staging, ...others } = rawConfig.env ?? {};
   expect(others).toEqual({});
-  const own = ["vars", "d1_databases", "durable_objects", "queues", "ratelimits"] as const;
+  const own = ["vars", "d1_databases", "r2_buckets", "durable_objects", "queues", "ratelimits"] as const;
   expect(Object.keys(staging ?? {}).sort()).toEqual(["name", ...own].sort());
   const mayDiffer = [
     "database_name",
+    "bucket_name",
     "queue",
     "namespace_id",
     "LOCATION_HINT",
@@ -114,9 +118,89 @@ describe("databases, queues and Worker are on one account:", () => {
 test("JURISDICTION keeps the databases and the objects within it", async () => {
   await deploy({ JURISDICTION: "eu" });
   const { bindings } = deployed(cloudflare.account);
-  const { databases } = cloudflare.account;
+  const { databases, buckets } = cloudflare.account;
   expect([...databases.values()].map(({ jurisdiction }) => jurisdiction)).toEqual(["eu", "eu", "eu"]);
+  expect([...buckets.values()]).toEqual([{ name: "edgemeter-archive", location: undefined, jurisdiction: "eu" }]);
+  expect(bindings.ARCHIVE).toMatchObject({ bucket_name: "edgemeter-archive", jurisdiction: "eu" });
   expect(bindings.JURISDICTION?.text).toBe("eu");
+  await deploy({ JURISDICTION: "eu" });
+  expect(changesOf(cloudflare)).toEqual([]);
+});
+
+describe("the archive's bucket", () => {
+  const BLOCK = /^\[\[r2_buckets\]\]\nbinding = "ARCHIVE"\nbucket_name = "edgemeter-archive"\n/m;
+
+  /** Deploys wrangler.toml with other lines instead of the bucket's block. */
+  async function deployWith(block: string, vars: Record<string, string> = {}): Promise<readonly string[]> {
+    const file = await configuration(vars);
+    await writeFile(file, (await readFile(file, "utf8")).replace(BLOCK, block));
+    cloudflare.begin(undefined);
+    return operations.deployFile(file);
+  }
+  const named = (name: string, more = ""): string =>
+    `[[r2_buckets]]\nbinding = "ARCHIVE"\nbucket_name = "${name}"\n${more}`;
+
+  test("is made in the region of LOCATION_HINT, once", async () => {
+    const said = await deploy({ LOCATION_HINT: "sam" });
+    expect(said).toContain("bucket    make edgemeter-archive, in enam");
+    expect(cloudflare.account.buckets.get("edgemeter-archive")?.location).toBe("enam");
+    expect(await deploy({ LOCATION_HINT: "sam" })).toContain("bucket    is there");
+    expect(changesOf(cloudflare)).toEqual([]);
+  });
+
+  test("of another name is made, and the Worker bound to it; the one before is left", async () => {
+    await deploy();
+    const said = await deployWith(named("renamed"));
+    expect(said).toContain("bucket    make renamed");
+    expect(said).toContain("Worker    deploy edgemeter: ARCHIVE is another bucket than renamed");
+    expect([...cloudflare.account.buckets.keys()]).toEqual(["edgemeter-archive", "renamed"]);
+    expect(deployed(cloudflare.account).bindings.ARCHIVE?.bucket_name).toBe("renamed");
+  });
+
+  test("that is there already is used, whoever made it", async () => {
+    const bucket = { name: "edgemeter-archive", location: "oc", jurisdiction: "default" };
+    cloudflare.account.buckets.set(bucket.name, bucket);
+    expect(await deploy()).toContain("bucket    is there");
+    expect([...cloudflare.account.buckets.values()]).toEqual([bucket]);
+    expect(deployed(cloudflare.account).bindings.ARCHIVE?.bucket_name).toBe(bucket.name);
+  });
+
+  test("without its block is none: events stay in D1, also on an account without R2", async () => {
+    cloudflare.hasR2 = false;
+    const said = await deployWith("");
+    expect(said.filter((line) => line.includes("bucket"))).toEqual(["bucket    none: events stay in D1"]);
+    expect(deployed(cloudflare.account).bindings).not.toHaveProperty("ARCHIVE");
+    expect(cloudflare.calls.filter(({ path: called }) => called.startsWith("/r2/"))).toEqual([]);
+  });
+
+  test("whose block was deleted is unbound and left", async () => {
+    await deploy();
+    await deployWith("");
+    expect(deployed(cloudflare.account).bindings).not.toHaveProperty("ARCHIVE");
+    expect(cloudflare.account.buckets.size).toBe(1);
+  });
+
+  test.each([[["--dry-run"]], [[]]])(
+    "on an account without R2 is refused, and nothing is changed: %j",
+    async (args) => {
+      cloudflare.hasR2 = false;
+      const { code, stderr, changes } = await command("deploy", args);
+      const where = `enable it at https://dash.cloudflare.com/${ACCOUNT_ID}/r2/overview, or delete the block of ARCHIVE`;
+      expect({ code, stderr, changes }).toEqual({ code: 1, stderr: expect.stringContaining(where), changes: [] });
+      expect(stderr.trim().split("\n")).toHaveLength(1);
+    },
+  );
+
+  test("may have a jurisdiction of its own, but none outside of JURISDICTION", async () => {
+    const own = named("edgemeter-archive", 'jurisdiction = "us"\n');
+    await deployWith(own);
+    expect(cloudflare.account.buckets.get("edgemeter-archive")?.jurisdiction).toBe("us");
+    await deployWith(own);
+    expect(changesOf(cloudflare)).toEqual([]);
+    const outside = 'the bucket edgemeter-archive with jurisdiction = "us" is outside of JURISDICTION = "eu"';
+    await expect(deployWith(own, { JURISDICTION: "eu" })).rejects.toThrow(outside);
+    expect(cloudflare.calls).toEqual([]);
+  });
 });
 
 test.each<[string, Record<string, string>, Record<string, string>]>([
@@ -246,6 +330,7 @@ test.each(["", "staging"])("wrangler deploys '%s' of it without a warning", asyn
     "DB",
     "EVENTS_0",
     "TEST_EVENTS",
+    "ARCHIVE",
     "EVENT_QUEUE",
     "TEST_EVENT_QUEUE",
     "CUSTOMER_METER",
@@ -282,6 +367,7 @@ test("--dry-run tells what would be done, and only reads", async () => {
   const made = [
     databases,
     tables,
+    "make edgemeter-archive",
     "make edgemeter-events, edgemeter-test-events",
     "make a SESSION_SECRET",
     "deploy edgemeter",

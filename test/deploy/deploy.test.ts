@@ -6,7 +6,7 @@ import { useCloudflare } from "../support/node/cloudflare/fixture.ts";
 import { deployed, keysIn, secretsOf } from "../support/node/cloudflare/inspect.ts";
 
 const { cloudflare, folder, command, at } = await useCloudflare();
-const { workers, databases, queues } = cloudflare.account;
+const { workers, databases, buckets, queues } = cloudflare.account;
 
 const deploy = (worker: string, ...args: string[]) => command("deploy", [...at(worker), ...args]);
 
@@ -21,6 +21,7 @@ const firstDeployment = (worker: string): string[] => [
   ...["POST /d1/database", "PUT /d1/database/ID", "POST /d1/database/ID/query"],
   ...["POST /d1/database", "POST /d1/database/ID/query"],
   ...["POST /d1/database", "POST /d1/database/ID/query"],
+  "POST /r2/buckets",
   ...["POST /queues", "POST /queues"],
   `PUT /workers/scripts/${worker}`,
   `PATCH /workers/scripts/${worker}/script-settings`,
@@ -39,7 +40,7 @@ describe("a first deployment", () => {
     expect(stdout).toContain('npm run keys -- create --live --name "My backend" --remote\n');
   });
 
-  test("binds the Worker to its own databases, queues and classes, and gives it a secret", () => {
+  test("binds the Worker to its own databases, bucket, queues and classes, and gives it a secret", () => {
     const { worker, running, database, bindings } = production();
     const [events, testEvents] = [databases.get("edgemeter-events-0"), databases.get("edgemeter-test-events")];
     expect([database, events, testEvents].map((found) => found?.replicated)).toEqual([true, false, false]);
@@ -47,6 +48,7 @@ describe("a first deployment", () => {
       DB: { type: "d1", id: database.uuid },
       EVENTS_0: { type: "d1", id: events?.uuid },
       TEST_EVENTS: { type: "d1", id: testEvents?.uuid },
+      ARCHIVE: { type: "r2_bucket", bucket_name: "edgemeter-archive" },
       EVENT_QUEUE: { type: "queue", queue_name: "edgemeter-events" },
       TEST_EVENT_QUEUE: { type: "queue", queue_name: "edgemeter-test-events" },
       CUSTOMER_METER: { type: "durable_object_namespace", class_name: "CustomerMeter" },
@@ -56,6 +58,8 @@ describe("a first deployment", () => {
       // Beside the control database, since no hint is set.
       LOCATION_HINT: { type: "plain_text", text: "weur" },
     });
+    // As is the bucket.
+    expect([...buckets.values()]).toEqual([{ name: "edgemeter-archive", location: "weur", jurisdiction: "default" }]);
     expect(worker.secrets.get("SESSION_SECRET")).toMatch(/^[\w-]{43}$/);
     expect(worker.crons).toEqual(["* * * * *"]);
     expect(running.metadata).toMatchObject({
@@ -121,6 +125,23 @@ describe("the next deployment", () => {
     expect(production().bindings.EVENTS_0?.id).toBe(database?.uuid);
     expect(database?.sql.prepare("SELECT * FROM sums").all()).toEqual([]);
   });
+
+  test("makes a bucket that was deleted by hand again, once", async () => {
+    buckets.delete("edgemeter-archive");
+    await repairs("its bucket edgemeter-archive is gone");
+    expect(buckets.has("edgemeter-archive")).toBe(true);
+    expect((await deploy("edgemeter")).changes).toEqual([]);
+  });
+
+  test("binds the Worker to its bucket again, when it is bound to another", async () => {
+    const { worker, running } = production();
+    const bindings = running.bindings.map((binding) =>
+      binding.name === "ARCHIVE" ? { ...binding, bucket_name: "another" } : binding,
+    );
+    worker.versions[0] = { ...running, bindings };
+    await repairs("ARCHIVE is another bucket than edgemeter-archive");
+    expect(production().bindings.ARCHIVE).toMatchObject({ bucket_name: "edgemeter-archive" });
+  });
 });
 
 describe("an environment", () => {
@@ -132,6 +153,7 @@ describe("an environment", () => {
     const staging = deployed(cloudflare.account, "edgemeter-staging").bindings;
     expect(Object.keys(staging)).toEqual(Object.keys(bindings));
     for (const name of ["DB", "EVENTS_0", "TEST_EVENTS"]) expect(staging[name]?.id).not.toBe(bindings[name]?.id);
+    expect(staging.ARCHIVE?.bucket_name).toBe("edgemeter-staging-archive");
     for (const name of ["EVENT_QUEUE", "TEST_EVENT_QUEUE"]) {
       expect(staging[name]?.queue_name).not.toBe(bindings[name]?.queue_name);
     }
@@ -161,5 +183,6 @@ test("OPERATIONS.md takes down all of production, and nothing else", async () =>
   expect([...workers.keys()]).toEqual(["edgemeter-staging"]);
   const [, events, testEvents] = ["edgemeter-staging", "edgemeter-staging-events", "edgemeter-staging-test-events"];
   expect([...databases.keys()]).toEqual(["edgemeter-staging", `${events}-0`, testEvents]);
+  expect([...buckets.keys()]).toEqual(["edgemeter-staging-archive"]);
   expect([...queues.keys()]).toEqual([events, testEvents]);
 });

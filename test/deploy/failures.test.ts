@@ -121,7 +121,7 @@ describe("whatever call it fails at, the next run finishes", () => {
   test("the deletion of a preview, which always leaves an empty account", async () => {
     const operation = { prepare: () => operations.plantPreview(BRANCH), run: () => operations.removePreview(BRANCH) };
     const { outages, account } = await outagesOf(operation);
-    expect(account).toEqual({ domains: [], workers: [], databases: [], queues: [] });
+    expect(account).toEqual({ domains: [], workers: [], databases: [], buckets: [], queues: [] });
     expect(outages.length).toBeGreaterThan(10);
     for (const outage of outages) await survives(operation, outage, account);
   });

@@ -14,6 +14,7 @@ const TARGET: Target = {
   ...{
     locationHint: "",
     jurisdiction: "",
+    bucket: { name: "edgemeter-archive", jurisdiction: "" },
     sizes: { databases: 1, event_log_shards: 4, test_event_log_shards: 1 },
     isPublic: true,
     domains: [],
@@ -49,9 +50,10 @@ const databases = (control: Partial<typeof DATABASE & { jurisdiction: string }> 
 /** An account that is as it should be, with a change. */
 const account = (change: Partial<State> = {}): State => ({
   ...{ databases: databases(), applied: new Map(), domains: new Map(), recorded: new Map(Object.entries(RECORDED)) },
+  hasBucket: true,
   worker: {
     ...{ fingerprint: "f", secrets: ["SESSION_SECRET"], crons: ["* * * * *"], isPublic: true },
-    ...{ databases: BOUND, vars: new Map(Object.entries(VARS)) },
+    ...{ databases: BOUND, bucket: TARGET.bucket, vars: new Map(Object.entries(VARS)) },
   },
   queues: [consumed({ script: "edgemeter" })],
   ...change,
@@ -76,6 +78,8 @@ const vars = (change: Partial<typeof VARS>): State => worker({ vars: new Map(Obj
 const recorded = (change: Readonly<Record<string, string>>): State =>
   account({ recorded: new Map(Object.entries({ ...RECORDED, ...change })) });
 
+const bucketOf = (name: string, jurisdiction = ""): Pick<Target, "bucket"> => ({ bucket: { name, jurisdiction } });
+
 const sized = (change: Partial<Target["sizes"]>): Partial<Target> => ({ sizes: { ...TARGET.sizes, ...change } });
 
 /** A Worker with a custom domain and without a workers.dev address. */
@@ -88,6 +92,7 @@ test.each<[string, State, Partial<Target>?, boolean?]>([
   ["an address is given that is not workers.dev's", worker({ isPublic: false }), {}, true],
   ["a domain is attached and workers.dev is off", worker({ isPublic: false }, domainOf("edgemeter")), OFF],
   ["the consumer is named as a service", queue({ service: "edgemeter" })],
+  ["wrangler.toml has no bucket", worker({ bucket: undefined }, { hasBucket: false }), { bucket: undefined }],
   ["0 is spelt out", queue({ script: "edgemeter", settings: { ...SETTINGS, max_retries: 0 } })],
 ])("nothing is uploaded or tested when %s", async (_, state, target = {}, hasAddress = false) => {
   const plan = await planOf({ ...TARGET, ...target }, state, hasAddress);
@@ -105,6 +110,10 @@ test.each<[string, State, Partial<Target>?]>([
     worker({ databases: new Map([...BOUND, ["EVENTS_0", "d3"]]) }),
   ],
   ["it is not bound to edgemeter-events-0", worker({ databases: new Map([["DB", "d1"]]) })],
+  ["it is not bound to edgemeter-archive", worker({ bucket: undefined })],
+  ["its bucket edgemeter-archive is gone", account({ hasBucket: false })],
+  ["ARCHIVE is another bucket than renamed", account({ hasBucket: false }), bucketOf("renamed")],
+  ["ARCHIVE is another bucket than edgemeter-archive", account(), bucketOf("edgemeter-archive", "eu")],
   ["its code or settings are others", worker({ fingerprint: undefined })],
   [OTHER_SETTINGS, vars({ LOCATION_HINT: "" })],
   [OTHER_SETTINGS, vars({ DEPLOYED_VERSION: "of another" })],

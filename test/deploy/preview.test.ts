@@ -50,6 +50,8 @@ test("a preview is made, updated and deleted, with nothing left over and nothing
     TEST_EVENT_QUEUE: { queue_name: own("edgemeter-test-events") },
     SYNC_EVENTS_LIMIT: { namespace_id: expect.not.stringMatching(/^(1001|2001)$/) },
   });
+  expect(made.stdout).toContain("bucket    none: events stay in D1");
+  expect(deployed(cloudflare.account, worker).bindings).not.toHaveProperty("ARCHIVE");
   expect(queues.get(own("edgemeter-test-events"))?.consumers).toMatchObject([{ script: worker }]);
   expect(workers.get(worker)?.secrets.has("SESSION_SECRET")).toBe(true);
   const keys = () => keysIn(deployed(cloudflare.account, worker).database, "hash");

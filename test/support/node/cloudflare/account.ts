@@ -38,6 +38,13 @@ export type Database = {
   lacks?: readonly string[];
 };
 
+export type Bucket = {
+  readonly name: string;
+  readonly location: string | undefined;
+  /** "default" for none. */
+  readonly jurisdiction: string;
+};
+
 export type Consumer = {
   readonly consumer_id: string;
   readonly type: string;
@@ -53,6 +60,7 @@ export type Account = {
   readonly domains: Map<string, string>;
   readonly workers: Map<string, Worker>;
   readonly databases: Map<string, Database>;
+  readonly buckets: Map<string, Bucket>;
   readonly queues: Map<string, Queue>;
 };
 
@@ -60,6 +68,7 @@ export const emptyAccount = (): Account => ({
   domains: new Map(),
   workers: new Map(),
   databases: new Map(),
+  buckets: new Map(),
   queues: new Map(),
 });
 

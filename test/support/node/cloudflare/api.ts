@@ -4,6 +4,7 @@ import {
   type Account,
   aWorker,
   type Binding,
+  type Bucket,
   type Consumer,
   type Database,
   type Queue,
@@ -13,10 +14,11 @@ import {
 /** The account's part of workers.dev. */
 const SUBDOMAIN = "example-account";
 
-/** A call: what its path left open, its query and its body. wrangler sends some JSON as text. */
+/** A call: what its path left open, its query, its headers and its body. wrangler sends some JSON as text. */
 type Call = {
   readonly params: Readonly<Record<string, string>>;
   readonly query: Readonly<Record<string, string | string[]>>;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
   readonly json: <T>() => T;
   readonly form: () => Promise<FormData>;
 };
@@ -49,6 +51,7 @@ const newId = (): string => `00000000-0000-4000-8000-${String(++made).padStart(1
 
 export const routesOf = (account: Account): Routes => ({
   ...databaseRoutes(account),
+  ...bucketRoutes(account),
   ...queueRoutes(account),
   ...workerRoutes(account),
   ...domainRoutes(account),
@@ -108,6 +111,27 @@ function runSql({ sql, lacks = [] }: Database, text: string): object[] {
 /** The statements of a script whose lines end where a statement does. */
 const statementsOf = (script: string): string[] =>
   script.split(/;[ \t]*(?:\n|$)/).filter((part) => part.replaceAll(/--.*$/gm, "").trim() !== "");
+
+/** R2: a jurisdiction sees its own buckets only. */
+function bucketRoutes({ buckets }: Account): Routes {
+  const within = ({ headers }: Call): string => String(headers["cf-r2-jurisdiction"] ?? "default");
+  const bucketOf = (call: Call): Bucket => {
+    const found = buckets.get(call.params.name ?? "");
+    return required(found?.jurisdiction === within(call) ? found : undefined, 10_006, "The specified bucket");
+  };
+  return {
+    "GET /r2/buckets/:name": bucketOf,
+    "POST /r2/buckets": (call) => {
+      const { name, locationHint: location } = call.json<{ name: string; locationHint?: string }>();
+      const jurisdiction = within(call);
+      if (buckets.has(name)) throw new ApiFailure(409, 10_004, "The bucket you tried to create already exists");
+      if (location !== undefined && jurisdiction !== "default") throw new ApiFailure(400, 10_001, "a hint as well");
+      buckets.set(name, { name, location, jurisdiction });
+      return buckets.get(name);
+    },
+    "DELETE /r2/buckets/:name": (call) => void buckets.delete(bucketOf(call).name),
+  };
+}
 
 function queueRoutes({ queues, workers }: Account): Routes {
   const queueOf = ({ params: { id } }: Call): Queue => {
@@ -263,9 +287,11 @@ function resolved({ versions }: Worker, binding: Binding): Binding {
   return required(before, 10_021, `A binding ${binding.name} to inherit`);
 }
 
-function refuseDangling({ databases, queues }: Account, { type, name, ...binding }: Binding): void {
+function refuseDangling({ databases, buckets, queues }: Account, { type, name, ...binding }: Binding): void {
   const dangles =
     (type === "d1" && !databases.values().some(({ uuid }) => uuid === (binding.id ?? binding.database_id))) ||
+    (type === "r2_bucket" &&
+      buckets.get(String(binding.bucket_name))?.jurisdiction !== (binding.jurisdiction ?? "default")) ||
     (type === "queue" && !queues.has(String(binding.queue_name)));
   if (dangles) throw new ApiFailure(400, 10_021, `binding ${name} of type ${type} refers to what does not exist`);
 }

@@ -33,16 +33,17 @@ export const keysIn = ({ sql }: Pick<Database, "sql">, column: "id" | "hash" = "
     .map((key) => key[column]);
 
 /** All that an account has, without ids, times and the values of secrets: what two runs must agree on. */
-export const describeAccount = ({ domains, workers, databases, queues }: Account): object => ({
+export const describeAccount = ({ domains, workers, databases, buckets, queues }: Account): object => ({
   domains: [...domains],
   workers: [...workers.values()].map(({ name, versions, secrets, crons, isPublic }) => ({
     name,
     tag: versions[0]?.annotations["workers/tag"],
-    bindings: versions[0]?.bindings.map(({ type, name: binding, text, queue_name, id }) => ({
+    bindings: versions[0]?.bindings.map(({ type, name: binding, text, queue_name, bucket_name, id }) => ({
       type,
       binding,
       text,
       queue_name,
+      bucket_name,
       database: [...databases.values()].find(({ uuid }) => uuid === id)?.name,
     })),
     secrets: [...secrets.keys()],
@@ -55,6 +56,7 @@ export const describeAccount = ({ domains, workers, databases, queues }: Account
     jurisdiction,
     tables: sql.prepare("SELECT name FROM sqlite_master ORDER BY name").all(),
   })),
+  buckets: [...buckets.values()],
   queues: [...queues.values()].map(({ queue_name, consumers }) => ({
     queue_name,
     consumers: consumers.map(({ script, settings }) => ({ script, settings })),

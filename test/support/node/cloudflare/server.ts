@@ -7,6 +7,8 @@ export const ACCOUNT_ID = "00000000000000000000000000000001";
 const BASE = "/client/v4";
 const ACCOUNT = `${BASE}/accounts/${ACCOUNT_ID}`;
 
+const NO_R2 = "Please enable R2 through the Cloudflare Dashboard.";
+
 /** A call of the API as it came, its path below the account. */
 export type Call = { readonly method: string; readonly path: string; readonly body: string };
 
@@ -60,10 +62,11 @@ export async function startCloudflare() {
         calls.push({ method, path: url.replace(ACCOUNT, "").replace(BASE, ""), body });
         if (!cloudflare.isAllowed) throw new ApiFailure(403, 10_000, "Authentication error");
         if (failure === "refused") throw refusal();
+        if (path.startsWith("/r2/") && !cloudflare.hasR2) throw new ApiFailure(403, 10_042, NO_R2);
         const form = () =>
           new Response(body, { headers: { "content-type": String(headers["content-type"]) } }).formData();
         try {
-          const result = await handle({ params, query, json: () => JSON.parse(body), form });
+          const result = await handle({ params, query, headers, json: () => JSON.parse(body), form });
           return { success: true, errors: [], messages: [], result: result ?? null };
         } finally {
           if (failure === "unanswered") socket.destroy();
@@ -78,6 +81,8 @@ export async function startCloudflare() {
     unknown,
     /** Whether Workers count what they are sent: `false` for queues that deliver nothing. */
     countsEvents: true,
+    /** Whether the account has R2, which is enabled in the dashboard. */
+    hasR2: true,
     /** Whether its credentials are good. */
     isAllowed: true,
     /** What makes wrangler and the scripts ask this one. */
