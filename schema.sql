@@ -130,6 +130,7 @@ CREATE TABLE slices (
   max_timestamp INTEGER, -- to here, which is not among them
   checked INTEGER, -- ms; when all its files were read back and compared
   recounted INTEGER NOT NULL DEFAULT 0, -- files whose events were counted once more before the drop
+  skipped_to TEXT, -- test mode: JSON of the last row whose window is looked after; see src/archive/archive.ts
   failed INTEGER -- ms; when a file was found to differ. It is left alone until an operator has it exported again
 );
 
@@ -165,6 +166,27 @@ CREATE TABLE archive_files (
 
 -- For readers, who look for a day's files of some series.
 CREATE INDEX archive_files_by_day ON archive_files (day, first_series, last_series);
+
+-- How many files the manifest has, and their bytes: one row, once there was a file. Kept by the triggers, whoever writes
+-- the manifest; read by /v1/edgemeter/pipeline, which must not count the files of years.
+CREATE TABLE archive_totals (
+  id INTEGER PRIMARY KEY, -- 1
+  files INTEGER NOT NULL,
+  bytes INTEGER NOT NULL
+);
+
+CREATE TRIGGER archive_file_added AFTER INSERT ON archive_files BEGIN
+  INSERT INTO archive_totals (id, files, bytes) VALUES (1, 1, NEW.bytes)
+  ON CONFLICT (id) DO UPDATE SET files = files + 1, bytes = bytes + NEW.bytes;
+END;
+
+CREATE TRIGGER archive_file_replaced AFTER UPDATE OF bytes ON archive_files BEGIN
+  UPDATE archive_totals SET bytes = bytes - OLD.bytes + NEW.bytes;
+END;
+
+CREATE TRIGGER archive_file_removed AFTER DELETE ON archive_files BEGIN
+  UPDATE archive_totals SET files = files - 1, bytes = bytes - OLD.bytes;
+END;
 
 -- Who works on the database's archive. Written by the archive when there is work.
 CREATE TABLE leases (

@@ -5,7 +5,8 @@ import type { ShareName } from "../log/entries.ts";
 import type { GroupKind } from "../log/groups.ts";
 import { applyStatements } from "./apply.ts";
 import { onJsonEach } from "./json-each.ts";
-import { liveSlices, openSlice, quarterOf } from "./sql/slices.ts";
+import { isEntryStored } from "./sql/events.ts";
+import { openSlice, quarterOf, reopenSlice } from "./sql/slices.ts";
 import { restoreVacated } from "./vacated.ts";
 
 /** An entry of the log that D1 refused for its data, kept until it is redriven. */
@@ -27,9 +28,11 @@ const REDRIVEN_MS = DAY_MS;
 
 const COLUMNS = "id, kind, slice, entry, reason, parked";
 
+/** What comes for an archived slice was stored before it was sealed. */
 const PARK = `
   INSERT INTO dead_letters (${COLUMNS})
-  VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+  SELECT ?1, ?2, ?3, ?4, ?5, ?6
+  WHERE ?2 = 'rejections' OR NOT EXISTS (SELECT 1 FROM slices WHERE slice = ?3 AND state = 'archived')
   ON CONFLICT DO NOTHING`;
 
 const FIND = `SELECT ${COLUMNS}, redriven FROM dead_letters WHERE id = ?1`;
@@ -51,6 +54,11 @@ const LIST_AFTER = `
   ORDER BY id LIMIT ?2`;
 
 const COUNT = "SELECT COUNT(*) AS count FROM dead_letters WHERE redriven IS NULL";
+
+/** One statement: the slice that it finds cannot be sealed any more until the letter is stored. */
+const TO_OLDEST_SLICE = `
+  UPDATE dead_letters SET slice = (SELECT MIN(slice) FROM slices WHERE state = 'open')
+  WHERE id = ?1 AND slice = ?2 AND redriven IS NULL`;
 
 const REDRIVEN = "UPDATE dead_letters SET redriven = ?2 WHERE id = ?1";
 
@@ -116,31 +124,52 @@ export const findDeadLetter = async (db: D1Database, id: string): Promise<(DeadL
   (await db.prepare(FIND).bind(id).first<DeadLetter & Redriven>()) ?? undefined;
 
 /**
- * Stores a dead letter's entry after all and marks it, in one transaction; once, however often it is called. The
- * entry goes into its own slice, or into the oldest that is left: it was never stored before. Throws when D1 refuses
- * it still; then the letter waits on. `now` in ms.
+ * Stores a dead letter's entry after all and marks it, in one transaction; once, however often it is called. Throws
+ * when D1 refuses it still; then the letter waits on. `now` in ms.
  */
 export async function redrive(db: D1Database, letter: DeadLetter & Redriven, now: number): Promise<void> {
   const { id, kind, entry } = letter;
   const quarter = quarterOf(timestampOf(entry) ?? now);
   const entries = { kind, from: quarter, to: quarter, entries: entry };
   if (letter.redriven === null) {
-    const slice = await sliceFor(db, letter, now);
-    // For one entry it does not matter which is faster, and every database has this one.
-    await db.batch([
-      ...applyStatements(db, [{ ...entries, slice }], now, onJsonEach),
-      db.prepare(REDRIVEN).bind(id, now),
-    ]);
+    const home = await homeOf(db, letter, now);
+    const statements = home && [
+      ...(home.isSealed ? reopenSlice(db, home.slice) : []),
+      // For one entry it does not matter which is faster, and every database has this one.
+      ...applyStatements(db, [{ ...entries, slice: home.slice }], now, onJsonEach),
+    ];
+    await db.batch([...(statements ?? []), db.prepare(REDRIVEN).bind(id, now)]);
   }
   await restoreVacated(db, [entries]);
 }
 
-async function sliceFor(db: D1Database, { kind, slice }: DeadLetter, now: number): Promise<number> {
-  if (kind === "rejections" || (await openSlice(db, slice)) === "open") return slice;
-  const oldest = (await liveSlices(db))[0]?.slice ?? sliceOf(now);
-  await openSlice(db, oldest);
-  return oldest;
+type Home = { readonly slice: number; readonly isSealed: boolean };
+
+/**
+ * Where a letter's entry is to be stored; nothing when it is. That is its own slice as long as it has its table, since a
+ * resent group goes there too. One that is sealed holds all that was confirmed for it: only a fault can change it, and
+ * then it is exported again. Without its table, an event goes into the oldest slice that is open, and what a
+ * cancellation cancels was cancelled before its slice was sealed.
+ */
+async function homeOf(db: D1Database, letter: DeadLetter, now: number): Promise<Home | undefined> {
+  const { id, kind, slice } = letter;
+  if (kind === "rejections") return { slice, isSealed: false };
+  const state = await openSlice(db, slice);
+  if (state === "open") return { slice, isSealed: false };
+  if (state !== "archived") return (await isStored(db, letter)) ? undefined : { slice, isSealed: true };
+  if (kind === "cancellations") return undefined;
+  await openSlice(db, sliceOf(now));
+  // Noted first, so that two calls at once store it into the same slice.
+  await db.prepare(TO_OLDEST_SLICE).bind(id, slice).run();
+  return { slice: (await findDeadLetter(db, id))?.slice ?? slice, isSealed: false };
 }
+
+/** Whether what an entry says is in its slice, which has its table. */
+const isStored = async (db: D1Database, { kind, slice, entry }: DeadLetter): Promise<boolean> =>
+  (await db
+    .prepare(onJsonEach(isEntryStored(slice, kind === "cancellations")))
+    .bind(`[${entry}]`)
+    .first()) !== null;
 
 /** Deletes letters that were redriven so long ago that nobody asks for them again. `now` in ms. */
 export const forgetRedriven = async (db: D1Database, now: number): Promise<void> =>

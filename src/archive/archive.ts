@@ -6,11 +6,11 @@ import type { Env } from "../env.ts";
 import { keepBases } from "./bases.ts";
 import { checkNext } from "./check.ts";
 import { dropNext, isDue } from "./drop.ts";
-import { exportNext } from "./export.ts";
+import { exportNext, nextRows } from "./export.ts";
 import { endLease, takeLease } from "./lease.ts";
-import { nextSegment, readRows } from "./rows.ts";
+import type { ArchiveFile } from "./manifest.ts";
 import { isOver, trySeal } from "./seal.ts";
-import { moveOn, type SliceAtWork, slicesAtWork } from "./states.ts";
+import { awaitsLetter, moveOn, noteSkipped, type SliceAtWork, slicesAtWork } from "./states.ts";
 import type { Work } from "./work.ts";
 
 /** What one run may do: steps (each about 50,000 events), until a time (ms). */
@@ -67,9 +67,8 @@ type Task = () => Promise<unknown>;
 async function nextTask(work: Work, now: number): Promise<Task | undefined> {
   const { slices, bytes } = await slicesAtWork(work.db);
   const sound = slices.filter(({ failed }) => failed === null);
-  const [oldestChecked] = sound.filter(({ state }) => state === "checked");
-  if (oldestChecked !== undefined && isDue(work, oldestChecked.slice, bytes, now)) {
-    return () => dropNext(work, oldestChecked, now);
+  for (const checked of sound.filter(({ slice, state }) => state === "checked" && isDue(work, slice, bytes, now))) {
+    if (!(await awaitsLetter(work.db, checked.slice))) return () => dropNext(work, checked, now);
   }
   const moved = sound.find(({ state }) => state === "sealed" || state === "exported");
   if (moved !== undefined) return taskFor(work, moved, now);
@@ -77,29 +76,37 @@ async function nextTask(work: Work, now: number): Promise<Task | undefined> {
     const hindrance = await trySeal(work, slice);
     if (hindrance === undefined) return nextTask(work, now);
     // What a shard has not confirmed for one slice it may have for all that follow.
-    if (hindrance !== "dead_letters") return undefined;
+    if (hindrance.reason !== "dead_letters") return undefined;
   }
   return undefined;
 }
 
-function taskFor(work: Work, { slice, state }: SliceAtWork, now: number): Task {
+function taskFor(work: Work, at: SliceAtWork, now: number): Task {
   const { bucket } = work;
-  if (bucket === undefined) return () => skipArchive(work, slice, now);
+  const { slice, state } = at;
+  if (bucket === undefined) return () => skipNext(work, at, now);
   return state === "sealed"
     ? () => exportNext({ ...work, bucket }, slice)
     : () => checkNext({ ...work, bucket }, slice, now);
 }
 
-/** Test mode: what its windows may fall back to is kept, and the slice may be dropped. */
-async function skipArchive({ env, db, pause }: Work, slice: number, now: number): Promise<void> {
-  for (let segment = await nextSegment(db, slice, undefined); segment !== undefined; ) {
-    for await (const page of readRows(db, slice, { segment })) {
-      await keepBases(db, page, await aggregationsOf(env.DB, [...new Set(page.map(({ meter }) => meter))]));
-      await pause();
-    }
-    segment = await nextSegment(db, slice, segment);
+/** Where the walk through a slice of test mode is: behind a row of a segment. */
+type Place = Pick<ArchiveFile, "segment" | "last">;
+
+/** Test mode: keeps what its windows may fall back to, of as many rows as a file has; when all are, the slice may be dropped. */
+async function skipNext({ env, db }: Work, { slice, skipped_to: to }: SliceAtWork, now: number): Promise<void> {
+  const before: Place | undefined = to === null ? undefined : JSON.parse(to);
+  const found = await nextRows(db, slice, before);
+  const last = found?.rows.at(-1);
+  if (found === undefined || last === undefined) {
+    await moveOn(db, slice, ["sealed", "checked"], now).run();
+    return;
   }
-  await moveOn(db, slice, ["sealed", "checked"], now).run();
+  const meters = [...new Set(found.rows.map(({ meter }) => meter))];
+  await keepBases(db, found.rows, await aggregationsOf(env.DB, meters));
+  const { series, timestamp, id } = last;
+  const place: Place = { segment: found.range.segment, last: { series, timestamp, id } };
+  await noteSkipped(db, slice, JSON.stringify(place));
 }
 
 /** A value that is made when it is first needed. */

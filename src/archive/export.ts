@@ -34,10 +34,10 @@ export async function exportNext(work: Work & { readonly bucket: R2Bucket }, sli
 }
 
 /** The rows of the next file: the rest of the last one's segment, or a segment that follows. */
-async function nextRows(
+export async function nextRows(
   db: D1Database,
   slice: number,
-  last: ArchiveFile | undefined,
+  last: Pick<ArchiveFile, "segment" | "last"> | undefined,
 ): Promise<{ readonly rows: readonly Row[]; readonly range: RowRange } | undefined> {
   let range: RowRange | undefined = last && { segment: last.segment, after: last.last };
   for (;;) {

@@ -32,12 +32,17 @@ const COLUMNS = `
   slice, file, late, day, first_series, first_timestamp, first_id, last_series, last_timestamp, last_id,
   min_timestamp, max_timestamp, rows, counted, sum_high, sum_low, checksum, bytes, key, sha256`;
 
-/** An archiver that is late repeats what another has done: its row says the same. */
+/**
+ * An archiver that is late repeats what another has done: its row says the same. A slice that was opened again meanwhile
+ * has no files.
+ */
 const INSERT = `
-  INSERT INTO archive_files (${COLUMNS}) VALUES (
+  INSERT INTO archive_files (${COLUMNS})
+  SELECT
     :slice, :file, :late, :day, :first_series, :first_timestamp, :first_id, :last_series, :last_timestamp, :last_id,
     :min_timestamp, :max_timestamp, :rows, :counted, :sum_high, :sum_low, :checksum, :bytes, :key, :sha256
-  ) ON CONFLICT DO NOTHING`;
+  WHERE :slice IN (SELECT slice FROM slices WHERE state = 'sealed')
+  ON CONFLICT DO NOTHING`;
 
 const OF_SLICE = `SELECT ${COLUMNS}, checked FROM archive_files WHERE slice = ?1 ORDER BY file`;
 

@@ -1,6 +1,8 @@
 // Seals slices that can change no more.
 import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { HOUR_MS, receiptOf } from "../domain/window.ts";
+import type { Env } from "../env.ts";
+import type { LogStatus } from "../log/entries.ts";
 import { eventLog, logOfMode, shardsOf } from "../log/shards.ts";
 import { sealSlice } from "./states.ts";
 import type { Work } from "./work.ts";
@@ -11,29 +13,48 @@ const CLOCKS_MS = HOUR_MS;
 /** Until when a slice's events can be cancelled (ms). */
 const cancellableUntil = (slice: number): number => receiptOf(slice).end + UNIQUENESS_MS;
 
-/** Whether a slice's events can no longer be cancelled `now` (ms), whatever the clocks say. */
-export const isOver = (slice: number, now: number): boolean => now > cancellableUntil(slice) + CLOCKS_MS;
+/** When a slice is over (ms): its events can no longer be cancelled, whatever the clocks say. */
+export const overAfter = (slice: number): number => cancellableUntil(slice) + CLOCKS_MS;
+
+export const isOver = (slice: number, now: number): boolean => now > overAfter(slice);
+
+/** A shard of the mode's log; its status is null while it does not respond. */
+export type Shard = { readonly shard: string; readonly status: Pick<LogStatus, "oldestOf"> | null };
 
 /** What keeps a slice from being sealed: a shard that does not respond, or that has entries for it; dead letters. */
-export type Hindrance = { readonly shard: string; readonly isReachable: boolean } | "dead_letters";
+export type Hindrance = ShardHindrance | { readonly reason: "dead_letters" };
+
+type ShardHindrance = { readonly reason: "shard_not_reachable" | "shard_not_confirmed"; readonly shard: string };
+
+/** The first shard that keeps a slice of a mode's database, by its place among them, from being sealed. */
+export function hindranceBy(shards: readonly Shard[], place: number, slice: number): ShardHindrance | undefined {
+  const mayHold = ({ status }: Shard): boolean => {
+    const oldest = status?.oldestOf[place];
+    return status === null || (oldest !== undefined && oldest <= cancellableUntil(slice));
+  };
+  const first = shards.find(mayHold);
+  if (first === undefined) return undefined;
+  return { reason: first.status === null ? "shard_not_reachable" : "shard_not_confirmed", shard: first.shard };
+}
+
+/** Every shard that a mode's log ever had. */
+export async function shardsOfMode(env: Env, livemode: boolean): Promise<Shard[]> {
+  return Promise.all(
+    shardsOf(await logOfMode(env, livemode)).map(async (shard) => ({
+      shard,
+      status: await eventLog(env, shard)
+        .status()
+        .catch(() => null),
+    })),
+  );
+}
 
 /**
  * Seals a slice that is over, once every shard that its mode ever had says that this database has confirmed all that
  * it can hold. What hindered it; nothing when it is sealed.
  */
 export async function trySeal({ env, db, livemode, place }: Work, slice: number): Promise<Hindrance | undefined> {
-  const shards = shardsOf(await logOfMode(env, livemode));
-  const hindrances = await Promise.all(
-    shards.map(async (shard): Promise<Hindrance[]> => {
-      try {
-        const oldest = (await eventLog(env, shard).status()).oldestOf[place];
-        return oldest === undefined || oldest > cancellableUntil(slice) ? [] : [{ shard, isReachable: true }];
-      } catch {
-        return [{ shard, isReachable: false }];
-      }
-    }),
-  );
-  const [first] = hindrances.flat();
-  if (first !== undefined) return first;
-  return (await sealSlice(db, slice)) ? undefined : "dead_letters";
+  const hindrance = hindranceBy(await shardsOfMode(env, livemode), place, slice);
+  if (hindrance !== undefined) return hindrance;
+  return (await sealSlice(db, slice)) ? undefined : { reason: "dead_letters" };
 }

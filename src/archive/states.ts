@@ -1,15 +1,18 @@
-// The life of a slice: open → sealed → exported → checked → archived. Test mode's slices skip what R2 is needed for.
+// The life of a slice. Only what is written beside an arrow moves it along that arrow.
+//
+//           over, all shards have           all rows are            all files are read back
+//           confirmed, no dead letter       in files                and are as the rows
+//     open ──────────────────────► sealed ───────────► exported ─────────────────► checked
+//      ▲                             │                                              ▲ │ old, or room is needed,
+//      │                             └──────────────────────────────────────────────┘ │ counted once more,
+//      │                               test mode, which keeps no files                │ no dead letter
+//      │                                                                              ▼
+//      └── sealed, exported or checked: a repair or a redriven letter changes it  archived
+//
+// `failed` is no state: a slice that has it stays where it is, with its table, until an operator opens it again.
 import { bind } from "../aggregate/sql/bind.ts";
 import { tableOf } from "../aggregate/sql/events.ts";
-
-/**
- * - `open`: takes events and cancellations.
- * - `sealed`: can change no more; is being exported.
- * - `exported`: all of it is in files, which are being compared with it.
- * - `checked`: the files are right; it may be dropped.
- * - `archived`: its table is gone.
- */
-export type SliceState = "open" | "sealed" | "exported" | "checked" | "archived";
+import type { SliceState } from "../aggregate/sql/slices.ts";
 
 /** A slice with its table, as the archive sees it. */
 export type SliceAtWork = {
@@ -17,30 +20,36 @@ export type SliceAtWork = {
   readonly state: Exclude<SliceState, "archived">;
   /** Files that were counted once more before the drop. */
   readonly recounted: number;
+  /** Test mode: where `skipNext` is, as JSON; null at the beginning. */
+  readonly skipped_to: string | null;
   /** When it was found that a file is not what was exported (ms); it is left alone from then on. */
   readonly failed: number | null;
 };
 
-const LIVE = "SELECT slice, state, recounted, failed FROM slices WHERE state <> 'archived' ORDER BY slice";
+const LIVE = "SELECT slice, state, recounted, skipped_to, failed FROM slices WHERE state <> 'archived' ORDER BY slice";
 
 /** An event that waits as a dead letter is to be stored into its slice, once it is redriven. */
+const AWAITS_LETTER = `
+  SELECT 1 FROM dead_letters WHERE redriven IS NULL AND slice = ?1 AND kind <> 'rejections' LIMIT 1`;
+
 const SEAL = `
   UPDATE slices SET state = 'sealed'
-  WHERE slice = ?1 AND state = 'open' AND NOT EXISTS (
-    SELECT 1 FROM dead_letters WHERE redriven IS NULL AND slice = ?1 AND kind <> 'rejections'
-  )`;
+  WHERE slice = ?1 AND state = 'open' AND NOT EXISTS (${AWAITS_LETTER})`;
 
 const MOVE =
   "UPDATE slices SET state = :to, checked = COALESCE(:checked, checked) WHERE slice = :slice AND state = :from";
 
 const RECOUNTED = "UPDATE slices SET recounted = ?2 WHERE slice = ?1";
 
-const FAILED = "UPDATE slices SET failed = ?2 WHERE slice = ?1";
+const SKIPPED = "UPDATE slices SET skipped_to = ?2 WHERE slice = ?1 AND state = 'sealed'";
 
-/** Breaks the transaction that it is in unless a slice (?1) is checked: no state is NULL. */
+/** What was opened again meanwhile differs from files that count no more. */
+const FAILED = "UPDATE slices SET failed = ?2 WHERE slice = ?1 AND state IN ('exported', 'checked')";
+
+/** Breaks the transaction that it is in unless a slice (?1) is checked, and no letter waits for it: no state is NULL. */
 const UNLESS_CHECKED = `
   UPDATE slices SET state = NULL
-  WHERE slice = ?1 AND state <> 'checked'`;
+  WHERE slice = ?1 AND (state <> 'checked' OR EXISTS (${AWAITS_LETTER}))`;
 
 const ARCHIVED = "UPDATE slices SET state = 'archived' WHERE slice = ?1";
 
@@ -56,6 +65,10 @@ export async function sealSlice(db: D1Database, slice: number): Promise<boolean>
   return meta.changes > 0;
 }
 
+/** Whether a dead letter waits that is to be stored into a slice. */
+export const awaitsLetter = async (db: D1Database, slice: number): Promise<boolean> =>
+  (await db.prepare(AWAITS_LETTER).bind(slice).first()) !== null;
+
 /** The statement that moves a slice on; no effect when another archiver did. `checked`: when its files were compared (ms). */
 export const moveOn = (
   db: D1Database,
@@ -67,10 +80,14 @@ export const moveOn = (
 export const noteRecounted = async (db: D1Database, slice: number, files: number): Promise<void> =>
   void (await db.prepare(RECOUNTED).bind(slice, files).run());
 
+/** Test mode: notes where the walk through a slice is, as JSON. */
+export const noteSkipped = async (db: D1Database, slice: number, to: string): Promise<void> =>
+  void (await db.prepare(SKIPPED).bind(slice, to).run());
+
 export const noteFailed = async (db: D1Database, slice: number, now: number): Promise<void> =>
   void (await db.prepare(FAILED).bind(slice, now).run());
 
-/** Drops the table of a checked slice, all at once: no row is written, and its room is free. Throws when it is not checked. */
+/** Drops the table of a checked slice, all at once: no row is written, and its room is free. Throws when it is not checked, or a letter waits for it. */
 export const dropTable = async (db: D1Database, slice: number): Promise<void> =>
   void (await db.batch([
     db.prepare(UNLESS_CHECKED).bind(slice),

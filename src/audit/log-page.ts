@@ -1,9 +1,10 @@
 import { deadLetterPrefix } from "../aggregate/dead-letters.ts";
 import { forDatabase, withJsonEach } from "../aggregate/json-each.ts";
 import { restoreEvents } from "../aggregate/sql/events.ts";
+import { reopenSlice } from "../aggregate/sql/slices.ts";
 import { correctSums } from "../aggregate/sql/sums.ts";
 import { CORRECT_SURVIVORS } from "../aggregate/sql/survivors.ts";
-import { eventsDatabase } from "../catalog/databases.ts";
+import { type EventsDatabase, eventsDatabase, nameOfDatabase } from "../catalog/databases.ts";
 import { floorTo, MINUTE_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import { countOf, GROUP_KINDS, type Group, type GroupKind, type Line, linesOf } from "../log/groups.ts";
@@ -67,9 +68,11 @@ export async function auditPage(
     ({ database }) => database,
   );
   const differences = await Promise.all(
-    [...byDatabase].map(([database, lines]) =>
-      auditLines(eventsDatabase(env, isLiveShard(shard), database), lines, budget),
-    ),
+    [...byDatabase].map(([place, lines]) => {
+      const isLive = isLiveShard(shard);
+      const database = { name: nameOfDatabase(isLive, place), db: eventsDatabase(env, isLive, place) };
+      return auditLines(database, lines, budget);
+    }),
   );
   const [missing, altered] = partition(differences.flat());
   const incomplete = [...new Set(missing.map(({ line }) => line.group))];
@@ -128,7 +131,7 @@ function readLine(text: string): unknown[] {
  * looked up once a line's table turns out to be gone.
  */
 async function auditLines(
-  db: D1Database,
+  database: EventsDatabase,
   lines: readonly GroupLine[],
   budget: Budget,
   slices?: Slices,
@@ -138,15 +141,19 @@ async function auditLines(
   // A slice is archived once all of it is confirmed and can change no more. Any other without a table is lost.
   const lost = lines.filter((line) => !isThere(line) && !slices?.archived.has(line.slice)).flatMap(allMissing);
   try {
-    return [...lost, ...(await compare(db, lines.filter(isThere), budget))];
+    return [...lost, ...(await compare(database, lines.filter(isThere), budget))];
   } catch (error) {
     if (slices !== undefined || !(error instanceof Error && error.message.includes("no such table: events_")))
       throw error;
-    return auditLines(db, lines, budget, await readSlices(db, budget));
+    return auditLines(database, lines, budget, await readSlices(database.db, budget));
   }
 }
 
-async function compare(db: D1Database, lines: readonly GroupLine[], budget: Budget): Promise<Difference[]> {
+async function compare(
+  { name, db }: EventsDatabase,
+  lines: readonly GroupLine[],
+  budget: Budget,
+): Promise<Difference[]> {
   const compared = GROUP_KINDS.flatMap((kind) => {
     const ofKind = lines.filter((line) => line.kind === kind);
     return [...Map.groupBy(ofKind, ({ slice }) => slice)].map(([slice, own]) => ({
@@ -167,6 +174,12 @@ async function compare(db: D1Database, lines: readonly GroupLine[], budget: Budg
       return line === undefined ? [] : [{ line, place, missing: missing === 1 }];
     }),
   );
+  const ofEvents = found.filter(({ line }) => line.kind !== "rejections");
+  for (const slice of new Set(ofEvents.map(({ line }) => line.slice))) {
+    // Its usage comes first: what is wrong is corrected, and the slice is exported again.
+    const changed = (await db.batch(reopenSlice(db, slice))).at(-1)?.meta.changes;
+    if (changed) logWarning("a sealed slice differed from the log, and was opened again", { database: name, slice });
+  }
   await restore(
     db,
     found.filter(({ missing }) => !missing),

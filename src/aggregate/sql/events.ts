@@ -32,6 +32,14 @@ export const countedCancellations = (slice: number): string => `
       AND stored.cancelled IS NULL
   )`;
 
+/** A row when an entry (?1, an array of the one) is stored; of a cancellation, when its event is cancelled. */
+export const isEntryStored = (slice: number, isCancellation: boolean): string => `
+  WITH ${entries("timestamp", "id")}
+  SELECT 1
+  FROM entries CROSS JOIN ${tableOf(slice)} AS stored
+  WHERE stored.series = entries.series AND stored.timestamp = entries.timestamp AND stored.id = entries.id
+    ${isCancellation ? "AND stored.cancelled IS NOT NULL" : ""}`;
+
 /** The series of a customer on a meter, whatever their dimensions. */
 export const OF_CUSTOMER = "series IN (SELECT id FROM series WHERE meter = :meter AND customer = :customer)";
 

@@ -2,6 +2,15 @@
 import { QUARTER_HOUR_MS, type TimeRange } from "../../domain/window.ts";
 import { tableOf } from "./events.ts";
 
+/**
+ * - `open`: takes events and cancellations.
+ * - `sealed`: can change no more; is being exported.
+ * - `exported`: all of it is in files, which are being compared with it.
+ * - `checked`: the files are right; it may be dropped.
+ * - `archived`: its table is gone.
+ */
+export type SliceState = "open" | "sealed" | "exported" | "checked" | "archived";
+
 /** A slice that has its table. */
 export type LiveSlice = {
   readonly slice: number;
@@ -17,6 +26,14 @@ const LIVE = "SELECT slice, min_timestamp, max_timestamp FROM slices WHERE state
 const UNLESS_ARCHIVED = "UPDATE slices SET state = NULL WHERE slice = ?1 AND state = 'archived'";
 
 const REGISTER = "INSERT INTO slices (slice, state) VALUES (?1, 'open') ON CONFLICT DO NOTHING";
+
+/** A slice's files say what it held: once it holds something else they are forgotten, and it is as if it were new. */
+const REOPEN = [
+  `DELETE FROM archive_files WHERE slice = ?1
+    AND ?1 IN (SELECT slice FROM slices WHERE state IN ('sealed', 'exported', 'checked'))`,
+  `UPDATE slices SET state = 'open', skipped_to = NULL, checked = NULL, recounted = 0, failed = NULL
+    WHERE slice = ?1 AND state IN ('sealed', 'exported', 'checked')`,
+] as const;
 
 /** Makes a slice's range hold what is stored into it: ?2 to ?3 (ms, half open). Writes only when it grows. */
 const WIDEN = `
@@ -59,10 +76,11 @@ export const widen = (db: D1Database, slice: number, from: number, to: number): 
 
 /**
  * Gives a slice its table, unless it had one that is gone: then `archived`. May run again at any time; it makes
- * the shape that the template has now.
+ * the shape that the template has now. The slice's state.
  */
-export async function openSlice(db: D1Database, slice: number): Promise<"open" | "archived"> {
-  if (await isArchived(db, slice)) return "archived";
+export async function openSlice(db: D1Database, slice: number): Promise<SliceState> {
+  const state = await stateOf(db, slice);
+  if (state === "archived") return state;
   const { results } = await db.prepare(DEFINITIONS).all<{ name: string; sql: string }>();
   const table = tableOf(slice);
   try {
@@ -73,14 +91,22 @@ export async function openSlice(db: D1Database, slice: number): Promise<"open" |
     ]);
   } catch (error) {
     // Its table was dropped meanwhile.
-    if (await isArchived(db, slice)) return "archived";
+    if ((await stateOf(db, slice)) === "archived") return "archived";
     throw error;
   }
-  return "open";
+  return state ?? "open";
 }
 
-const isArchived = async (db: D1Database, slice: number): Promise<boolean> =>
-  (await db.prepare(STATE).bind(slice).first<string>("state")) === "archived";
+const stateOf = (db: D1Database, slice: number): Promise<SliceState | null> =>
+  db.prepare(STATE).bind(slice).first<SliceState>("state");
+
+/**
+ * For the transaction that changes a slice which was sealed, or for one before it: the slice is opened again and its
+ * files are forgotten, so that it is sealed and exported anew. The last statement changes a row when it was. No effect
+ * on a slice that is open or has no table.
+ */
+export const reopenSlice = (db: D1Database, slice: number): D1PreparedStatement[] =>
+  REOPEN.map((sql) => db.prepare(sql).bind(slice));
 
 /** The slice whose table D1 says that it has not. */
 export function sliceWithoutTable(error: unknown): number | undefined {
@@ -99,7 +125,10 @@ function definitionOf(sql: string, name: string, table: string): string {
   return made.replace(name, `${name}_${table}`).replace(/\bON events\b/i, `ON ${table}`);
 }
 
-/** Gives live slices the columns that a migration has given the template since. */
+/**
+ * Gives live slices the columns that a migration has given the template since, also those that are sealed: readers
+ * ask all of them in the same words. A file keeps the columns of its day, and what compares it looks at no others.
+ */
 export async function bringSlicesForward(db: D1Database): Promise<void> {
   const { results } = await db
     .prepare(MISSING_COLUMNS)

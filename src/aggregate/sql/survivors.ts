@@ -67,6 +67,15 @@ export const VACATE_CANCELLED = `
   UPDATE survivors SET rank = -1, timestamp = window_start, id = '', value = 0, vacated = 1
   WHERE (series, window_start, id) IN (SELECT series, window_start, id FROM cancelled)`;
 
+/**
+ * Forgets bases that are cancelled after all, which only a repair of a sealed slice does. The slice is read for bases
+ * again when it is exported again.
+ */
+export const FORGET_CANCELLED_BASES = `
+  WITH ${CANCELLED}
+  UPDATE survivors SET base_rank = NULL, base_timestamp = NULL, base_id = NULL, base_value = NULL
+  WHERE (series, window_start, base_id) IN (SELECT series, window_start, id FROM cancelled)`;
+
 /** The windows of cancelled events that are vacated: their slices are to be looked through, once this is committed. */
 export const FIND_VACATED = `
   WITH ${CANCELLED}
@@ -133,7 +142,7 @@ export const KEEP_BASES = `
     base_timestamp = excluded.base_timestamp,
     base_id = excluded.base_id,
     base_value = excluded.base_value
-  WHERE base_id IS NULL OR (excluded.base_rank, excluded.base_id) > (base_rank, base_id)`;
+  WHERE base_id IS NULL OR (excluded.base_rank, excluded.base_id) >= (base_rank, base_id)`;
 
 /**
  * Ends the search for windows (?1): what was dropped competes as well, windows that nothing is left in go, the

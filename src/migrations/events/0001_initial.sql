@@ -29,6 +29,7 @@ CREATE TABLE slices (
   max_timestamp INTEGER,
   checked INTEGER,
   recounted INTEGER NOT NULL DEFAULT 0,
+  skipped_to TEXT,
   failed INTEGER
 );
 
@@ -60,6 +61,25 @@ CREATE TABLE archive_files (
 ) WITHOUT ROWID;
 
 CREATE INDEX archive_files_by_day ON archive_files (day, first_series, last_series);
+
+CREATE TABLE archive_totals (
+  id INTEGER PRIMARY KEY,
+  files INTEGER NOT NULL,
+  bytes INTEGER NOT NULL
+);
+
+CREATE TRIGGER archive_file_added AFTER INSERT ON archive_files BEGIN
+  INSERT INTO archive_totals (id, files, bytes) VALUES (1, 1, NEW.bytes)
+  ON CONFLICT (id) DO UPDATE SET files = files + 1, bytes = bytes + NEW.bytes;
+END;
+
+CREATE TRIGGER archive_file_replaced AFTER UPDATE OF bytes ON archive_files BEGIN
+  UPDATE archive_totals SET bytes = bytes - OLD.bytes + NEW.bytes;
+END;
+
+CREATE TRIGGER archive_file_removed AFTER DELETE ON archive_files BEGIN
+  UPDATE archive_totals SET files = files - 1, bytes = bytes - OLD.bytes;
+END;
 
 CREATE TABLE leases (
   name TEXT PRIMARY KEY,

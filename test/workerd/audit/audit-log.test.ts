@@ -82,6 +82,25 @@ describe("comparing the log with a database", () => {
     expect(logged("warning")).toHaveLength(queries.length === 0 ? 0 : 1);
   });
 
+  it.each<[string, number, number, string[], number]>([
+    ["nothing", 0, 0, [], 0],
+    ["an event that is gone", 1, 0, [LOST, add(-1, -25)], 2],
+    ["a value", 0, 1, [alter("value = 26"), add(0, 1)], 2],
+  ])("corrects %s of a slice that is checked, and opens it again", async (_, missing, altered, queries, warnings) => {
+    const meter = await aStoredMeter();
+    const { shard, log } = await tenEvents(meter);
+    const kept = await keptOf(meter);
+    const slice = sliceOf(FUTURE);
+    await damage(env.TEST_EVENTS, meter, `UPDATE slices SET state = 'checked' WHERE slice = ${slice}`, ...queries);
+    expect(await auditShard(shard)).toEqual({ checked: 10, missing, altered });
+    await settle(log);
+    expect(await keptOf(meter)).toEqual(kept);
+    expect(logged("warning")).toHaveLength(warnings);
+    const state = await env.TEST_EVENTS.prepare("SELECT state FROM slices WHERE slice = ?").bind(slice).first("state");
+    expect(state).toBe(warnings === 0 ? "checked" : "open");
+    await damage(env.TEST_EVENTS, meter, `UPDATE slices SET state = 'open' WHERE slice = ${slice}`);
+  });
+
   it("finds what is gone of two slices, and of a slice without its table; an archived one is complete", async () => {
     const meter = await aStoredMeter();
     const { shard, log } = await tenEvents(meter);
