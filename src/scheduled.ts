@@ -1,6 +1,7 @@
 import { forgetRedriven } from "./aggregate/dead-letters.ts";
 import { sizeOf } from "./aggregate/fill.ts";
 import { keepSlices } from "./aggregate/keep-slices.ts";
+import { warnOfArchive } from "./archive/alarms.ts";
 import { type ArchivedDatabase, archiveDatabase, archivedDatabases } from "./archive/archive.ts";
 import { goOn } from "./archive/archiver.ts";
 import { auditLog } from "./audit/audit-log.ts";
@@ -29,8 +30,8 @@ const ARCHIVE = { steps: 2, ms: 20_000 } as const;
 
 /**
  * What happens each minute, of each mode and database by itself: every log is nudged, in case an alarm was lost, the
- * next slices are made, those that are over are archived, expired responses, error reports and dead letters go, and the auditors do their share. Once an
- * hour the sizes are noted. `now` in ms.
+ * next slices are made, those that are over are archived, expired responses, error reports and dead letters go, and the
+ * auditors do their share. Once an hour the sizes are noted and the archives looked at. `now` in ms.
  */
 export async function maintain(env: Env, now: number): Promise<void> {
   await Promise.all([
@@ -77,17 +78,27 @@ async function maintainLogs(env: Env, now: number): Promise<void> {
       auditLog(placed, livemode, now).catch(loggedAs("a log was not audited")),
       auditSums(placed, livemode, now).catch(loggedAs("sums were not audited")),
     ]),
-    noteHour(placed, logs.flatMap(shardsOf), now).catch(loggedAs("sizes were not noted")),
+    everyHour(placed, logs.flatMap(shardsOf), now).catch(loggedAs("sizes were not noted")),
   ]);
 }
 
 /** A log without its histories: what stands in for them while D1 does not answer must not be taken for the record. */
 const unrecorded = (log: LogContext): LogContext => ({ ...log, placement: [], shards: [] });
 
-/** Notes the sizes once an hour, and warns of what will be full. What does not answer is left out. */
-async function noteHour(env: Env, shards: readonly string[], now: number): Promise<void> {
+/** Once an hour: notes the sizes, and warns of what will be full, and of archives that do not keep up. */
+async function everyHour(env: Env, shards: readonly string[], now: number): Promise<void> {
   const hour = hourOf(now);
   if (await areNoted(env.DB, hour)) return;
+  await Promise.all([
+    noteSizesOf(env, shards, hour, now),
+    ...archivedDatabases(env).map((known) =>
+      warnOfArchive(env, known, now).catch(loggedAs("an archive was not looked at", { database: known.database.name })),
+    ),
+  ]);
+}
+
+/** Notes the sizes, and warns of what will be full. What does not answer is left out. `now` in ms. */
+async function noteSizesOf(env: Env, shards: readonly string[], hour: number, now: number): Promise<void> {
   const { DATABASE_HIGH_WATER_MB, LOG_HIGH_WATER_MB } = settingsOf(env);
   const before = await readSizes(env.DB);
   const highWater = DATABASE_HIGH_WATER_MB * 1_000_000;

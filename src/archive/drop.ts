@@ -13,11 +13,15 @@ const NEEDS_ROOM = 0.75;
 /** Files that are counted in one transaction. */
 const RECOUNTED_AT_ONCE = 5;
 
+/** Whether a database of so many bytes is to drop what it can. */
+export function needsRoom({ env }: Pick<Work, "env">, bytes: number): boolean {
+  return bytes > NEEDS_ROOM * settingsOf(env).DATABASE_HIGH_WATER_MB * 1_000_000;
+}
+
 /** Whether the oldest checked slice of a database of so many bytes is to be dropped `now` (ms). */
-export function isDue({ env }: Pick<Work, "env">, slice: number, bytes: number, now: number): boolean {
-  const { EVENTS_HOT_DAYS, DATABASE_HIGH_WATER_MB } = settingsOf(env);
-  const isOld = now >= receiptOf(slice).end + EVENTS_HOT_DAYS * DAY_MS;
-  return isOld || bytes > NEEDS_ROOM * DATABASE_HIGH_WATER_MB * 1_000_000;
+export function isDue(work: Pick<Work, "env">, slice: number, bytes: number, now: number): boolean {
+  const { EVENTS_HOT_DAYS } = settingsOf(work.env);
+  return now >= receiptOf(slice).end + EVENTS_HOT_DAYS * DAY_MS || needsRoom(work, bytes);
 }
 
 /** Counts the next files' events once more; or, when all are as they were, drops the slice's table. */

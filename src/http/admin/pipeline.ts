@@ -1,6 +1,7 @@
-import { type DatabaseStatus as Found, statusOfDatabase } from "../../aggregate/fill.ts";
+import { type DatabaseStatus as DatabaseStatusFound, statusOfDatabase } from "../../aggregate/fill.ts";
+import { type ArchivedDatabase, archivedDatabases } from "../../archive/archive.ts";
+import { type ArchiveStatus, statusOfArchive } from "../../archive/status.ts";
 import { listAudits } from "../../audit/progress.ts";
-import { type EventsDatabase, eventsDatabases, nameOfDatabase } from "../../catalog/databases.ts";
 import { databaseDaysLeft, logDaysLeft, perDay, readSizes, type Size } from "../../catalog/sizes.ts";
 import { ok } from "../../domain/result.ts";
 import { HOUR_MS, SECOND_MS } from "../../domain/window.ts";
@@ -13,6 +14,7 @@ import { withTimeout } from "../../timeout.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { toUnix } from "../fields.ts";
 import * as z from "../zod.ts";
+import { ArchiveObject, archiveToWire } from "./archive-status.ts";
 import { monthlyCost } from "./cost.ts";
 import { OPERATIONS } from "./operations.ts";
 
@@ -56,6 +58,7 @@ const DatabaseStatus = z.object({
     .nullable()
     .openapi({ description: "When the first event of its oldest live slice can have come." }),
   dead_letters: z.int().nullable(),
+  archive: ArchiveObject.nullable(),
 });
 
 const Cost = z.object({
@@ -104,7 +107,11 @@ const retrievePipeline = defineEndpoint({
     const logs = await Promise.all(modes.map((livemode) => logOfMode(env, livemode)));
     const [shards, databases, sizes, audits] = await Promise.all([
       Promise.all(logs.flatMap(shardsOf).map((shard) => shardFound(env, shard))),
-      Promise.all(modes.flatMap((livemode) => eventsDatabases(env, livemode)).map(databaseFound)),
+      Promise.all(
+        archivedDatabases(env)
+          .filter(({ livemode }) => modes.includes(livemode))
+          .map(databaseFound),
+      ),
       orNull(readSizes(env.DB), "sizes"),
       orNull(listAudits(env.DB), "audits"),
     ]);
@@ -114,7 +121,7 @@ const retrievePipeline = defineEndpoint({
       object: "edgemeter.pipeline",
       entries_waiting: shards.reduce((sum, { status }) => sum + (status?.entries ?? 0), 0),
       shards: shards.map((shard) => shardToWire(shard, paces, env)),
-      databases: databases.map((database) => databaseToWire(database, oldestOf(database.name, shards), paces, env)),
+      databases: databases.map((database) => databaseToWire(database, shards, paces, env)),
       aggregator: { last_success: confirmed.length === 0 ? null : toUnix(Math.max(...confirmed)) },
       audits:
         audits
@@ -128,7 +135,10 @@ const retrievePipeline = defineEndpoint({
 
 type ShardFound = { readonly shard: string; readonly status: LogStatus | null };
 
-type DatabaseFound = { readonly name: string; readonly status: Found | null };
+type DatabaseFound = {
+  readonly known: ArchivedDatabase;
+  readonly status: (DatabaseStatusFound & { readonly archive: ArchiveStatus }) | null;
+};
 
 /** What is known of how things grow. `now` in ms. */
 type Paces = { readonly sizes: ReadonlyMap<string, readonly Size[]>; readonly now: number };
@@ -138,18 +148,21 @@ const shardFound = async (env: Env, shard: string): Promise<ShardFound> => ({
   status: await orNull(eventLog(env, shard).status(), shard),
 });
 
-const databaseFound = async ({ name, db }: EventsDatabase): Promise<DatabaseFound> => ({
-  name,
-  status: await orNull(statusOfDatabase(db), name),
-});
+async function databaseFound(known: ArchivedDatabase): Promise<DatabaseFound> {
+  const { name, db } = known.database;
+  const both = Promise.all([statusOfDatabase(db), statusOfArchive(db)]);
+  return {
+    known,
+    status: await orNull(
+      both.then(([status, archive]) => ({ ...status, archive })),
+      name,
+    ),
+  };
+}
 
-/** When the first entry was received (ms) that some log waits for a database to confirm. */
-function oldestOf(name: string, shards: readonly ShardFound[]): number | undefined {
-  const times = shards.flatMap(({ shard, status }) =>
-    Object.entries(status?.oldestOf ?? {})
-      .filter(([place]) => nameOfDatabase(isLiveShard(shard), Number(place)) === name)
-      .map(([, time]) => time),
-  );
+/** When the first entry was received (ms) that some log of a mode waits for its database at a place to confirm. */
+function oldestOf(shards: readonly ShardFound[], place: number): number | undefined {
+  const times = shards.flatMap(({ status }) => status?.oldestOf[place] ?? []);
   return times.length === 0 ? undefined : Math.min(...times);
 }
 
@@ -173,11 +186,14 @@ function shardToWire({ shard, status }: ShardFound, { sizes, now }: Paces, env: 
 }
 
 function databaseToWire(
-  { name, status }: DatabaseFound,
-  oldest: number | undefined,
+  { known, status }: DatabaseFound,
+  shards: readonly ShardFound[],
   { sizes, now }: Paces,
   env: Env,
 ): z.output<typeof DatabaseStatus> {
+  const { livemode, place, database } = known;
+  const { name } = database;
+  const ofMode = shards.filter(({ shard }) => isLiveShard(shard) === livemode);
   const highWater = settingsOf(env).DATABASE_HIGH_WATER_MB * 1_000_000;
   const [first] = status?.slices ?? [];
   return {
@@ -186,10 +202,11 @@ function databaseToWire(
     bytes: status?.bytes ?? null,
     high_water_bytes: highWater,
     days_left: status && inDays(databaseDaysLeft(sizes.get(name), status.bytes, highWater, now)),
-    oldest_wait_seconds: secondsSince(oldest, now),
+    oldest_wait_seconds: secondsSince(oldestOf(ofMode, place), now),
     live_slices: status?.slices.length ?? null,
     oldest_slice: first === undefined ? null : toUnix(first * HOUR_MS),
     dead_letters: status?.deadLetters ?? null,
+    archive: status && archiveToWire(env, known, status.archive, ofMode, now),
   };
 }
 
