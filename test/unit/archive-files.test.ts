@@ -1,12 +1,14 @@
 // The archive's files, read by themselves and by DuckDB.
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
 import fc from "fast-check";
 import { expect, inject, test } from "vitest";
 import { checksumOf, decodeFile, encodeFile } from "../../src/archive/file.ts";
+import { keyOf } from "../../src/archive/manifest.ts";
 import type { Row } from "../../src/archive/rows.ts";
+import { DAY_MS } from "../../src/domain/window.ts";
 import { NOON } from "../support/builders.ts";
 
 const names = { ids: new Map([[3, "key_3"]]), numbers: new Map([["key_3", 3]]) };
@@ -58,28 +60,65 @@ test("DuckDB reads the same sums and times", async () => {
       ...{ payload: '{"model":"large"}', apiKey: 3, cancelled: i % 7 === 0 ? NOON : null, cancelledBy: null },
     }),
   ).sort((a, b) => a.series - b.series);
+  const found = await query(
+    [["events.parquet", rows]],
+    (folder) => `
+    SELECT customer, CAST(sum(value) AS VARCHAR), epoch_ms(max(timestamp)), any_value(json_extract_string(payload, '$.model'))
+    FROM read_parquet('${folder}/events.parquet') WHERE cancelled IS NULL AND api_key = 'key_3' GROUP BY 1 ORDER BY 1`,
+  );
+  const counted = Map.groupBy(
+    rows.filter(({ cancelled }) => cancelled === null),
+    ({ customer }) => customer,
+  );
+  expect(found).toEqual(
+    [...counted]
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([customer, own]) => [
+        ...[customer, String(own.reduce((sum, { value }) => sum + BigInt(value), 0n))],
+        ...[BigInt(Math.max(...own.map(({ timestamp }) => timestamp))), "large"],
+      ]),
+  );
+});
+
+test("the README's query has the usage of a UTC day, from the keys that files have", async () => {
+  const readme = readFileSync(path.join(import.meta.dirname, "../../README.md"), "utf8");
+  const [sql = ""] = /^SELECT meter[^;]*/m.exec(readme) ?? [];
+  const day = Math.floor(Date.parse(/day = '([^']+)'/.exec(sql)?.[1] ?? "") / DAY_MS);
+  const aFile = (isLate: boolean, ofDay: number, file: number, value: number): [string, Row[]] => {
+    const event = {
+      series: 1,
+      meter: "mtr_1",
+      customer: "cus_1",
+      timestamp: ofDay * DAY_MS,
+      received: NOON,
+      apiKey: 3,
+    };
+    const none = { dimensions: null, payload: null, cancelled: null, cancelledBy: null };
+    const counted: Row = { ...event, ...none, id: `${file}`, identifier: `${file}`, value };
+    const key = keyOf(0, day * 24, { isLate, day: ofDay }, file);
+    return [key, [counted, { ...counted, id: `${file}-cancelled`, value: 1_000, cancelled: NOON }]];
+  };
+  const files = [aFile(false, day, 0, 1), aFile(true, day - 1, 1, 2), aFile(true, day, 2, 4)];
+  const found = await query(files, (folder) => sql.replace("r2://edgemeter-archive", folder));
+  expect(found).toEqual([["mtr_1", "cus_1", 5n]]);
+});
+
+/** What DuckDB says of files in a folder. */
+async function query(
+  files: readonly (readonly [name: string, rows: readonly Row[]])[],
+  sql: (folder: string) => string,
+): Promise<unknown[][]> {
   const folder = mkdtempSync(path.join(tmpdir(), "edgemeter-"));
   try {
-    const file = path.join(folder, "events.parquet");
-    writeFileSync(file, await encodeFile(rows, names));
+    for (const [name, rows] of files) {
+      mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });
+      writeFileSync(path.join(folder, name), await encodeFile(rows, names));
+    }
     const duckdb = await (await DuckDBInstance.create(":memory:")).connect();
-    const found = await duckdb.runAndReadAll(`
-      SELECT customer, CAST(sum(value) AS VARCHAR), epoch_ms(max(timestamp)), any_value(json_extract_string(payload, '$.model'))
-      FROM read_parquet('${file}') WHERE cancelled IS NULL AND api_key = 'key_3' GROUP BY 1 ORDER BY 1`);
+    const found = await duckdb.runAndReadAll(sql(folder));
     duckdb.closeSync();
-    const counted = Map.groupBy(
-      rows.filter(({ cancelled }) => cancelled === null),
-      ({ customer }) => customer,
-    );
-    expect(found.getRowsJS()).toEqual(
-      [...counted]
-        .sort(([a], [b]) => (a < b ? -1 : 1))
-        .map(([customer, own]) => [
-          ...[customer, String(own.reduce((sum, { value }) => sum + BigInt(value), 0n))],
-          ...[BigInt(Math.max(...own.map(({ timestamp }) => timestamp))), "large"],
-        ]),
-    );
+    return found.getRowsJS();
   } finally {
     rmSync(folder, { recursive: true });
   }
-});
+}
