@@ -50,6 +50,9 @@ describe("E1 an operator", () => {
     expect(pipeline.shards).toMatchObject([{ shard: "test-0", ...sized }]);
     const filled = { reachable: true, bytes: expect.any(Number), live_slices: expect.any(Number) };
     expect(pipeline.databases).toMatchObject([{ database: "TEST_EVENTS", ...filled }]);
+    const open = { kept_open_by: "not_over", shard: null };
+    const archive = { status: "not_archived", files: 0, bytes: 0, failed_checks: [], oldest_open: open };
+    expect(pipeline.databases).toMatchObject([{ archive }]);
     expect(Math.abs(pipeline.aggregator.last_success - Date.now() / 1_000)).toBeLessThan(300);
   });
 

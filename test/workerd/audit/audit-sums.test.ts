@@ -53,7 +53,8 @@ async function inTwoSlices(changes: Partial<NewMeter> = {}): Promise<Meter> {
 
 const TOO_MANY = [
   "INSERT INTO sums SELECT series, quarter_hour - 9, 1, 0, 1 FROM sums WHERE series IN SERIES",
-  "INSERT INTO survivors SELECT series, window_start - 864000000, 5, 5, 'evt', 1, 0 FROM survivors WHERE series IN SERIES",
+  `INSERT INTO survivors (series, window_start, rank, timestamp, id, value)
+  SELECT series, window_start - 864000000, 5, 5, 'evt', 1 FROM survivors WHERE series IN SERIES`,
 ] as const;
 
 type Damage = [what: string, string, Partial<NewMeter>?];
