@@ -1,5 +1,6 @@
 // The table `archive_files`: what each file of the archive has, and where it is.
 import { bind } from "../aggregate/sql/bind.ts";
+import { DIRECTION, type Order } from "../aggregate/sql/events.ts";
 import { LIMB } from "../domain/value.ts";
 import { DAY_MS } from "../domain/window.ts";
 import { checksumOf } from "./file.ts";
@@ -53,6 +54,24 @@ const UNCHECKED = `SELECT ${COLUMNS}, checked FROM archive_files
   ORDER BY file LIMIT 3`;
 
 const CHECKED = "UPDATE archive_files SET checked = ?3 WHERE slice = ?1 AND file = ?2";
+
+/**
+ * The files of archived slices (:slices, a JSON array) that may hold rows from :from to :to (ms, half open) of the series
+ * that `wanted` selects: those that begin before the last such row can stand, and end after the first can. In the order
+ * of their timestamps, for which days come first, since a file is of one.
+ */
+export const filesHolding = (wanted: string, order: Order): string => `
+  WITH wanted AS MATERIALIZED (${wanted})
+  SELECT ${COLUMNS}, checked FROM archive_files
+  WHERE day >= CAST(:from AS INTEGER) / ${DAY_MS} AND day <= CAST(:to - 1 AS INTEGER) / ${DAY_MS}
+    AND min_timestamp < :to AND max_timestamp >= :from
+    AND slice IN (SELECT value FROM json_each(:slices))
+    AND EXISTS (
+      SELECT 1 FROM wanted
+      WHERE (first_series, first_timestamp) < (series, :to) AND (last_series, last_timestamp) >= (series, :from)
+    )
+  ORDER BY day ${DIRECTION[order]}, ${order === "newest_first" ? "max_timestamp DESC" : "min_timestamp"}
+  LIMIT :limit`;
 
 export type FileRow = {
   slice: number;

@@ -1,3 +1,11 @@
+/** What to ask for instead of a range that the archive cannot serve. Times in ms. */
+export type OtherRange =
+  /** A summary of whole quarter hours, which needs no events. */
+  | { readonly of: "summary"; readonly aligned: { readonly start: number; readonly end: number } }
+  /** Events from a time on, or before one. */
+  | { readonly of: "events"; readonly from: number }
+  | { readonly of: "events"; readonly before: number };
+
 /**
  * Every way in which a request can fail by the rules of metering. `src/http/errors.ts` maps each to
  * Stripe's v1 and v2 wire format in one exhaustive table.
@@ -34,6 +42,10 @@ export type MeteringError =
     }
   /** Fewer events databases are bound than there were; `recorded` is how many. */
   | { readonly reason: "databases_changed"; readonly recorded: number }
+  /** A page needs events of more files of the archive than LIMITS.archiveReads. */
+  | { readonly reason: "archived_range_unaligned"; readonly instead: OtherRange }
+  /** A page needs events that were deleted: files of the archive, or slices of test mode. */
+  | { readonly reason: "archived_range_deleted"; readonly instead: OtherRange }
   | { readonly reason: "duplicate_meter_event"; readonly identifier: string }
   /** The Idempotency-Key came before, with another body. */
   | { readonly reason: "idempotency_key_reused"; readonly key: string }

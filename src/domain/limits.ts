@@ -29,6 +29,8 @@ export const LIMITS = {
   streamEvents: 100,
   /** Objects on one page of a list. */
   pageSize: 100,
+  /** Files of the archive that are read for one page. */
+  archiveReads: 200,
 } as const;
 
 /** How long an identifier stays taken, and an Idempotency-Key is remembered (ms). */

@@ -1,4 +1,5 @@
-import type { MeteringError } from "../domain/errors.ts";
+import type { MeteringError, OtherRange } from "../domain/errors.ts";
+import { LIMITS } from "../domain/limits.ts";
 import type { Permission } from "../domain/permissions.ts";
 import { SECOND_MS } from "../domain/window.ts";
 
@@ -81,6 +82,22 @@ const fault = (error: { readonly key: string; readonly fault: string }): string 
   `Invalid ${payloadParam(error)}: ${error.fault}`;
 const noActiveMeter = ({ eventName }: { readonly eventName: string }): string =>
   `No active meter found for event name "${eventName}".`;
+
+const rangeParam = ({ instead }: { readonly instead: OtherRange }): string | undefined =>
+  instead.of === "events" ? "timestamp" : undefined;
+const needing = ({ of }: OtherRange): string =>
+  of === "events" ? "This page needs events" : "This range begins or ends within a quarter hour, so it needs events";
+
+/** What a message says to ask for instead. */
+function asking(instead: OtherRange): string {
+  if (instead.of === "summary") {
+    const { start, end } = instead.aligned;
+    return `The nearest quarter hours need none: start_time ${start / SECOND_MS} and end_time ${end / SECOND_MS}.`;
+  }
+  return "from" in instead
+    ? `Ask for events from a later time on: timestamp[gte]=${Math.ceil(instead.from / SECOND_MS)}.`
+    : `Ask for events before an earlier time: timestamp[lt]=${Math.floor(instead.before / SECOND_MS)}.`;
+}
 
 /** Stripe's statuses, codes and messages for every reason (docs/wire-contract.md, section 2). */
 const ROWS: { readonly [R in ApiError["reason"]]: Row<Extract<ApiError, { reason: R }>> } = {
@@ -201,6 +218,21 @@ const ROWS: { readonly [R in ApiError["reason"]]: Row<Extract<ApiError, { reason
     message: ({ param, seconds, expectedSeconds, grouping }) =>
       `${param} ${seconds} should be aligned with ${grouping === "hour" ? "hourly" : "daily"} boundaries (expected ${expectedSeconds}) because the \`value_grouping_window\` is ${grouping}.`,
     param: paramOf,
+  },
+  archived_range_unaligned: {
+    status: 400,
+    message: ({ instead }) =>
+      `${needing(instead)} that are in more than ${LIMITS.archiveReads} files of the archive. ${asking(instead)}`,
+    param: rangeParam,
+    v1: { code: "archived_range_unaligned" },
+    v2: { code: "archived_range_unaligned" },
+  },
+  archived_range_deleted: {
+    status: 400,
+    message: ({ instead }) => `${needing(instead)} that are deleted. ${asking(instead)}`,
+    param: rangeParam,
+    v1: { code: "archived_range_deleted" },
+    v2: { code: "archived_range_deleted" },
   },
   no_key: {
     ...UNAUTHORIZED,

@@ -1,8 +1,8 @@
 import {
   bringSlicesForward,
+  type Holding,
   isAboutColumn,
-  type LiveSlice,
-  liveSlices,
+  slicesHolding,
   sliceWithoutTable,
 } from "../aggregate/sql/slices.ts";
 import { eventsDatabase } from "../catalog/databases.ts";
@@ -11,6 +11,7 @@ import type { MeteringError } from "../domain/errors.ts";
 import type { Meter } from "../domain/meter.ts";
 import { databasesOf, ONE_DATABASE } from "../domain/placement.ts";
 import { err, ok, type Result } from "../domain/result.ts";
+import type { TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 
 /**
@@ -27,13 +28,28 @@ export async function sourcesOf(
   return ok(databasesOf(id, customer, placement.value).map((place) => eventsDatabase(env, livemode, place)));
 }
 
-/** Reads from a database's live slices; once more, when one of them went or was found too old meanwhile. */
-export async function withSlices<T>(db: D1Database, read: (slices: readonly LiveSlice[]) => Promise<T>): Promise<T> {
+/**
+ * Reads from the slices of a database that may hold timestamps of some ranges; once more, when one of them went or was
+ * found too old meanwhile.
+ */
+export async function withSlices<T>(
+  db: D1Database,
+  ranges: readonly TimeRange[],
+  read: (slices: readonly Holding[]) => Promise<T>,
+): Promise<T> {
   try {
-    return await read(await liveSlices(db));
+    return await read(await slicesHolding(db, ranges));
   } catch (error) {
     if (isAboutColumn(error)) await bringSlicesForward(db);
     else if (sliceWithoutTable(error) === undefined) throw error;
-    return read(await liveSlices(db));
+    return read(await slicesHolding(db, ranges));
   }
+}
+
+/** Reads once more when events were gone: an erasure replaces files, so one that the manifest named may be gone since. */
+export async function twiceIfDeleted<T>(
+  read: () => Promise<Result<T, MeteringError>>,
+): Promise<Result<T, MeteringError>> {
+  const first = await read();
+  return first.ok || first.error.reason !== "archived_range_deleted" ? first : read();
 }

@@ -1,15 +1,18 @@
 import { bind } from "../aggregate/sql/bind.ts";
 import type { Order } from "../aggregate/sql/events.ts";
-import { holding, type LiveSlice, quarterOf } from "../aggregate/sql/slices.ts";
-import { readSums, sumSlice } from "../aggregate/sql/sums.ts";
-import { latestOfSlice, readSurvivors, WINDOW_MS } from "../aggregate/sql/survivors.ts";
+import { type Holding, quarterOf } from "../aggregate/sql/slices.ts";
+import { readSums, SERIES_IN_SUMS, sumSlice } from "../aggregate/sql/sums.ts";
+import { latestOfSlice, readSurvivors, SERIES_IN_SURVIVORS, WINDOW_MS } from "../aggregate/sql/survivors.ts";
+import { ArchiveReader, type FoundFiles, findFiles } from "../archive/read.ts";
+import type { Row } from "../archive/rows.ts";
 import type { MeteringError } from "../domain/errors.ts";
+import { LIMITS } from "../domain/limits.ts";
 import { aggregationOf, type Meter } from "../domain/meter.ts";
-import { ok, type Result } from "../domain/result.ts";
+import { err, ok, type Result } from "../domain/result.ts";
 import { fromLimbs } from "../domain/value.ts";
-import { floorTo, splitAtQuarterHours, type TimeRange } from "../domain/window.ts";
+import { ceilTo, floorTo, QUARTER_HOUR_MS, splitAtQuarterHours, type TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
-import { sourcesOf, withSlices } from "./sources.ts";
+import { sourcesOf, twiceIfDeleted, withSlices } from "./sources.ts";
 
 /** What a customer used on a meter from `start` to `end` (ms, half open). */
 export type Summary = TimeRange & { readonly value: bigint };
@@ -41,81 +44,143 @@ type Survivor = {
 /**
  * The summaries of a range, one per window that has events. Each database and each statement gives its part, newest
  * or oldest windows first and as many as are asked for, so that a window which is on the page has all its parts.
- * Throws when a database does not answer: a smaller sum would be a wrong one. Yields `databases_changed`.
+ * Throws when a database or R2 does not answer: a smaller sum would be a wrong one. Yields `databases_changed`; and, when
+ * events of archived slices are needed, `archived_range_unaligned` and `archived_range_deleted`.
  */
 export async function readSummaries(env: Env, query: SummaryQuery): Promise<Result<Summary[], MeteringError>> {
   const sources = await sourcesOf(env, query.meter, query.customer);
   if (!sources.ok) return sources;
-  const values = await (aggregationOf(query.meter) === "additive"
-    ? sumsByWindow(sources.value, query)
-    : survivorsByWindow(sources.value, query));
-  const starts = [...values.keys()].sort((a, b) => (query.order === "newest_first" ? b - a : a - b));
+  const read = aggregationOf(query.meter) === "additive" ? sumsByWindow : survivorsByWindow;
+  const values = await twiceIfDeleted(() => read(env, sources.value, query));
+  if (!values.ok) return values;
+  const starts = [...values.value.keys()].sort((a, b) => (query.order === "newest_first" ? b - a : a - b));
   return ok(
     starts
       .slice(0, query.limit)
-      .map((start) => ({ start, end: start + query.windowLength, value: values.get(start) ?? 0n })),
+      .map((start) => ({ start, end: start + query.windowLength, value: values.value.get(start) ?? 0n })),
   );
 }
 
-async function sumsByWindow(databases: readonly D1Database[], query: SummaryQuery): Promise<Map<number, bigint>> {
-  const parts = await Promise.all(databases.map((db) => partialSums(db, query)));
-  const values = new Map<number, bigint>();
-  for (const { start, count, sum } of parts.flat()) {
-    values.set(start, (values.get(start) ?? 0n) + (query.meter.formula === "count" ? count : sum));
+/** A value of each window. */
+type Values = Map<number, bigint>;
+
+/** What is asked of each database for a range: SQL, with :meter and :customer. */
+type Parts = {
+  /** Of its whole quarter hours. */
+  readonly whole: { readonly sql: string; readonly values: Readonly<Record<string, unknown>> };
+  /** Of a slice, from :from to :to (ms, half open). */
+  readonly ofSlice: (slice: number) => string;
+  /** The series that count in the quarter hours of :from to :to (ms, half open). */
+  readonly series: string;
+};
+
+async function sumsByWindow(
+  env: Env,
+  databases: readonly D1Database[],
+  query: SummaryQuery,
+): Promise<Result<Values, MeteringError>> {
+  const { range, windowLength: length, order, limit, meter } = query;
+  const { whole } = splitAtQuarterHours(range);
+  const values = { from: quarterOf(whole.start), to: quarterOf(whole.end), origin: range.start, length, limit };
+  const found = await readParts<{ start?: number; count: string; sum_high: string; sum_low: string }>(
+    env,
+    databases,
+    query,
+    { whole: { sql: readSums(order), values }, ofSlice: sumSlice, series: SERIES_IN_SUMS },
+  );
+  if (!found.ok) return found;
+  const { rows, archived } = found.value;
+  const parts: PartialSum[] = [
+    ...rows.map(({ start = range.start, count, sum_high, sum_low }) => ({
+      start,
+      count: BigInt(count),
+      sum: fromLimbs(sum_high, sum_low),
+    })),
+    ...archived.map(({ value }) => ({ start: range.start, count: 1n, sum: BigInt(value) })),
+  ];
+  const sums: Values = new Map();
+  for (const { start, count, sum } of parts) {
+    sums.set(start, (sums.get(start) ?? 0n) + (meter.formula === "count" ? count : sum));
   }
-  return values;
+  return ok(sums);
 }
 
-async function partialSums(db: D1Database, query: SummaryQuery): Promise<PartialSum[]> {
-  const { meter, customer, range, windowLength: length, order, limit } = query;
-  const { whole, edges } = splitAtQuarterHours(range);
-  const [from, to] = [quarterOf(whole.start), quarterOf(whole.end)];
-  const values = { meter: meter.id, customer, from, to, origin: range.start, length, limit };
-  const rows = await readParts<{ start?: number; count: string; sum_high: string; sum_low: string }>(
-    db,
-    bind(db, readSums(order), values),
-    edges,
-    (slice, edge) => bind(db, sumSlice(slice), { meter: meter.id, customer, from: edge.start, to: edge.end }),
-  );
-  return rows.map(({ start = range.start, count, sum_high, sum_low }) => ({
-    start,
-    count: BigInt(count),
-    sum: fromLimbs(sum_high, sum_low),
-  }));
-}
+/** Rows of whole quarter hours and of live slices; and the events of archived slices that count, of the edges of a range. */
+type Found<Part> = { readonly rows: readonly Part[]; readonly archived: readonly Row[] };
 
 /**
- * Rows of whole quarter hours, and of the slices that hold an edge of the range. Only a range that is one window has
- * edges within quarter hours.
+ * What all databases say of a range: of its whole quarter hours, and of the slices that hold an edge of it. Only a range
+ * that is one window has edges within quarter hours.
  */
-async function readParts<Row>(
-  db: D1Database,
-  whole: D1PreparedStatement,
-  edges: readonly TimeRange[],
-  ofEdge: (slice: number, edge: TimeRange) => D1PreparedStatement,
-): Promise<Row[]> {
-  const read = async (slices: readonly LiveSlice[]): Promise<Row[]> => {
-    const ofEdges = edges.flatMap((edge) => holding(slices, edge).map(({ slice }) => ofEdge(slice, edge)));
-    return (await db.batch<Row>([whole, ...ofEdges])).flatMap(({ results }) => results);
-  };
-  return edges.length === 0 ? read([]) : withSlices(db, read);
+async function readParts<Part>(
+  env: Env,
+  databases: readonly D1Database[],
+  query: SummaryQuery,
+  parts: Parts,
+): Promise<Result<Found<Part>, MeteringError>> {
+  const found = await Promise.all(databases.map((db) => partsOf<Part>(db, query, parts)));
+  const archived = found.flatMap((each) => each.archived);
+  const files = archived.flatMap((each) => each.files);
+  const instead = { of: "summary", aligned: nearestQuarterHours(query.range) } as const;
+  // Test mode's slices are dropped without an archive.
+  const isDeleted = !query.meter.livemode && archived.some(({ series }) => series.length > 0);
+  if (isDeleted) return err({ reason: "archived_range_deleted", instead });
+  if (files.length > LIMITS.archiveReads) return err({ reason: "archived_range_unaligned", instead });
+  const events = await new ArchiveReader(env).read(files);
+  if (!events.ok) return err({ reason: "archived_range_deleted", instead });
+  const rows = found.flatMap((each) => each.rows);
+  return ok({ rows, archived: events.value.filter(({ cancelled }) => cancelled === null) });
 }
+
+async function partsOf<Part>(db: D1Database, query: SummaryQuery, parts: Parts): Promise<PartsOfOne<Part>> {
+  const { meter, customer, range, order } = query;
+  const { edges } = splitAtQuarterHours(range);
+  const key = { meter: meter.id, customer };
+  const whole = bind(db, parts.whole.sql, { ...key, ...parts.whole.values });
+  const read = async (holding: readonly Holding[]): Promise<PartsOfOne<Part>> => {
+    const ofEdges = holding.flatMap(({ range: { start, end }, live }) =>
+      live.map(({ slice }) => bind(db, parts.ofSlice(slice), { ...key, from: start, to: end })),
+    );
+    const rows = (await db.batch<Part>([whole, ...ofEdges])).flatMap(({ results }) => results);
+    const searches = holding.flatMap(({ range: edge, archived }) =>
+      archived === undefined
+        ? []
+        : { range: edge, slices: archived.slices, series: parts.series, key, order, limit: LIMITS.archiveReads + 1 },
+    );
+    return { rows, archived: await Promise.all(searches.map((search) => findFiles(db, search))) };
+  };
+  return edges.length === 0 ? read([]) : withSlices(db, edges, read);
+}
+
+/** The least range of whole quarter hours that holds another. */
+const nearestQuarterHours = ({ start, end }: TimeRange): TimeRange => ({
+  start: floorTo(start, QUARTER_HOUR_MS),
+  end: ceilTo(end, QUARTER_HOUR_MS),
+});
+
+/** What a database says; and of each edge that archived slices may hold timestamps of, where its events are. */
+type PartsOfOne<Part> = { readonly rows: readonly Part[]; readonly archived: readonly FoundFiles[] };
 
 /**
  * A survivor counts in the range that holds its timestamp: a range that cuts a window never falls back to other
  * events of it. So the greatest of a window is found first, among all databases, and then looked for in the range.
  */
-async function survivorsByWindow(databases: readonly D1Database[], query: SummaryQuery): Promise<Map<number, bigint>> {
+async function survivorsByWindow(
+  env: Env,
+  databases: readonly D1Database[],
+  query: SummaryQuery,
+): Promise<Result<Values, MeteringError>> {
   const { range, windowLength, meter } = query;
-  const found = (await Promise.all(databases.map((db) => survivorsOf(db, query)))).flat();
-  const survivors = [...Map.groupBy(found, ({ stretch }) => stretch).values()]
+  const found = await readSurvivorsOf(env, databases, query);
+  if (!found.ok) return found;
+  const survivors = [...Map.groupBy(found.value, ({ stretch }) => stretch).values()]
     .map((ofOne) => ofOne.reduce(greater))
     .filter(({ timestamp }) => timestamp >= range.start && timestamp < range.end);
   const byWindow = Map.groupBy(
     survivors,
     ({ timestamp }) => range.start + floorTo(timestamp - range.start, windowLength),
   );
-  return new Map([...byWindow].map(([start, ofWindow]) => [start, aggregated(meter, ofWindow)]));
+  return ok(new Map([...byWindow].map(([start, ofWindow]) => [start, aggregated(meter, ofWindow)])));
 }
 
 function aggregated({ formula }: Meter, survivors: readonly Survivor[]): bigint {
@@ -133,20 +198,28 @@ function aggregated({ formula }: Meter, survivors: readonly Survivor[]): bigint 
 const greater = (one: Survivor, other: Survivor): Survivor =>
   one.rank > other.rank || (one.rank === other.rank && one.id > other.id) ? one : other;
 
-async function survivorsOf(db: D1Database, query: SummaryQuery): Promise<Survivor[]> {
+async function readSurvivorsOf(
+  env: Env,
+  databases: readonly D1Database[],
+  query: SummaryQuery,
+): Promise<Result<Survivor[], MeteringError>> {
   const { meter, customer, range, windowLength, order, limit } = query;
   const aggregation = aggregationOf(meter);
-  const key = { meter: meter.id, customer };
   if (aggregation === "additive" || aggregation === "latest_of_quarter_hour") {
-    const { whole, edges } = splitAtQuarterHours(range);
-    const values = { ...key, from: whole.start, to: whole.end, origin: range.start, length: windowLength, limit };
-    return readParts(db, bind(db, readSurvivors(order), values), edges, (slice, edge) =>
-      bind(db, latestOfSlice(slice), { ...key, from: edge.start, to: edge.end }),
-    );
+    const { whole } = splitAtQuarterHours(range);
+    const values = { from: whole.start, to: whole.end, origin: range.start, length: windowLength, limit };
+    const parts = { whole: { sql: readSurvivors(order), values }, ofSlice: latestOfSlice, series: SERIES_IN_SURVIVORS };
+    const found = await readParts<Survivor>(env, databases, query, parts);
+    if (!found.ok) return found;
+    const { rows, archived } = found.value;
+    const events = archived.map(({ timestamp, id, value }) => ({ stretch: 0, rank: timestamp, timestamp, id, value }));
+    return ok([...rows, ...events]);
   }
   const length = WINDOW_MS[aggregation];
   // As many as fill the page, and the two that its range may cut.
   const most = limit * Math.ceil(windowLength / length) + 2;
+  const key = { meter: meter.id, customer };
   const values = { ...key, from: floorTo(range.start, length), to: range.end, origin: 0, length, limit: most };
-  return (await bind(db, readSurvivors(order), values).all<Survivor>()).results;
+  const found = databases.map((db) => bind(db, readSurvivors(order), values).all<Survivor>());
+  return ok((await Promise.all(found)).flatMap(({ results }) => results));
 }

@@ -82,6 +82,15 @@ const EXAMPLES: { [R in ApiError["reason"]]: readonly Extract<ApiError, { reason
   unsupported_content_encoding: [{ reason: "unsupported_content_encoding", encoding: "br" }],
   malformed_body: [{ reason: "malformed_body", message: "The request body is not valid JSON." }],
   log_full: [{ reason: "log_full" }],
+  archived_range_unaligned: [
+    { of: "summary", aligned: { start: 1_758_141_000_000, end: 1_758_150_000_000 } } as const,
+    { of: "events", from: 1_758_141_836_001 } as const,
+    { of: "events", before: 1_758_141_836_999 } as const,
+  ].map((instead) => ({ reason: "archived_range_unaligned", instead })),
+  archived_range_deleted: [
+    { of: "summary", aligned: { start: 1_758_141_000_000, end: 1_758_150_000_000 } } as const,
+    { of: "events", from: 1_758_141_836_001 } as const,
+  ].map((instead) => ({ reason: "archived_range_deleted", instead })),
   databases_changed: [{ reason: "databases_changed", recorded: 4 }],
   setting_changed: [
     { reason: "setting_changed", setting: "EVENT_LOG_SHARDS", configured: "8", recorded: "4" },

@@ -1,5 +1,7 @@
 // The slices of an events database: tables `events_S`, made from the template that is its table `events`.
-import { QUARTER_HOUR_MS, type TimeRange } from "../../domain/window.ts";
+import { TIMESTAMP_AHEAD_MS } from "../../domain/limits.ts";
+import { HOUR_MS, QUARTER_HOUR_MS, sliceOf, type TimeRange } from "../../domain/window.ts";
+import { bind } from "./bind.ts";
 import { tableOf } from "./events.ts";
 
 /**
@@ -18,9 +20,36 @@ export type LiveSlice = {
   readonly timestamps: TimeRange | undefined;
 };
 
+/** Slices whose tables are gone. */
+export type ArchivedSlices = {
+  readonly slices: readonly number[];
+  /** Holds the timestamps of all of them (ms, half open). */
+  readonly timestamps: TimeRange;
+};
+
+/** The slices that may hold timestamps of a range, as one moment has them. */
+export type Holding = {
+  readonly range: TimeRange;
+  readonly live: readonly LiveSlice[];
+  /** Nothing when there is none. */
+  readonly archived: ArchivedSlices | undefined;
+};
+
+type RangeRow = { min_timestamp: number | null; max_timestamp: number | null };
+
 const STATE = "SELECT state FROM slices WHERE slice = ?1";
 
 const LIVE = "SELECT slice, min_timestamp, max_timestamp FROM slices WHERE state <> 'archived' ORDER BY slice";
+
+/**
+ * The slices that have their tables, a row each; and in one row those that have none any more and may hold timestamps
+ * from :from to :to (ms, half open). One statement, so that a slice which is dropped meanwhile is in one of both.
+ */
+const BY_STATE = `
+  SELECT slice, min_timestamp, max_timestamp, NULL AS archived FROM slices WHERE state <> 'archived'
+  UNION ALL
+  SELECT NULL, MIN(min_timestamp), MAX(max_timestamp), json_group_array(slice) FROM slices
+  WHERE state = 'archived' AND slice >= :first AND min_timestamp < :to AND max_timestamp > :from`;
 
 /** Breaks the transaction that it is in when a slice (?1) is archived: no state is NULL. */
 const UNLESS_ARCHIVED = "UPDATE slices SET state = NULL WHERE slice = ?1 AND state = 'archived'";
@@ -54,18 +83,39 @@ const MISSING_COLUMNS = `
 
 /** The slices that have their tables, oldest first. */
 export async function liveSlices(db: D1Database): Promise<LiveSlice[]> {
-  const { results } = await db
-    .prepare(LIVE)
-    .all<{ slice: number; min_timestamp: number | null; max_timestamp: number | null }>();
-  return results.map(({ slice, min_timestamp: start, max_timestamp: end }) => ({
-    slice,
-    timestamps: start === null || end === null ? undefined : { start, end },
-  }));
+  const { results } = await db.prepare(LIVE).all<RangeRow & { slice: number }>();
+  return results.map((row) => ({ slice: row.slice, timestamps: rangeOf(row) }));
 }
+
+const rangeOf = ({ min_timestamp: start, max_timestamp: end }: RangeRow): TimeRange | undefined =>
+  start === null || end === null ? undefined : { start, end };
 
 /** Those of some slices that may hold timestamps of a range. */
 export const holding = (slices: readonly LiveSlice[], range: TimeRange): LiveSlice[] =>
   slices.filter(({ timestamps }) => timestamps && timestamps.start < range.end && range.start < timestamps.end);
+
+/** By how much the clocks of an edge and of a log may differ (ms). */
+const CLOCKS_MS = HOUR_MS;
+
+/** The slices, live and archived, that may hold timestamps of each of some ranges. */
+export async function slicesHolding(db: D1Database, ranges: readonly TimeRange[]): Promise<Holding[]> {
+  const answers = await db.batch<RangeRow & { slice: number | null; archived: string | null }>(
+    ranges.map(({ start, end }) => {
+      // An event is received at most five minutes before its timestamp. How long after it has no limit: what was a dead
+      // letter may be in a much later slice.
+      const first = sliceOf(Math.max(0, start - TIMESTAMP_AHEAD_MS - CLOCKS_MS));
+      return bind(db, BY_STATE, { first, from: start, to: end });
+    }),
+  );
+  return ranges.map((range, i) => {
+    const rows = answers[i]?.results ?? [];
+    const live = rows.flatMap((row) => (row.slice === null ? [] : { slice: row.slice, timestamps: rangeOf(row) }));
+    const gone = rows.find(({ archived }) => archived !== null);
+    const timestamps = gone && rangeOf(gone);
+    const archived = timestamps && { slices: JSON.parse(gone?.archived ?? "[]"), timestamps };
+    return { range, live: holding(live, range), archived };
+  });
+}
 
 /** The quarter hour (since 1970) of a time (ms). */
 export const quarterOf = (time: number): number => Math.floor(time / QUARTER_HOUR_MS);

@@ -58,6 +58,12 @@ export const readSums = (order: Order): string => `
   ORDER BY 1 ${DIRECTION[order]}
   LIMIT :limit`;
 
+/** The series of a customer on a meter that something counts of in the quarter hours of :from to :to (ms, half open). */
+export const SERIES_IN_SUMS = `
+  SELECT DISTINCT series FROM sums
+  WHERE ${OF_CUSTOMER} AND quarter_hour >= CAST(:from AS INTEGER) / ${QUARTER_HOUR_MS}
+    AND quarter_hour <= CAST(:to - 1 AS INTEGER) / ${QUARTER_HOUR_MS} AND count > 0`;
+
 /** The sum of a slice's events from :from to :to (ms, half open). */
 export const sumSlice = (slice: number): string => `
   SELECT${TOTALS("1", `value / ${LIMB}`, `value % ${LIMB}`)}

@@ -107,6 +107,11 @@ export const latestOfSlice = (slice: number): string => `
   ORDER BY timestamp DESC, id DESC
   LIMIT 1`;
 
+/** The series of a customer on a meter whose quarter hours of :from to :to (ms, half open) have a survivor. */
+export const SERIES_IN_SURVIVORS = `
+  SELECT DISTINCT series FROM survivors
+  WHERE ${OF_CUSTOMER} AND window_start > :from - ${QUARTER_HOUR_MS} AND window_start < :to`;
+
 /** The windows of ?1, a JSON array of [series, start, aggregation]. */
 const WANTED = `
   wanted AS (
