@@ -1,6 +1,6 @@
 // Files of the archive: Parquet, one row per event.
 import { gunzipSync, gzipSync } from "node:zlib";
-import { type ParquetQueryFilter, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
+import { type ParquetRow, parquetMetadataAsync, parquetReadObjects, rowIndex } from "hyparquet";
 import { type BasicType, ByteWriter, parquetWrite } from "hyparquet-writer";
 import type { KeyNames } from "../catalog/api-keys.ts";
 import type { Row, RowKey } from "./rows.ts";
@@ -70,16 +70,20 @@ const utf8 = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
 
 /** Reads the rows of a file, or those that are wanted. Throws when it is no such file, or damaged. */
 export async function decodeFile(bytes: ArrayBuffer, { numbers }: KeyNames, wanted?: Wanted): Promise<Row[]> {
-  const found = await parquetReadObjects({
+  const options = {
     file: bytes,
     metadata: await parquetMetadataAsync(bytes),
-    compressors: { GZIP: (packed) => gunzipSync(packed) },
-    parsers: { timestampFromMilliseconds: Number, stringFromBytes: (text) => utf8.decode(text) },
-    ...(wanted && { filter: filterOf(wanted) }),
-  });
+    compressors: { GZIP: (packed: Uint8Array) => gunzipSync(packed) },
+    parsers: { timestampFromMilliseconds: Number, stringFromBytes: (text: Uint8Array) => utf8.decode(text) },
+  };
+  const series = new Set(wanted?.series.map(BigInt));
+  const isWanted = (row: ParquetRow): boolean =>
+    wanted === undefined || (series.has(row.series) && row.timestamp >= wanted.start && row.timestamp < wanted.end);
+  const ranges = wanted === undefined ? [{}] : await rangesOf(options, wanted, isWanted);
+  const found: ParquetRow[] = [];
+  for (const range of ranges) for (const row of await parquetReadObjects({ ...options, ...range })) found.push(row);
   const numberOf = (name: string): number => numbers.get(name) ?? Number(name);
-  const series = wanted && new Set(wanted.series.map(BigInt));
-  return (series === undefined ? found : found.filter((row) => series.has(row.series))).map((row) => ({
+  return found.filter(isWanted).map((row) => ({
     series: Number(row.series),
     meter: row.meter,
     customer: row.customer,
@@ -96,13 +100,31 @@ export async function decodeFile(bytes: ArrayBuffer, { numbers }: KeyNames, want
   }));
 }
 
-/** What the file's own statistics can tell; a list of series would be gone through for every row. */
-const filterOf = ({ series, start, end }: Wanted): ParquetQueryFilter => ({
-  $and: [
-    { series: { $gte: BigInt(Math.min(...series)), $lte: BigInt(Math.max(...series)) } },
-    { timestamp: { $gte: start, $lt: end } },
-  ],
-});
+/**
+ * From where to where the wanted rows of each row group are, by two columns alone: many files that may have some have
+ * none.
+ */
+async function rangesOf(
+  options: Parameters<typeof parquetReadObjects>[0],
+  { series, start, end }: Wanted,
+  isWanted: (row: ParquetRow) => boolean,
+): Promise<{ rowStart: number; rowEnd: number }[]> {
+  const found = await parquetReadObjects({
+    ...options,
+    columns: ["series", "timestamp"],
+    includeRowIndex: true,
+    // By the file's own statistics.
+    filter: {
+      series: { $gte: BigInt(Math.min(...series)), $lte: BigInt(Math.max(...series)) },
+      timestamp: { $gte: start, $lt: end },
+    },
+  });
+  const places = found.filter(isWanted).map((row) => row[rowIndex] ?? 0);
+  return [...Map.groupBy(places, (place) => Math.floor(place / ROW_GROUP)).values()].map((ofGroup) => ({
+    rowStart: ofGroup[0] ?? 0,
+    rowEnd: (ofGroup.at(-1) ?? 0) + 1,
+  }));
+}
 
 /**
  * A checksum of rows that does not depend on their order, 64 bits in hex: the sum of a hash (FNV-1a, two lanes) over

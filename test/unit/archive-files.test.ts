@@ -51,6 +51,23 @@ test("a file has its rows as they were, all or those that are wanted, and always
   await fc.assert(property, { seed: inject("seed"), numRuns: 50 });
 });
 
+test("rows that are wanted of several row groups are all that there are", async () => {
+  const rows = Array.from({ length: 25_000 }, (_, i): Row => {
+    const [series, timestamp] = [2 * Math.floor(i / 50), NOON + (i % 50)];
+    return {
+      ...{ series, meter: "mtr_1", customer: `cus_${series}`, timestamp, id: String(i), identifier: "", value: 1 },
+      ...{ received: NOON, dimensions: null, payload: null, apiKey: 3, cancelled: null, cancelledBy: null },
+    };
+  });
+  const bytes = await bytesOf(rows);
+  for (const series of [[0], [499], [0, 398, 400, 998], [1, 397]]) {
+    const wanted = { series, start: NOON + 10, end: NOON + 49 };
+    expect(await decodeFile(bytes, names, wanted)).toEqual(
+      rows.filter((row) => series.includes(row.series) && row.timestamp >= wanted.start && row.timestamp < wanted.end),
+    );
+  }
+});
+
 test("DuckDB reads the same sums and times", async () => {
   const rows = Array.from(
     { length: 12_000 },

@@ -114,8 +114,8 @@ describe("events of two databases", () => {
 
   it("say the same while slices are live, when some are dropped, and when all are", async () => {
     const property = fc.asyncProperty(
-      fc.array(drawn, { minLength: 40, maxLength: 80 }),
-      fc.array(range, { minLength: 12, maxLength: 12 }),
+      fc.array(drawn, { minLength: 60, maxLength: 90 }),
+      fc.array(range, { minLength: 8, maxLength: 8 }),
       async (events, ranges) => {
         await Promise.all([env.EVENTS_0, env.EVENTS_1].map(empty));
         vi.setSystemTime(START);
@@ -149,15 +149,14 @@ describe("events of two databases", () => {
                 const summaries = [];
                 for (const each of ranges) summaries.push(resultOf(await summaryOf(meter, customer, each)));
                 const lists = [];
-                for (const order of ["newest_first", "oldest_first"] as const) {
-                  for (const [cancelled, limit] of [
-                    [undefined, 3],
-                    [true, 50],
-                    [false, 20],
-                  ] as const) {
-                    const from = { order, place: undefined };
-                    lists.push(await listAll(meter, { customer, cancelled, limit, from }));
-                  }
+                for (const [order, cancelled, limit] of [
+                  ["newest_first", undefined, 3],
+                  ["newest_first", false, 20],
+                  ["oldest_first", undefined, 4],
+                  ["oldest_first", true, 2],
+                ] as const) {
+                  const from = { order, place: undefined };
+                  lists.push(await listAll(meter, { customer, cancelled, limit, from }));
                 }
                 const [part] = ranges;
                 lists.push(await listAll(meter, { customer, limit: 4, ...(part && { range: part }) }));
@@ -185,8 +184,8 @@ describe("events of two databases", () => {
         }
       },
     );
-    await fc.assert(property, { seed: inject("seed"), numRuns: 2 });
-  }, 60_000);
+    await fc.assert(property, { seed: inject("seed"), numRuns: 1 });
+  }, 120_000);
 });
 
 /** Ids in the order of timestamps and receipt. */
@@ -317,8 +316,10 @@ describe("a reader of archived slices", () => {
 
   const FAILURES = {
     "R2 does not respond": async () => void vi.spyOn(BUCKET, "get").mockRejectedValue(new Error("get: internal error")),
-    "an object is another": async () => {
-      for (const { key } of (await BUCKET.list()).objects) await BUCKET.put(key, "another");
+    "objects are each other": async () => {
+      const objects = (await BUCKET.list()).objects.map(({ key }) => key);
+      const bytes = await Promise.all(objects.map(async (key) => (await BUCKET.get(key))?.arrayBuffer()));
+      await Promise.all(objects.map((key, i) => BUCKET.put(key, bytes.at(i - 1) ?? "")));
     },
   };
 
