@@ -43,8 +43,8 @@ export async function findFiles(
   return { series: ids, files: files.map((file) => ({ file, wanted: { series: ids, start, end } })) };
 }
 
-/** Files that are in memory at once, each of some megabytes. */
-const FILES_AT_ONCE = 4;
+/** How many files a request has in memory at most, each of some megabytes. */
+export const FILES_AT_ONCE = 4;
 
 /** The archive as one request reads it. */
 export class ArchiveReader {

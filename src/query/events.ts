@@ -1,7 +1,7 @@
 import { bind } from "../aggregate/sql/bind.ts";
 import { listSlice, type Order, SERIES_OF_CUSTOMER } from "../aggregate/sql/events.ts";
 import type { ArchivedSlices, LiveSlice } from "../aggregate/sql/slices.ts";
-import { ArchiveReader, findFiles, type WantedFile } from "../archive/read.ts";
+import { ArchiveReader, FILES_AT_ONCE, findFiles, type WantedFile } from "../archive/read.ts";
 import type { Row } from "../archive/rows.ts";
 import type { MeteringError, OtherRange } from "../domain/errors.ts";
 import type { AdmittedEvent } from "../domain/event.ts";
@@ -54,9 +54,6 @@ type EventRow = EventPlace &
 
 /** Slices that are asked at once. A page is nearly always in the first few. */
 const SLICES_AT_ONCE = 6;
-
-/** Files of the archive that are read at once at most. */
-const FILES_AT_ONCE = 4;
 
 /**
  * The stored events of a customer on a meter, in the order of their timestamps. Throws when a database or R2 does not
@@ -222,7 +219,9 @@ async function fillFrom(
     if (read >= LIMITS.archiveReads) return err({ reason: "archived_range_unaligned", instead: upTo(next, query) });
     const some = files.slice(read, Math.min(read + Math.min(read + 1, FILES_AT_ONCE), LIMITS.archiveReads));
     const found = await Promise.all(some.map((source) => eventsOfFile(reader, source, query)));
-    for (const events of found) {
+    for (const [i, events] of found.entries()) {
+      // A file that was read ahead may turn out not to be needed.
+      if (!mayBeOn(page, some[i]?.timestamps ?? next.timestamps, query)) break;
       if (!events.ok) return events;
       page = firstOf([...page, ...events.value], query);
     }

@@ -190,7 +190,8 @@ describe("events of two databases", () => {
         expect(await readEverything()).toEqual(live);
       }
     });
-    await fc.assert(property, { seed: inject("seed"), numRuns: 1 });
+    // A smaller story would take too long to find.
+    await fc.assert(property, { seed: inject("seed"), numRuns: 1, endOnFailure: true });
   }, 120_000);
 });
 
@@ -203,10 +204,10 @@ describe("a reader of archived slices", () => {
   const QUARTER = { start: START, end: START + 15 * MINUTE_MS };
   const RAGGED = { start: START + SECOND_MS, end: START + HOUR_MS };
 
-  /** Events of a meter: one a day for three days, the last one received in another slice than the first; of them the first two dropped. */
+  /** Events of a meter, each in a slice of its own: of three days, which are dropped, and of one that is live. */
   async function aStory(changes: Parameters<typeof aMeter>[0] = {}): Promise<{ meter: Meter; entries: LogEntry[] }> {
     const meter = await aKnownMeter(changes);
-    const entries = [0, 1, 30].map((days, i) =>
+    const entries = [0, 1, 2, 30].map((days, i) =>
       aLogEntry({
         ...{ meter: meter.id, aggregation: aggregationOf(meter), value: 2 ** i },
         ...{ timestamp: START + days * DAY_MS + MINUTE_MS, received: START + days * DAY_MS + 2 * MINUTE_MS },
@@ -215,7 +216,7 @@ describe("a reader of archived slices", () => {
     await store(db, entries);
     vi.setSystemTime(START + 38 * DAY_MS);
     await archive();
-    expect((await statesOf(db)).map(({ state }) => state)).toEqual(["archived", "archived", "checked"]);
+    expect((await statesOf(db)).map(({ state }) => state)).toEqual(["archived", "archived", "archived", "checked"]);
     return { meter, entries };
   }
 
@@ -225,11 +226,11 @@ describe("a reader of archived slices", () => {
     const prepare = vi.spyOn(db, "prepare");
     const asked = () => prepare.mock.calls.map(([sql]) => sql).join("\n");
     const range = { start: START, end: START + 40 * DAY_MS };
-    expect(resultOf(await summaryOf(meter, "cus_1", range))).toMatchObject([{ value: 7n }]);
+    expect(resultOf(await summaryOf(meter, "cus_1", range))).toMatchObject([{ value: 15n }]);
     expect(prepare).toHaveBeenCalledTimes(1);
     expect(asked()).not.toMatch(/slices|archive_files/);
 
-    expect(resultOf(await pageOf(meter, { limit: 1 })).map(({ id }) => id)).toEqual([entries[2]?.id]);
+    expect(resultOf(await pageOf(meter, { limit: 1 })).map(({ id }) => id)).toEqual([entries[3]?.id]);
     expect(asked()).not.toContain("archive_files");
     // Nothing counts in the quarter hours that these ranges cut.
     for (const { start, end } of [QUARTER, RAGGED]) {
@@ -241,7 +242,7 @@ describe("a reader of archived slices", () => {
     // One file for each that is needed.
     expect(resultOf(await summaryOf(meter, "cus_1", RAGGED))).toMatchObject([{ value: 1n }]);
     expect(get).toHaveBeenCalledTimes(1);
-    expect(resultOf(await pageOf(meter, { limit: 2 })).map(({ value }) => value)).toEqual([4, 2]);
+    expect(resultOf(await pageOf(meter, { limit: 2 })).map(({ value }) => value)).toEqual([8, 4]);
     expect(get).toHaveBeenCalledTimes(2);
   });
 
@@ -305,9 +306,10 @@ describe("a reader of archived slices", () => {
     for (const order of ["newest_first", "oldest_first"] as const) {
       expect(errorOf(await pageOf(meter, { from: { order, place: undefined } }))).toEqual(gone);
       const kept = await pageOf(meter, { from: { order, place: undefined }, range: { ...ALL_TIME, start: from } });
-      expect(resultOf(kept)).toHaveLength(2);
+      expect(resultOf(kept)).toHaveLength(3);
     }
-    expect(resultOf(await pageOf(meter, { limit: 2 })).map(({ value }) => value)).toEqual([4, 2]);
+    // Also when the file was read ahead.
+    expect(resultOf(await pageOf(meter, { limit: 3 })).map(({ value }) => value)).toEqual([8, 4, 2]);
 
     const key = LOCAL_KEYS.live;
     const query = `start_time=${RAGGED.start / SECOND_MS}&end_time=${RAGGED.end / SECOND_MS}`;
@@ -422,14 +424,14 @@ describe("a reader of archived slices", () => {
     const { meter } = await aStory();
     // What was a dead letter may be redriven into the oldest slice that is left.
     const slice = (await statesOf(db)).at(-1)?.slice ?? 0;
-    const late = aLogEntry({ meter: meter.id, value: 8, timestamp: START + 2 * MINUTE_MS, received: slice * HOUR_MS });
+    const late = aLogEntry({ meter: meter.id, value: 16, timestamp: START + 2 * MINUTE_MS, received: slice * HOUR_MS });
     await db.exec(`UPDATE slices SET state = 'open' WHERE slice = ${slice}`);
     await db.exec(`DELETE FROM archive_files WHERE slice = ${slice}`);
     await store(db, [late]);
     vi.setSystemTime(OLD + 30 * DAY_MS);
     await archive();
     expect(await hasTable(db, slice)).toBe(false);
-    expect(resultOf(await summaryOf(meter, "cus_1", RAGGED))).toMatchObject([{ value: 9n }]);
+    expect(resultOf(await summaryOf(meter, "cus_1", RAGGED))).toMatchObject([{ value: 17n }]);
   });
 });
 
