@@ -16,7 +16,7 @@ import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS, SECOND_MS, type TimeRange } from "
 import type { LogEntry } from "../../../src/log/codec.ts";
 import { type EventPlace, type EventQuery, listEvents, type StoredEvent } from "../../../src/query/events.ts";
 import { readSummaries, type Summary } from "../../../src/query/summaries.ts";
-import { aLogEntry, aMeter, errorOf, resultOf, unique } from "../../support/builders.ts";
+import { aLogEntry, aMeter, anEventId, errorOf, NOON, resultOf, unique } from "../../support/builders.ts";
 import type { Drawn as DrawnOf } from "../../support/draw.ts";
 import { fold } from "../../support/fold.ts";
 import { answerOf, FUTURE, recordPlacement } from "../support.ts";
@@ -179,7 +179,11 @@ describe("events of two databases", () => {
         expect(summaries.map(([summary]) => summary?.value)).toEqual(
           own.map(({ range }) => fold(meter, counted, range, range.end - range.start)[0]?.value),
         );
-        expect(lists[0]?.map(({ id }) => id)).toEqual(inOrder(own.map(({ entry }) => entry)).toReversed());
+        const reportedOf = ({ entry: { meter: _, aggregation: __, ...event }, isLost }: (typeof own)[number]) => ({
+          ...event,
+          ...(isLost && { cancelled: NOON + 1, cancelledBy: 2 }),
+        });
+        expect(lists[0]).toEqual(own.map(reportedOf).sort(newestFirst));
       }
       for (const now of [START + 37 * DAY_MS, OLD]) {
         vi.setSystemTime(now);
@@ -195,9 +199,7 @@ describe("events of two databases", () => {
   }, 120_000);
 });
 
-/** Ids in the order of timestamps and receipt. */
-const inOrder = (entries: readonly EventPlace[]): string[] =>
-  entries.toSorted((a, b) => a.timestamp - b.timestamp || (a.id < b.id ? -1 : 1)).map(({ id }) => id);
+const newestFirst = (a: EventPlace, b: EventPlace): number => b.timestamp - a.timestamp || (a.id < b.id ? 1 : -1);
 
 describe("a reader of archived slices", () => {
   const db = env.EVENTS_0;
@@ -287,6 +289,35 @@ describe("a reader of archived slices", () => {
       return null;
     });
     expect(await read(meter)).toEqual(before);
+  });
+
+  it("shows events of one timestamp in the order of their ids, whichever slices they are in", async () => {
+    const timestamp = START + MINUTE_MS;
+    const received = [timestamp, timestamp + 13 * HOUR_MS, timestamp + 30 * DAY_MS];
+    const meters: Meter[] = [];
+    for (const inOrderOfIds of [received, received.toReversed()]) {
+      const meter = await aKnownMeter();
+      meters.push(meter);
+      await store(
+        db,
+        inOrderOfIds.map((each, place) =>
+          aLogEntry({ meter: meter.id, id: anEventId(place), timestamp, received: each }),
+        ),
+      );
+    }
+    for (const now of [START, START + 38 * DAY_MS, OLD]) {
+      vi.setSystemTime(now);
+      await archive();
+      for (const meter of meters) {
+        for (const order of ["newest_first", "oldest_first"] as const) {
+          const listed = await listAll(meter, { limit: 1, from: { order, place: undefined } });
+          const ids = listed.map(({ id }) => id);
+          const sorted = ids.toSorted();
+          expect(ids).toEqual(order === "newest_first" ? sorted.toReversed() : sorted);
+          expect(ids).toHaveLength(received.length);
+        }
+      }
+    }
   });
 
   it("refuses what needs an object that is gone, and nothing else", async () => {
@@ -446,6 +477,7 @@ describe("files", () => {
 
   it("are found when they may have rows, of some series and of a range, in the order of their timestamps", async () => {
     const meter = unique("meter");
+    await db.exec("INSERT INTO slices (slice, state) VALUES (0, 'sealed'), (1, 'sealed')");
     await db
       .prepare("INSERT INTO series (id, meter, customer) SELECT value, ?1, value FROM json_each('[1,2,3,4,5,6]')")
       .bind(meter)
