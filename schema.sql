@@ -102,6 +102,21 @@ CREATE TABLE series (
   UNIQUE (meter, customer, dimensions)
 );
 
+-- Customers that were erased: an alias has the series that were theirs. Written by /v1/edgemeter/erasures, read by what looks up
+-- the series of an entry, since one that was received before may come again. When none can, the scheduled handler
+-- blanks the customer.
+CREATE TABLE erasures (
+  alias TEXT PRIMARY KEY,
+  customer TEXT, -- NULL 5 days after
+  erased_at INTEGER NOT NULL, -- ms; the alias has what was received until then, and the customer what is received later
+  finished INTEGER -- ms; NULL while events or files may still name the customer. The archive waits until then
+) WITHOUT ROWID;
+
+CREATE INDEX erased_customers ON erasures (customer, erased_at) WHERE customer IS NOT NULL;
+
+-- A customer's erasure is resumed, not begun anew.
+CREATE UNIQUE INDEX unfinished_erasures ON erasures (customer) WHERE finished IS NULL;
+
 -- The template of the slices: this table itself stays empty. A slice `events_S` holds the accepted events of 12 hours
 -- of receipt, S being the first of them (hours since 1970); src/aggregate/sql/slices.ts makes it from this table's own text.
 -- Written by the aggregator and by redriven dead letters, repaired by the auditor, always in one transaction with the

@@ -1,5 +1,5 @@
 // The auditor's comparison of the log with what a database holds.
-import { column, DELAY, IDENTIFIER, PAYLOAD, SERIES } from "../aggregate/sql/entries.ts";
+import { column, DELAY, IDENTIFIER, IS_ERASED, PAYLOAD, SERIES } from "../aggregate/sql/entries.ts";
 import { tableOf } from "../aggregate/sql/events.ts";
 import { MINUTE_MS } from "../domain/window.ts";
 import type { GroupKind } from "../log/groups.ts";
@@ -22,11 +22,11 @@ const stored = (slice: number): string => `
     AND stored.timestamp = ${column("timestamp")}
     AND stored.id = ${column("id")}`;
 
+/** Of an erased customer's event, identifier and payload are blank, or soon will be. */
 const ALTERED = `stored.id IS NOT NULL AND (
     stored.value IS NOT ${column("value")}
     OR stored.delay IS NOT ${DELAY}
-    OR stored.identifier IS NOT ${IDENTIFIER}
-    OR stored.payload IS NOT ${PAYLOAD}
+    OR (NOT (${IS_ERASED}) AND (stored.identifier IS NOT ${IDENTIFIER} OR stored.payload IS NOT ${PAYLOAD}))
     OR stored.api_key IS NOT ${column("api_key")}
   )`;
 

@@ -1,4 +1,5 @@
 // The log's entries in SQL: ?1 is a JSON array of them, each an array as src/log/codec.ts writes it.
+import { OWN_PREFIX } from "../../domain/identifiers.ts";
 
 /**
  * The entries of ?1. `json_each` would write each as text again, to be parsed once more for
@@ -25,18 +26,37 @@ const PLACES = {
 /** A column of an entry, in SQL. */
 export const column = (name: keyof typeof PLACES): string => `item.value ->> ${PLACES[name]}`;
 
+/** Whether entries may come of customers that were erased after they were received; asked once a statement. */
+const IS_ANY_ERASED = "EXISTS (SELECT 1 FROM erasures WHERE customer IS NOT NULL)";
+
+/** The alias that has an entry, when its customer was erased after it was received; of several erasures, by the first. */
+const ALIAS = `IIF(${IS_ANY_ERASED}, (
+    SELECT alias FROM erasures
+    WHERE customer = ${column("customer")} AND erased_at >= ${column("received")}
+    ORDER BY erased_at LIMIT 1
+  ), NULL)`;
+
+/** What an erased event has for an identifier: its own id, as if it had come without one. */
+export const blankIdentifier = (id: string): string => `'${OWN_PREFIX}' || ${id}`;
+
+/** Whether an entry is of a customer that was erased after it was received. */
+export const IS_ERASED = `${ALIAS} IS NOT NULL`;
+
+/** Who an entry counts for. */
+const CUSTOMER = `COALESCE(${ALIAS}, ${column("customer")})`;
+
 /** An entry's identifier as `events` keeps it: a canonical UUID comes as its bytes in hex. */
-export const IDENTIFIER = "COALESCE(unhex(item.value ->> 6), item.value ->> 5)";
+export const IDENTIFIER = `IIF(${IS_ERASED}, ${blankIdentifier(column("id"))}, COALESCE(unhex(item.value ->> 6), item.value ->> 5))`;
 
 /** How long after its timestamp an entry was received (ms): a column that is shorter than both. */
 export const DELAY = `(${column("received")}) - (${column("timestamp")})`;
 
 /** An entry's payload as `events` keeps it: JSON that SQLite has parsed, which is shorter than its text. */
-export const PAYLOAD = `jsonb(${column("payload")})`;
+export const PAYLOAD = `IIF(${IS_ERASED}, NULL, jsonb(${column("payload")}))`;
 
 /** Joins an entry with its series. */
 export const SERIES = `series.meter = ${column("meter")}
-      AND series.customer = ${column("customer")}
+      AND series.customer = ${CUSTOMER}
       AND series.dimensions = ${column("dimensions")}`;
 
 /**
@@ -45,7 +65,7 @@ export const SERIES = `series.meter = ${column("meter")}
  */
 export const INSERT_SERIES = `
   INSERT INTO series (meter, customer, dimensions)
-  SELECT DISTINCT ${column("meter")}, ${column("customer")}, ${column("dimensions")}
+  SELECT DISTINCT ${column("meter")}, ${CUSTOMER}, ${column("dimensions")}
   FROM ${ITEMS}
   WHERE NOT EXISTS (SELECT 1 FROM series WHERE ${SERIES})
   ON CONFLICT DO NOTHING`;

@@ -8,6 +8,17 @@ CREATE TABLE series (
   UNIQUE (meter, customer, dimensions)
 );
 
+CREATE TABLE erasures (
+  alias TEXT PRIMARY KEY,
+  customer TEXT,
+  erased_at INTEGER NOT NULL,
+  finished INTEGER
+) WITHOUT ROWID;
+
+CREATE INDEX erased_customers ON erasures (customer, erased_at) WHERE customer IS NOT NULL;
+
+CREATE UNIQUE INDEX unfinished_erasures ON erasures (customer) WHERE finished IS NULL;
+
 CREATE TABLE events (
   series INTEGER NOT NULL,
   timestamp INTEGER NOT NULL,

@@ -3,6 +3,9 @@ CREATE TABLE "d1_migrations" ( id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT U
 INSERT INTO d1_migrations VALUES (1, '0001_initial.sql', '2026-11-25 00:00:00');
 CREATE TABLE series ( id INTEGER PRIMARY KEY, meter TEXT NOT NULL, customer TEXT NOT NULL, dimensions TEXT NOT NULL DEFAULT '', UNIQUE (meter, customer, dimensions) );
 INSERT INTO series VALUES (1, 'mtr_test_state', 'cus_1', '');
+CREATE TABLE erasures ( alias TEXT PRIMARY KEY, customer TEXT, erased_at INTEGER NOT NULL, finished INTEGER ) WITHOUT ROWID;
+CREATE INDEX erased_customers ON erasures (customer, erased_at) WHERE customer IS NOT NULL;
+CREATE UNIQUE INDEX unfinished_erasures ON erasures (customer) WHERE finished IS NULL;
 CREATE TABLE events ( series INTEGER NOT NULL, timestamp INTEGER NOT NULL, id TEXT NOT NULL, identifier NOT NULL, value INTEGER NOT NULL, delay INTEGER NOT NULL, payload BLOB, api_key INTEGER NOT NULL, cancelled INTEGER, cancelled_by INTEGER, PRIMARY KEY (series, timestamp, id) ) WITHOUT ROWID;
 CREATE TABLE slices ( slice INTEGER PRIMARY KEY, state TEXT NOT NULL, min_timestamp INTEGER, max_timestamp INTEGER, checked INTEGER, recounted INTEGER NOT NULL DEFAULT 0, skipped_to TEXT, failed INTEGER );
 INSERT INTO slices (slice, state, min_timestamp, max_timestamp) VALUES (617592, 'open', 2223341100000, 2223342000000);
