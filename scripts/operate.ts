@@ -1,9 +1,10 @@
-// `npm run audit`, `npm run redrive` and `npm run resend`: what an operator asks of a running server.
+// `npm run audit`, `npm run redrive`, `npm run resend` and `npm run erase`: what an operator asks of a running server.
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { commandLine, keyOption, run, urlOption } from "./command.ts";
 import { Client } from "./http.ts";
 import { LOCAL_KEYS } from "./local-keys.ts";
 import { audit } from "./operate/audit.ts";
+import { erase } from "./operate/erase.ts";
 import { redrive } from "./operate/redrive.ts";
 import { resend } from "./operate/resend.ts";
 
@@ -44,6 +45,10 @@ const COMMANDS: Readonly<Record<string, () => Command>> = {
       "--trust-events",
       "repair also old summaries that say more than their events",
     ),
+  erase: () =>
+    command("Erases a customer: an alias has what was used so far, without identifiers and payloads.", erase)
+      .requiredOption("--customer <customer>", "as events name it")
+      .usage("--customer <customer> [options]"),
   redrive: () =>
     command("Stores the dead letters of the key's mode, once their cause is repaired.", redrive).option(
       "--id <id>",

@@ -4,6 +4,7 @@ import { keepSlices } from "./aggregate/keep-slices.ts";
 import { warnOfArchive } from "./archive/alarms.ts";
 import { type ArchivedDatabase, archiveDatabase, archivedDatabases } from "./archive/archive.ts";
 import { goOn } from "./archive/archiver.ts";
+import { forgetErased } from "./archive/erase.ts";
 import { auditLog } from "./audit/audit-log.ts";
 import { auditSums } from "./audit/audit-sums.ts";
 import { eventsDatabases, firstDatabase } from "./catalog/databases.ts";
@@ -39,6 +40,11 @@ export async function maintain(env: Env, now: number): Promise<void> {
     maintainLogs(env, now).catch(loggedAs("the logs were not looked after")),
     ...archivedDatabases(env).map((known) =>
       archive(env, known).catch(loggedAs("a database was not archived", { database: known.database.name })),
+    ),
+    ...archivedDatabases(env).map((known) =>
+      forgetErased(env, known, now).catch(
+        loggedAs("an erased customer was not forgotten", { database: known.database.name }),
+      ),
     ),
     ...MODES.flatMap((livemode) => [
       deleteExpiredReports(firstDatabase(env, livemode), livemode, now).catch(

@@ -54,7 +54,7 @@ async function fileFault(
   return place === archived.length ? undefined : "it has events that are not stored";
 }
 
-const isSameRow = (one: Row, other: Row): boolean =>
+export const isSameRow = (one: Row, other: Row): boolean =>
   (Object.keys(one) as (keyof Row)[]).every((column) => one[column] === other[column]);
 
 /** What is wrong with the segments of a slice's files: each that has rows must have files. */

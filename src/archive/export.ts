@@ -87,7 +87,8 @@ export async function deleteStrays(
 /** R2 deletes as many of one call. */
 const DELETED_AT_ONCE = 1_000;
 
-async function keysOf(bucket: R2Bucket, prefix: string): Promise<string[]> {
+/** The keys of all objects that begin so. */
+export async function keysOf(bucket: R2Bucket, prefix: string): Promise<string[]> {
   const keys: string[] = [];
   let cursor: string | undefined;
   do {

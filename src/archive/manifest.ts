@@ -53,6 +53,18 @@ const UNCHECKED = `SELECT ${COLUMNS}, checked FROM archive_files
   WHERE slice = ?1 AND file >= (SELECT MIN(file) FROM archive_files WHERE slice = ?1 AND checked IS NULL) - 1
   ORDER BY file LIMIT 3`;
 
+/** The first file after :slice and :file whose range has one of :series (a JSON array). */
+const NEXT_WITH = `SELECT ${COLUMNS}, checked FROM archive_files
+  WHERE (slice, file) > (:slice, :file)
+    AND EXISTS (SELECT 1 FROM json_each(:series) WHERE value BETWEEN first_series AND last_series)
+  ORDER BY slice, file LIMIT 1`;
+
+/** What has its table is compared again; what has none was compared before it was written again. */
+const REPLACE = `
+  UPDATE archive_files SET key = :key, bytes = :bytes, sha256 = :sha256,
+    checked = IIF((SELECT state FROM slices WHERE slice = :slice) = 'archived', checked, NULL)
+  WHERE slice = :slice AND file = :file AND key = :replaced`;
+
 const CHECKED = "UPDATE archive_files SET checked = ?3 WHERE slice = ?1 AND file = ?2";
 
 /**
@@ -147,6 +159,24 @@ export const insertFile = (db: D1Database, file: ArchiveFile): D1PreparedStateme
 export const markChecked = (db: D1Database, { slice, file }: ArchiveFile, now: number): D1PreparedStatement =>
   db.prepare(CHECKED).bind(slice, file, now);
 
+/** The next file after another, in the order of slices and files, that may have events of some series. */
+export async function nextFileWith(
+  db: D1Database,
+  series: readonly number[],
+  after: Pick<ArchiveFile, "slice" | "file">,
+): Promise<ArchiveFile | undefined> {
+  const values = { slice: after.slice, file: after.file, series: JSON.stringify(series) };
+  const row = await bind(db, NEXT_WITH, values).first<FileRow>();
+  return row === null ? undefined : toFile(row);
+}
+
+/** The statement that puts another object in the place of a file's. */
+export const replaceObject = (
+  db: D1Database,
+  { slice, file, key: replaced }: ArchiveFile,
+  object: Pick<ArchiveFile, "key" | "bytes" | "sha256">,
+): D1PreparedStatement => bind(db, REPLACE, { slice, file, replaced, ...object });
+
 /** The files of a slice, in their order. */
 export async function filesOf(db: D1Database, slice: number): Promise<ArchiveFile[]> {
   return (await db.prepare(OF_SLICE).bind(slice).all<FileRow>()).results.map(toFile);
@@ -184,6 +214,13 @@ export async function firstUnchecked(db: D1Database, slice: number): Promise<Fil
 export const prefixOf = (place: number, slice: number, day: number): string =>
   `events/day=${new Date(day * DAY_MS).toISOString().slice(0, 10)}/db=${String(place).padStart(2, "0")}/slice=${slice}/`;
 
-/** The key of a file: the same for the same file, so that a repetition overwrites the same bytes. */
-export const keyOf = (place: number, slice: number, { isLate, day }: Segment, file: number): string =>
-  `${prefixOf(place, slice, day)}late=${Number(isLate)}/${String(file).padStart(5, "0")}.parquet`;
+/** What the keys of a file and of those that took its place begin with. */
+export const stemOf = (place: number, slice: number, { isLate, day }: Segment, file: number): string =>
+  `${prefixOf(place, slice, day)}late=${Number(isLate)}/${String(file).padStart(5, "0")}.`;
+
+/**
+ * The key of a file: the same for the same file, so that a repetition overwrites the same bytes. One that is written
+ * again because of an erasure has another for each `revision`.
+ */
+export const keyOf = (place: number, slice: number, segment: Segment, file: number, revision?: string): string =>
+  `${stemOf(place, slice, segment, file)}${revision === undefined ? "" : `${revision}.`}parquet`;

@@ -27,10 +27,14 @@ export type Hindrance = ShardHindrance | { readonly reason: "dead_letters" };
 type ShardHindrance = { readonly reason: "shard_not_reachable" | "shard_not_confirmed"; readonly shard: string };
 
 /** The first shard that keeps a slice of a mode's database, by its place among them, from being sealed. */
-export function hindranceBy(shards: readonly Shard[], place: number, slice: number): ShardHindrance | undefined {
+export const hindranceBy = (shards: readonly Shard[], place: number, slice: number): ShardHindrance | undefined =>
+  unconfirmedBy(shards, place, cancellableUntil(slice));
+
+/** The first shard that may have something for a database which was received up to a time (ms) and is not confirmed. */
+export function unconfirmedBy(shards: readonly Shard[], place: number, time: number): ShardHindrance | undefined {
   const mayHold = ({ status }: Shard): boolean => {
     const oldest = status?.oldestOf[place];
-    return status === null || (oldest !== undefined && oldest <= cancellableUntil(slice));
+    return status === null || (oldest !== undefined && oldest <= time);
   };
   const first = shards.find(mayHold);
   if (first === undefined) return undefined;

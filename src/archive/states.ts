@@ -39,6 +39,9 @@ const SEAL = `
 const MOVE =
   "UPDATE slices SET state = :to, checked = COALESCE(:checked, checked) WHERE slice = :slice AND state = :from";
 
+const CHECK_AGAIN =
+  "UPDATE slices SET state = 'exported', checked = NULL, recounted = 0 WHERE slice = ?1 AND state = 'checked'";
+
 const RECOUNTED = "UPDATE slices SET recounted = ?2 WHERE slice = ?1";
 
 const SKIPPED = "UPDATE slices SET skipped_to = ?2 WHERE slice = ?1 AND state = 'sealed'";
@@ -58,6 +61,9 @@ export async function slicesAtWork(db: D1Database): Promise<{ slices: SliceAtWor
   const { results, meta } = await db.prepare(LIVE).all<SliceAtWork>();
   return { slices: results, bytes: meta.size_after };
 }
+
+/** The statement that has a checked slice's files compared once more; no effect when it is not checked. */
+export const checkAgain = (db: D1Database, slice: number): D1PreparedStatement => db.prepare(CHECK_AGAIN).bind(slice);
 
 /** Seals a slice unless a dead letter waits for it; whether it is sealed now. */
 export async function sealSlice(db: D1Database, slice: number): Promise<boolean> {

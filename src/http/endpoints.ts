@@ -1,5 +1,6 @@
 import { auditEndpoints } from "./admin/audit.ts";
 import { deadLetterEndpoints } from "./admin/dead-letters.ts";
+import { erasureEndpoints } from "./admin/erasures.ts";
 import { pipelineEndpoints } from "./admin/pipeline.ts";
 import { resendEndpoints } from "./admin/resend.ts";
 import type { Endpoint } from "./endpoint.ts";
@@ -28,4 +29,5 @@ export const ENDPOINTS: readonly Endpoint[] = [
   ...deadLetterEndpoints,
   ...auditEndpoints,
   ...resendEndpoints,
+  ...erasureEndpoints,
 ];

@@ -22,6 +22,8 @@ type RequestError =
   | { readonly reason: "no_such_dead_letter"; readonly id: string }
   /** What D1 says of a dead letter's data still. */
   | { readonly reason: "still_refused"; readonly id: string; readonly cause: string }
+  /** The archive holds its lease of a database; it gives it up within a step. */
+  | { readonly reason: "archive_at_work" }
   | { readonly reason: "unknown_url"; readonly method: string; readonly path: string }
   | { readonly reason: "method_not_allowed"; readonly method: string; readonly path: string; readonly allowed: string }
   | { readonly reason: "body_too_large"; readonly limit: number }
@@ -281,6 +283,13 @@ const ROWS: { readonly [R in ApiError["reason"]]: Row<Extract<ApiError, { reason
     param: "id",
     v1: { code: "still_refused" },
     v2: { code: "still_refused" },
+  },
+  archive_at_work: {
+    status: 409,
+    message: "The archive is at work on the events database. Send the request again in a moment.",
+    v1: { code: "archive_at_work" },
+    v2: { code: "archive_at_work" },
+    retryAfterS: 1,
   },
   rate_limited: {
     status: 429,

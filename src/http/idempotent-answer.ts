@@ -31,6 +31,11 @@ const SAVE_RESPONSE =
 
 const FREE_KEY = "DELETE FROM idempotency_keys WHERE livemode = ?1 AND key = ?2 AND created <= ?3";
 
+/** The responses of a mode (?1) that have a text, ?2. */
+const FIND_WITH = "SELECT key, response FROM idempotency_keys WHERE livemode = ?1 AND instr(response, ?2) > 0";
+
+const REPLACE_RESPONSE = "UPDATE idempotency_keys SET response = ?3 WHERE livemode = ?1 AND key = ?2";
+
 const DELETE_EXPIRED = `
   DELETE FROM idempotency_keys
   WHERE (livemode, key) IN (SELECT livemode, key FROM idempotency_keys WHERE created <= ?1 LIMIT ?2)`;
@@ -62,6 +67,27 @@ export async function commitOnce<T extends object>(
     if (reason !== undefined) return err(reason);
     throw error;
   }
+}
+
+/**
+ * Replaces the stored responses of a mode that have a text in a string: `erase` gives what takes a response's place, or
+ * nothing. How many.
+ */
+export async function eraseResponses(
+  db: D1Database,
+  livemode: boolean,
+  text: string,
+  erase: (response: unknown) => object | undefined,
+): Promise<number> {
+  const mode = livemode ? 1 : 0;
+  const stored = JSON.stringify(text).slice(1, -1);
+  const { results } = await db.prepare(FIND_WITH).bind(mode, stored).all<{ key: string; response: string }>();
+  const statements = results.flatMap(({ key, response }) => {
+    const erased = erase(JSON.parse(response));
+    return erased === undefined ? [] : [db.prepare(REPLACE_RESPONSE).bind(mode, key, toJson(erased))];
+  });
+  if (statements.length > 0) await db.batch(statements);
+  return statements.length;
 }
 
 /** Deletes the responses that have expired, so many at a time that others of the database are not held up. `now` in ms. */

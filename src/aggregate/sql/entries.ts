@@ -37,7 +37,7 @@ const ALIAS = `IIF(${IS_ANY_ERASED}, (
   ), NULL)`;
 
 /** What an erased event has for an identifier: its own id, as if it had come without one. */
-export const blankIdentifier = (id: string): string => `'${OWN_PREFIX}' || ${id}`;
+export const blankIdentifier = (id: string): string => `'${OWN_PREFIX}' || (${id})`;
 
 /** Whether an entry is of a customer that was erased after it was received. */
 export const IS_ERASED = `${ALIAS} IS NOT NULL`;

@@ -66,3 +66,11 @@ export const READ_REPORTS = `
 export const DELETE_REPORTS = `
   DELETE FROM error_reports
   WHERE id IN (SELECT id FROM error_reports WHERE report >= ?1 AND report < ?2 LIMIT ?3)`;
+
+/** Reports received until ?2 (ms) whose samples have a text, ?1: up to ?4 after an id, ?3. */
+export const FIND_REPORTS_WITH = `
+  SELECT id, samples FROM error_reports
+  WHERE id > ?3 AND received <= ?2 AND instr(samples, ?1) > 0
+  ORDER BY id LIMIT ?4`;
+
+export const REPLACE_SAMPLES = "UPDATE error_reports SET samples = ?2 WHERE id = ?1";

@@ -20,7 +20,7 @@ import { OPERATIONS } from "./operations.ts";
 
 const PATH = "/v1/edgemeter/dead_letters";
 
-const DeadLetterObject = z
+export const DeadLetterObject = z
   .object({
     id: z.string(),
     object: z.literal("edgemeter.dead_letter"),

@@ -31,7 +31,7 @@ export async function empty(db: D1Database): Promise<void> {
   const { results } = await db
     .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'events_[0-9]*'")
     .all<{ name: string }>();
-  const tables = ["slices", "archive_files", "leases", "series", "sums", "survivors", "dead_letters"];
+  const tables = ["slices", "archive_files", "leases", "series", "sums", "survivors", "dead_letters", "erasures"];
   await db.batch([
     ...results.map(({ name }) => db.prepare(`DROP TABLE ${name}`)),
     ...tables.map((table) => db.prepare(`DELETE FROM ${table}`)),

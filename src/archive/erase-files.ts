@@ -1,0 +1,96 @@
+// Writes files of the archive again without a customer.
+import { createHash } from "node:crypto";
+import { OWN_PREFIX } from "../domain/identifiers.ts";
+import { isSameRow } from "./check.ts";
+import { deleteStrays, keysOf } from "./export.ts";
+import { decodeFile, encodeFile } from "./file.ts";
+import { type ArchiveFile, keyOf, nextFileWith, replaceObject, stemOf } from "./manifest.ts";
+import type { Row } from "./rows.ts";
+import { checkAgain, slicesAtWork } from "./states.ts";
+import type { Work } from "./work.ts";
+
+/** The series that an alias has, whose rows name the customer still. */
+export type ErasedSeries = { readonly alias: string; readonly series: readonly number[] };
+
+type FilePlace = Pick<ArchiveFile, "slice" | "file">;
+
+/**
+ * Erases a customer from the next file that may have rows of theirs, after another; that file, and whether it had any.
+ * Nothing after the last. Rows, their order and what they add up to stay.
+ */
+export async function eraseNextFile(
+  work: Work,
+  erased: ErasedSeries,
+  after: FilePlace,
+): Promise<{ readonly place: FilePlace; readonly isWritten: boolean } | undefined> {
+  const { db, bucket } = work;
+  const file = await nextFileWith(db, erased.series, after);
+  if (file === undefined) return undefined;
+  if (bucket === undefined) throw new Error("without the binding ARCHIVE, files of the archive cannot be erased");
+  const object = await bucket.get(file.key);
+  // A lifecycle rule of the bucket may delete what is old.
+  if (object === null) return { place: file, isWritten: false };
+  const bytes = await object.arrayBuffer();
+  if (sha256Of(new Uint8Array(bytes)) !== file.sha256) throw new Error(`the file ${file.key} is damaged`);
+  const rows = await decodeFile(bytes, await work.keys());
+  const isNamed = namedIn(erased);
+  const isWritten = rows.some(isNamed);
+  const key = isWritten
+    ? await writeAgain(
+        { ...work, bucket },
+        file,
+        erased,
+        rows.map((row) => (isNamed(row) ? blank(row, erased.alias) : row)),
+      )
+    : file.key;
+  // Also those of an attempt that ended after the manifest named the new one.
+  const others = await keysOf(bucket, stemOf(work.place, file.slice, file.segment, file.file));
+  const old = others.filter((other) => other !== key);
+  if (old.length > 0) await bucket.delete(old);
+  return { place: file, isWritten };
+}
+
+/** Deletes objects of slices that are being exported which no manifest names yet: they are written from blank events. */
+export async function eraseStrays(work: Work): Promise<void> {
+  const { db, bucket } = work;
+  if (bucket === undefined) return;
+  const { slices } = await slicesAtWork(db);
+  for (const { slice } of slices.filter(({ state }) => state === "sealed")) {
+    await deleteStrays({ ...work, bucket }, slice);
+  }
+}
+
+function namedIn({ alias, series }: ErasedSeries): (row: Row) => boolean {
+  const own = new Set(series);
+  return (row) =>
+    own.has(row.series) && (row.customer !== alias || row.payload !== null || row.identifier !== OWN_PREFIX + row.id);
+}
+
+const blank = (row: Row, alias: string): Row => ({
+  ...row,
+  ...{ customer: alias, identifier: OWN_PREFIX + row.id, payload: null },
+});
+
+/**
+ * Puts rows under a new key, reads them back, and has the manifest name that; the key. A repetition writes the same
+ * bytes under the same key.
+ */
+async function writeAgain(
+  { db, bucket, place, keys, pause }: Work & { readonly bucket: R2Bucket },
+  file: ArchiveFile,
+  { alias }: ErasedSeries,
+  rows: readonly Row[],
+): Promise<string> {
+  const key = keyOf(place, file.slice, file.segment, file.file, alias);
+  const bytes = await encodeFile(rows, await keys(), pause);
+  const sha256 = sha256Of(bytes);
+  await bucket.put(key, bytes, { sha256 });
+  const object = await bucket.get(key);
+  const stored = object === null ? [] : await decodeFile(await object.arrayBuffer(), await keys());
+  const isSame = stored.length === rows.length && stored.every((row, i) => isSameRow(row, rows[i] ?? row));
+  if (!isSame) throw new Error(`the file ${key} is not what was written`);
+  await db.batch([replaceObject(db, file, { key, bytes: bytes.length, sha256 }), checkAgain(db, file.slice)]);
+  return key;
+}
+
+const sha256Of = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
