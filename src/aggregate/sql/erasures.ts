@@ -19,11 +19,13 @@ export const UNLESS_OTHER_SLICES = `
 
 /**
  * Writes an erasure, which is of what was received until :now (ms). Clocks differ, so there may be later events in the
- * newest slices already; they are the alias's too. Fails when it is written, or another of :customer is under way.
+ * newest slices already; they are the alias's too. An erasure of :customer comes after the one before. Fails when it is written, or another of :customer is under way.
  */
 export const insertErasure = (slices: readonly number[]): string => `
   INSERT INTO erasures (alias, customer, erased_at)
-  SELECT :alias, :customer, MAX(:now, 0${slices.map((slice) => `, COALESCE(${lastReceived(slice)}, 0)`).join("")})`;
+  SELECT :alias, :customer, MAX(
+    :now, COALESCE((SELECT MAX(erased_at) + 1 FROM erasures WHERE customer = :customer), 0)${slices.map((slice) => `, COALESCE(${lastReceived(slice)}, 0)`).join("")}
+  )`;
 
 const lastReceived = (slice: number): string => `(
     SELECT MAX(timestamp + delay)
