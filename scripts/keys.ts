@@ -16,7 +16,7 @@ The keys are those of the local server (STATE_DIR, default .edgemeter), whether 
 
 A key reports, reads and manages everything in its mode. With --permission it is restricted: 'ingest' may
 report and cancel events and open stream sessions, 'read' may make every GET, and 'operate' may make every
-GET and run audit, redrive and resend, which no other key may.
+GET and run audit, redrive, resend and erase, which no other key may.
 
 Exit code: 0 done (also when the key was revoked before), 1 not done, 2 the command line is wrong.
 
