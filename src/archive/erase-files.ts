@@ -6,7 +6,8 @@ import { deleteStrays, keysOf } from "./export.ts";
 import { decodeFile, encodeFile } from "./file.ts";
 import { type ArchiveFile, keyOf, nextFileWith, replaceObject, stemOf } from "./manifest.ts";
 import type { Row } from "./rows.ts";
-import { checkAgain, slicesAtWork } from "./states.ts";
+import { isOver } from "./seal.ts";
+import { checkAgain, type SliceAtWork, slicesAtWork } from "./states.ts";
 import type { Work } from "./work.ts";
 
 /** The series that an alias has, whose rows name the customer still. */
@@ -50,12 +51,16 @@ export async function eraseNextFile(
   return { place: file, isWritten };
 }
 
-/** Deletes objects of slices that are being exported which no manifest names yet: they are written from blank events. */
-export async function eraseStrays(work: Work): Promise<void> {
+/**
+ * Deletes objects of slices that are to be exported, or are being, which no manifest names: a crash left them, or a
+ * repair that opened the slice again. They are written from blank events.
+ */
+export async function eraseStrays(work: Work, now: number): Promise<void> {
   const { db, bucket } = work;
   if (bucket === undefined) return;
   const { slices } = await slicesAtWork(db);
-  for (const { slice } of slices.filter(({ state }) => state === "sealed")) {
+  const isExporting = ({ slice, state }: SliceAtWork) => state === "sealed" || (state === "open" && isOver(slice, now));
+  for (const { slice } of slices.filter(isExporting)) {
     await deleteStrays({ ...work, bucket }, slice);
   }
 }

@@ -197,7 +197,7 @@ async function eraseUnit(erasure: Erasure, at: Position): Promise<Position | und
   if (at.stage === "slices") return blankEvents(erasure, at);
   const file = await eraseNextFile(erasure, erasure, at);
   if (file === undefined) {
-    await eraseStrays(erasure);
+    await eraseStrays(erasure, Date.now());
     return undefined;
   }
   counts.files += Number(file.isWritten);

@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { applyEntries } from "../../../src/aggregate/apply.ts";
 import { parkStatement } from "../../../src/aggregate/dead-letters.ts";
+import { reopenSlice } from "../../../src/aggregate/sql/slices.ts";
 import { type ArchivedDatabase, archivedDatabases } from "../../../src/archive/archive.ts";
 import { eraseStep, forgetErased } from "../../../src/archive/erase.ts";
 import { filesOf } from "../../../src/archive/manifest.ts";
@@ -380,7 +381,18 @@ describe("the archive of a customer who was erased", () => {
     expect(await tracesOf(db, ...WORDS)).toEqual([CUSTOMER]);
   });
 
-  it("is not erased while a file is damaged, or while there is no bucket", async () => {
+  it("loses the files of a slice that was opened again", async () => {
+    await aSlice("checked");
+    await db.batch(reopenSlice(db, SLICE));
+    expect(await filesOf(db, SLICE)).toEqual([]);
+    await erase(CUSTOMER);
+    expect((await env.ARCHIVE.list()).objects).toEqual([]);
+    await archive();
+    expect((await statesOf(db)).find(({ slice }) => slice === SLICE)?.state).toBe("checked");
+    expect(await tracesOf(db, ...WORDS)).toEqual([CUSTOMER]);
+  });
+
+  it("is not erased while a file is damaged", async () => {
     await aSlice("archived");
     const [file] = await filesOf(db, SLICE);
     const good = await (await env.ARCHIVE.get(file?.key ?? ""))?.arrayBuffer();
