@@ -21,10 +21,10 @@ export async function warnOfArchive(env: Env, known: ArchivedDatabase, now: numb
   for (const slice of found.failed) {
     logError("a slice is left alone: its files differ from it", "a check failed", { database: name, slice });
   }
-  const { unfinished } = found;
-  if (unfinished !== undefined && receiptOf(unfinished).start < now - LATE_MS.export) {
-    const hours = Math.floor((now - receiptOf(unfinished).start) / HOUR_MS);
-    logWarning("the archive lags by days", { database: name, slice: unfinished, hours });
+  const { unarchived } = found;
+  if (unarchived !== undefined && receiptOf(unarchived).start < now - LATE_MS.export) {
+    const hours = Math.floor((now - receiptOf(unarchived).start) / HOUR_MS);
+    logWarning("the archive lags by days", { database: name, slice: unarchived, hours });
   }
   await warnOfSealing(env, known, found, now);
 }

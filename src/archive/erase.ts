@@ -1,5 +1,4 @@
 // Erases a customer: an alias takes over what was theirs, without identifiers and payloads. In steps; each may be repeated.
-import { randomBytes } from "node:crypto";
 import * as z from "zod";
 import { bind } from "../aggregate/sql/bind.ts";
 import {
@@ -18,6 +17,7 @@ import {
 } from "../aggregate/sql/erasures.ts";
 import { liveSlices } from "../aggregate/sql/slices.ts";
 import { namesOfKeys } from "../catalog/api-keys.ts";
+import { newAlias } from "../domain/alias.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { DAY_MS, HOUR_MS, sliceOf } from "../domain/window.ts";
 import type { Env } from "../env.ts";
@@ -136,8 +136,6 @@ async function unfinishedOf(databases: readonly ArchivedDatabase[], customer: st
   }
   return undefined;
 }
-
-const newAlias = (): string => `erased_${randomBytes(12).toString("hex")}`;
 
 type ErasureRow = { alias: string; customer: string | null; erased_at: number; finished: number | null };
 

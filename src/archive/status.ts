@@ -18,13 +18,13 @@ export type ArchiveStatus = {
   readonly failed: readonly number[];
   /** The slices that are checked and have their tables. */
   readonly droppable: number;
-  /** The oldest slice that is neither checked nor archived. */
-  readonly unfinished: number | undefined;
+  /** The oldest slice that was never found to be in its files: one that an erasure rewrote was. */
+  readonly unarchived: number | undefined;
   /** The oldest slice that is open, and whether a dead letter waits for it. */
   readonly oldestOpen: { readonly slice: number; readonly awaitsLetter: boolean } | undefined;
 };
 
-const LIVE = "SELECT slice, state, failed FROM slices WHERE state <> 'archived' ORDER BY slice";
+const LIVE = "SELECT slice, state, checked, failed FROM slices WHERE state <> 'archived' ORDER BY slice";
 
 const TOTALS = "SELECT files, bytes FROM archive_totals";
 
@@ -34,7 +34,12 @@ const BEFORE = "SELECT MAX(slice) AS slice FROM slices WHERE slice < ?1";
 /** From the newest slice that is finished on: slices before it were checked before it, or are of no interest any more. */
 const LAST_CHECK = "SELECT MAX(checked) AS checked FROM slices WHERE slice >= ?1";
 
-type LiveRow = { readonly slice: number; readonly state: SliceState; readonly failed: number | null };
+type LiveRow = {
+  readonly slice: number;
+  readonly state: SliceState;
+  readonly checked: number | null;
+  readonly failed: number | null;
+};
 
 export async function statusOfArchive(db: D1Database): Promise<ArchiveStatus> {
   const [live, totals] = await Promise.all([
@@ -64,7 +69,7 @@ export async function statusOfArchive(db: D1Database): Promise<ArchiveStatus> {
     databaseBytes: live.meta.size_after,
     failed: slices.filter(({ failed }) => failed !== null).map(({ slice }) => slice),
     droppable: slices.filter(isChecked).length,
-    unfinished,
+    unarchived: slices.find(({ state, checked }) => state === "open" || checked === null)?.slice,
     oldestOpen: open === undefined ? undefined : { slice: open, awaitsLetter: letter },
   };
 }

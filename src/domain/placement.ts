@@ -16,6 +16,10 @@ export function longerOf(one: Placement, other: Placement): Placement {
 export const databasesAt = (placement: Placement, now: number): number =>
   placement.findLast(({ since }) => since <= now)?.databases ?? placement[0]?.databases ?? 1;
 
+/** Every database that live mode has had. */
+export const allPlaces = (placement: Placement): number[] =>
+  Array.from({ length: newestOf(placement).databases }, (_, place) => place);
+
 /** Where the events of a customer on a meter may be: for each number of databases, one; each once, in ascending order. */
 export function databasesOf(meter: string, customer: string, placement: Placement): number[] {
   const hash = hashOf(meter, customer);

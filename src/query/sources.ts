@@ -7,9 +7,10 @@ import {
 } from "../aggregate/sql/slices.ts";
 import { eventsDatabase } from "../catalog/databases.ts";
 import { currentPlacement } from "../catalog/deployment.ts";
+import { looksLikeAlias } from "../domain/alias.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import type { Meter } from "../domain/meter.ts";
-import { databasesOf, ONE_DATABASE } from "../domain/placement.ts";
+import { allPlaces, databasesOf, ONE_DATABASE } from "../domain/placement.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
@@ -25,7 +26,9 @@ export async function sourcesOf(
 ): Promise<Result<D1Database[], MeteringError>> {
   const placement = livemode ? await currentPlacement(env) : ok(ONE_DATABASE);
   if (!placement.ok) return err({ reason: "databases_changed", recorded: placement.error });
-  return ok(databasesOf(id, customer, placement.value).map((place) => eventsDatabase(env, livemode, place)));
+  // What an alias has stayed where the erased customer's usage is, and who that was is not known any more.
+  const places = looksLikeAlias(customer) ? allPlaces(placement.value) : databasesOf(id, customer, placement.value);
+  return ok(places.map((place) => eventsDatabase(env, livemode, place)));
 }
 
 /**

@@ -19,7 +19,7 @@ import { aLogEntry, aMeter, errorOf, resultOf, unique } from "../../support/buil
 import { rejectionLines, toEntries } from "../../support/shares.ts";
 import { aStoredMeter, cancel as cancelInLog, holdQueueAndClock, logged, settle } from "../audit/audit-support.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
-import { aContext, aNewEvent, answerOf, aShard, FUTURE, storedIn } from "../support.ts";
+import { aContext, aNewEvent, answerOf, aShard, FUTURE, growTo, recordPlacement, storedIn } from "../support.ts";
 import { erase, tracesOf } from "./erase-support.ts";
 import { archive, archivedRows, cancel, empty, statesOf, store } from "./support.ts";
 
@@ -473,5 +473,9 @@ describe("several databases", () => {
     ]);
     expect(await customers(env.TEST_EVENTS)).toEqual([[CUSTOMER, 4]]);
     expect(await tracesOf(env.EVENTS_1, ...WORDS)).toEqual([CUSTOMER]);
+    // Its usage stayed where it was, and where that is the alias does not say.
+    await growTo(2);
+    expect(await usedBy(alias)).toBe(11n);
+    await recordPlacement([{ databases: 1, since: 0 }]);
   });
 });
