@@ -58,7 +58,7 @@ export const isSameRow = (one: Row, other: Row): boolean =>
   (Object.keys(one) as (keyof Row)[]).every((column) => one[column] === other[column]);
 
 /** What is wrong with the segments of a slice's files: each that has rows must have files. */
-async function segmentFault({ db }: Work, slice: number): Promise<string | undefined> {
+export async function segmentFault({ db }: Work, slice: number): Promise<string | undefined> {
   const nameOf = ({ isLate, day }: Segment): string => `${isLate}:${day}`;
   const archived = new Set((await filesOf(db, slice)).map(({ segment }) => nameOf(segment)));
   let stored = 0;

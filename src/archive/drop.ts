@@ -2,6 +2,7 @@
 import { DAY_MS, receiptOf } from "../domain/window.ts";
 import { settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
+import { segmentFault } from "./check.ts";
 import { filesOf, isSameTotal, rangesOf } from "./manifest.ts";
 import { countRanges } from "./rows.ts";
 import { dropTable, noteFailed, noteRecounted, type SliceAtWork } from "./states.ts";
@@ -27,10 +28,15 @@ export function isDue(work: Pick<Work, "env">, slice: number, bytes: number, now
 /** Counts the next files' events once more; or, when all are as they were, drops the slice's table. */
 export async function dropNext(work: Work, { slice, recounted }: SliceAtWork, now: number): Promise<void> {
   const { db, name, bucket } = work;
+  const fail = async (fault: string, file: string): Promise<void> => {
+    await noteFailed(db, slice, now);
+    logError("events of the archive changed after their check", fault, { database: name, slice, file });
+  };
   const files = bucket === undefined ? [] : rangesOf(await filesOf(db, slice));
   const next = files.slice(recounted, recounted + RECOUNTED_AT_ONCE);
   if (next.length === 0) {
-    await dropTable(db, slice);
+    const fault = bucket === undefined ? undefined : await segmentFault(work, slice);
+    await (fault === undefined ? dropTable(db, slice) : fail(fault, ""));
     return;
   }
   const totals = await countRanges(
@@ -43,8 +49,5 @@ export async function dropNext(work: Work, { slice, recounted }: SliceAtWork, no
     await noteRecounted(db, slice, recounted + next.length);
     return;
   }
-  await noteFailed(db, slice, now);
-  logError("events of the archive changed after their check", "they add up to something else", {
-    ...{ database: name, slice, file: wrong.file.key },
-  });
+  await fail("they add up to something else", wrong.file.key);
 }

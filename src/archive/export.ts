@@ -13,13 +13,16 @@ import type { Work } from "./work.ts";
 const FILE_ROWS = 50_000;
 const FILE_BYTES = 16_000_000;
 
-/** Writes the next file of a slice; or, when all are written, moves the slice on. */
+/**
+ * Writes the next file of a slice; or, when all are written, deletes what else there is of it, and moves the slice on.
+ * Not before: an archiver that is late could not know which files another one is writing.
+ */
 export async function exportNext(work: Work & { readonly bucket: R2Bucket }, slice: number): Promise<void> {
   const { db, bucket, place } = work;
   const last = await lastFileOf(db, slice);
-  if (last === undefined) await deleteStrays(work, slice);
   const found = await nextRows(db, slice, last);
   if (found === undefined) {
+    await deleteStrays(work, slice);
     await moveOn(db, slice, ["sealed", "exported"]).run();
     return;
   }
@@ -66,7 +69,8 @@ async function rowsOfFile(db: D1Database, slice: number, range: RowRange): Promi
 
 /**
  * Deletes objects of a slice that its manifest does not name: after D1 was restored to a time before the slice was
- * exported, what is exported again may be fewer files.
+ * exported, what is exported again may be fewer files. The manifest is read after the objects are listed, so that what
+ * is written meanwhile stays.
  */
 export async function deleteStrays(
   { db, bucket, place }: Work & { readonly bucket: R2Bucket },
@@ -74,12 +78,12 @@ export async function deleteStrays(
 ): Promise<void> {
   const { start, end } = receiptOf(slice);
   const days = { first: dayOf(start - TIMESTAMP_PAST_MS - DAY_MS), last: dayOf(end + TIMESTAMP_AHEAD_MS) };
-  const named = new Set((await filesOf(db, slice)).map(({ key }) => key));
   const listed = await Promise.all(
     Array.from({ length: days.last - days.first + 1 }, (_, i) =>
       keysOf(bucket, prefixOf(place, slice, days.first + i)),
     ),
   );
+  const named = new Set((await filesOf(db, slice)).map(({ key }) => key));
   const strays = listed.flat().filter((key) => !named.has(key));
   for (let i = 0; i < strays.length; i += DELETED_AT_ONCE) await bucket.delete(strays.slice(i, i + DELETED_AT_ONCE));
 }

@@ -3,7 +3,7 @@ import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { HOUR_MS, receiptOf } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import type { LogStatus } from "../log/entries.ts";
-import { eventLog, logOfMode, shardsOf } from "../log/shards.ts";
+import { eventLog, everyShardOf } from "../log/shards.ts";
 import { sealSlice } from "./states.ts";
 import type { Work } from "./work.ts";
 
@@ -41,10 +41,10 @@ export function unconfirmedBy(shards: readonly Shard[], place: number, time: num
   return { reason: first.status === null ? "shard_not_reachable" : "shard_not_confirmed", shard: first.shard };
 }
 
-/** Every shard that a mode's log ever had. */
+/** Every shard that a mode's log ever had. Throws when the control database does not say which. */
 export async function shardsOfMode(env: Env, livemode: boolean): Promise<Shard[]> {
   return Promise.all(
-    shardsOf(await logOfMode(env, livemode)).map(async (shard) => ({
+    (await everyShardOf(env, livemode)).map(async (shard) => ({
       shard,
       status: await eventLog(env, shard)
         .status()
@@ -55,7 +55,7 @@ export async function shardsOfMode(env: Env, livemode: boolean): Promise<Shard[]
 
 /**
  * Seals a slice that is over, once every shard that its mode ever had says that this database has confirmed all that
- * it can hold. What hindered it; nothing when it is sealed.
+ * it can hold. What hindered it; nothing when it is sealed. Throws when it is not known which shards there were.
  */
 export async function trySeal({ env, db, livemode, place }: Work, slice: number): Promise<Hindrance | undefined> {
   const hindrance = hindranceBy(await shardsOfMode(env, livemode), place, slice);

@@ -49,10 +49,10 @@ const SKIPPED = "UPDATE slices SET skipped_to = ?2 WHERE slice = ?1 AND state = 
 /** What was opened again meanwhile differs from files that count no more. */
 const FAILED = "UPDATE slices SET failed = ?2 WHERE slice = ?1 AND state IN ('exported', 'checked')";
 
-/** Breaks the transaction that it is in unless a slice (?1) is checked, and no letter waits for it: no state is NULL. */
+/** Breaks the transaction that it is in unless a slice (?1) is checked and sound, and no letter waits for it: no state is NULL. */
 const UNLESS_CHECKED = `
   UPDATE slices SET state = NULL
-  WHERE slice = ?1 AND (state <> 'checked' OR EXISTS (${AWAITS_LETTER}))`;
+  WHERE slice = ?1 AND (state <> 'checked' OR failed IS NOT NULL OR EXISTS (${AWAITS_LETTER}))`;
 
 const ARCHIVED = "UPDATE slices SET state = 'archived' WHERE slice = ?1";
 

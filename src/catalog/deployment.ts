@@ -105,11 +105,13 @@ export async function knownDeployment(env: Env, execution: Execution): Promise<D
   return recorded;
 }
 
-/** What is recorded, or what the first event will record; the settings' word while the database does not answer. */
-export async function currentDeployment(env: Env): Promise<Deployment> {
-  const recorded = await withTimeout(lookUp(env.DB), PATIENCE_MS).catch(() => undefined);
-  return recorded?.get(KEY) ?? inForceNow(env);
-}
+/** What is recorded, or what the first event will record. Throws when the database does not answer. */
+export const recordedDeployment = async (env: Env): Promise<Deployment> =>
+  (await withTimeout(lookUp(env.DB), PATIENCE_MS)).get(KEY) ?? inForceNow(env);
+
+/** The same, but the settings' word while the database does not answer. */
+export const currentDeployment = (env: Env): Promise<Deployment> =>
+  recordedDeployment(env).catch(() => inForceNow(env));
 
 /** How long those who look after a deployment wait for its record (ms). */
 const PATIENCE_MS = 3_000;

@@ -1,4 +1,4 @@
-import { currentDeployment } from "../catalog/deployment.ts";
+import { currentDeployment, type Deployment, recordedDeployment } from "../catalog/deployment.ts";
 import { objectNamed } from "../catalog/objects.ts";
 import { ONE_DATABASE } from "../domain/placement.ts";
 import { countOfShards } from "../domain/shards.ts";
@@ -12,8 +12,14 @@ export const eventLog = (env: Env, shard: string): DurableObjectStub<EventLog> =
   objectNamed<EventLog>(env, env.EVENT_LOG, shard);
 
 /** What the control database says of a mode's log; the settings' word while it does not answer. */
-export async function logOfMode(env: Env, livemode: boolean): Promise<LogContext> {
-  const { placement, shards } = await currentDeployment(env);
+export const logOfMode = async (env: Env, livemode: boolean): Promise<LogContext> =>
+  logOf(await currentDeployment(env), livemode);
+
+/** Every shard that a mode's log ever had. Throws when the control database does not say. */
+export const everyShardOf = async (env: Env, livemode: boolean): Promise<string[]> =>
+  shardsOf(logOf(await recordedDeployment(env), livemode));
+
+function logOf({ placement, shards }: Deployment, livemode: boolean): LogContext {
   const history = livemode ? shards.live : shards.test;
   return {
     livemode,

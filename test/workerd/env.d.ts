@@ -1,9 +1,9 @@
 import type { D1Migration } from "cloudflare:test";
 import type { Env as WorkerEnv } from "../../src/env.ts";
-import type { CustomerMeter, EventLog } from "../../src/index.ts";
+import type { Archiver, CustomerMeter, EventLog } from "../../src/index.ts";
 
 /** What the tests find bound: as the Worker does, with the classes of its objects. */
-interface TestEnv extends Omit<WorkerEnv, "CUSTOMER_METER" | "EVENT_LOG" | "ARCHIVE"> {
+interface TestEnv extends Omit<WorkerEnv, "CUSTOMER_METER" | "EVENT_LOG" | "ARCHIVER" | "ARCHIVE"> {
   readonly ARCHIVE: R2Bucket;
   readonly EVENTS_1: D1Database;
   readonly EVENTS_2: D1Database;
@@ -12,6 +12,7 @@ interface TestEnv extends Omit<WorkerEnv, "CUSTOMER_METER" | "EVENT_LOG" | "ARCH
   readonly EVENTS_MIGRATIONS: D1Migration[];
   readonly CUSTOMER_METER: DurableObjectNamespace<CustomerMeter>;
   readonly EVENT_LOG: DurableObjectNamespace<EventLog>;
+  readonly ARCHIVER: DurableObjectNamespace<Archiver>;
 }
 
 declare global {

@@ -8,6 +8,7 @@ import type { Row } from "../../../src/archive/rows.ts";
 import { namesOfKeys } from "../../../src/catalog/api-keys.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
 import { cancellationLines, eventLines, toEntries } from "../../support/shares.ts";
+import type { StoredRow } from "../support.ts";
 
 /** Every step that there is to do. */
 const ALL = { steps: 1_000, until: Number.POSITIVE_INFINITY };
@@ -53,6 +54,20 @@ export async function archivedRows(db: D1Database, slice: number): Promise<Row[]
     rows.push(...(await decodeFile(await object.arrayBuffer(), keys)));
   }
   return rows;
+}
+
+/** A row of a file as its slice kept it. */
+export const asStored = ({ series: _, dimensions, apiKey, cancelledBy, ...row }: Row): StoredRow => ({
+  ...row,
+  dimensions: dimensions ?? "",
+  api_key: apiKey,
+  cancelled_by: cancelledBy,
+});
+
+/** The keys of all objects. */
+export async function objectKeys(): Promise<string[]> {
+  const { objects } = await env.ARCHIVE.list();
+  return objects.map(({ key }) => key);
 }
 
 export const hasTable = async (db: D1Database, slice: number): Promise<boolean> =>

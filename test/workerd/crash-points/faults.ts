@@ -2,7 +2,7 @@
 import { evictDurableObject, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { vi } from "vitest";
-import { CustomerMeter, EventLog } from "../../../src/index.ts";
+import { Archiver, CustomerMeter, EventLog } from "../../../src/index.ts";
 
 /** What befalls an object: a call of it fails, it is evicted once its calls are done, or it dies at once. */
 export type Fault = "error" | "eviction" | "abort";
@@ -156,7 +156,9 @@ export async function watched<T>(work: Promise<T>): Promise<T> {
   while (!isDone || toEvict.length > 0) {
     for (const object of toEvict.splice(0)) {
       const { id } = contextOf(object);
-      await evictDurableObject(object instanceof EventLog ? env.EVENT_LOG.get(id) : env.CUSTOMER_METER.get(id));
+      if (object instanceof EventLog) await evictDurableObject(env.EVENT_LOG.get(id));
+      else if (object instanceof Archiver) await evictDurableObject(env.ARCHIVER.get(id));
+      else await evictDurableObject(env.CUSTOMER_METER.get(id));
     }
     await wait(1);
   }
