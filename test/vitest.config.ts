@@ -20,6 +20,7 @@ const counts = {
   modelRuns: count("SOAK_RUNS", 70),
   placementRuns: count("PLACEMENT_RUNS", 40),
   growthRuns: count("GROWTH_RUNS", 40),
+  archiveRuns: count("ARCHIVE_RUNS", 10),
   fuzzRequests: count("FUZZ_REQUESTS", 3_000),
   outageMinutes: count("OUTAGE_MINUTES", 20),
   crashKills,

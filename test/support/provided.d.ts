@@ -10,6 +10,7 @@ declare module "vitest" {
     placementRuns: number;
     /** Likewise, on a log that grows: GROWTH_RUNS. */
     growthRuns: number;
+    archiveRuns: number;
     /** How long D1 is away in the test of an outage: OUTAGE_MINUTES. */
     outageMinutes: number;
   }

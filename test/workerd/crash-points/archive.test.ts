@@ -2,44 +2,15 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, expect, vi } from "vitest";
-import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { goOn } from "../../../src/archive/archiver.ts";
 import type { SliceState } from "../../../src/aggregate/sql/slices.ts";
-import { DAY_MS, HOUR_MS, MINUTE_MS, receiptOf, sliceOf } from "../../../src/domain/window.ts";
 import type { Archiver } from "../../../src/index.ts";
-import { aLogEntry } from "../../support/builders.ts";
 import { type ArchiveCall, ArchiveCalls, type Meeting } from "../archive/calls.ts";
-import {
-  archive,
-  archivedRows,
-  asStored,
-  cancel,
-  empty,
-  hasTable,
-  objectKeys,
-  statesOf,
-  store,
-} from "../archive/support.ts";
-import { createdMeter, FUTURE, storedIn } from "../support.ts";
+import { LEASE_MS, type Meters, NAME, OLD, OVER, RUNS, SliceStory, someMeters, stateNow } from "../archive/slice.ts";
 import { A_FAILURE, befall, contextOf, type Fault, watched } from "./faults.ts";
 import { type Crash, crashPoints } from "./table.ts";
 
-const NAME = "EVENTS_0";
-const db = env.EVENTS_0;
-
-/** All events are received at the beginning of a slice. */
-const BEGIN = receiptOf(sliceOf(FUTURE)).start + MINUTE_MS;
-const SLICE = sliceOf(BEGIN);
-const OVER = receiptOf(SLICE).end + 25 * HOUR_MS + 1;
-const OLD = receiptOf(SLICE).end + 35 * DAY_MS;
-
-/** Longer than a lease (ms). */
-const LEASE_MS = 3 * MINUTE_MS;
-
-/** Runs after which all must be done. */
-const RUNS = 60;
-
-/** In the state of each phase, the calls that are made of it. */
+/** The calls that are made while the slice is in a state. */
 const PHASES = {
   open: ["the slices", "the record of shards", "a shard's word", "the seal"],
   sealed: [
@@ -57,59 +28,11 @@ const PHASES = {
 
 type Phase = keyof typeof PHASES;
 
-const meters = { sum: "", last: "" };
+let meters: Meters;
 
 beforeAll(async () => {
-  meters.sum = (await createdMeter({}, LOCAL_KEYS.live)).id;
-  meters.last = (await createdMeter({ "default_aggregation[formula]": "last" }, LOCAL_KEYS.live)).id;
+  meters = await someMeters();
 });
-
-/** What must not change while a slice is archived. */
-async function whatCounts(): Promise<unknown> {
-  const [sums, survivors] = await db.batch([
-    db.prepare("SELECT * FROM sums"),
-    db.prepare("SELECT series, window_start, rank, timestamp, id, value, vacated FROM survivors"),
-  ]);
-  return [sums?.results, survivors?.results];
-}
-
-/** A slice of events on time and late, one cancelled, of two meters, which has come to a phase; and a stray object. */
-async function aSlice(phase: Phase): Promise<{ calls: ArchiveCalls; ends: () => Promise<void> }> {
-  await empty(db);
-  vi.useFakeTimers({ toFake: ["Date"], now: BEGIN });
-  vi.spyOn(console, "error").mockImplementation(() => {});
-  const anEntry = (value: number, ago = 0, changes = {}) =>
-    aLogEntry({ meter: meters.sum, value, timestamp: BEGIN - ago, received: BEGIN, ...changes });
-  const last = { meter: meters.last, aggregation: "latest_of_quarter_hour" } as const;
-  const events = [anEntry(1), anEntry(2, 0, last), anEntry(4, 20 * DAY_MS), anEntry(8), anEntry(16, 0, last)];
-  await store(db, events);
-  await cancel(db, events.slice(3, 4));
-  const stored = await storedIn(db, meters.sum, meters.last);
-  const counted = await whatCounts();
-  await env.ARCHIVE.put(`events/day=2040-06-15/db=00/slice=${SLICE}/late=1/00009.parquet`, "not of this slice");
-  vi.setSystemTime(OVER);
-  for (let steps = 0; phase !== "open" && (await stateNow()) !== phase; )
-    await archive(NAME, { steps: ++steps, until: OVER + 1 });
-  if (phase === "checked") vi.setSystemTime(OLD);
-  const calls = new ArchiveCalls();
-  const ends = async (): Promise<void> => {
-    vi.setSystemTime(OLD);
-    for (let runs = 0; (await stateNow()) !== "archived"; runs++) {
-      expect(runs).toBeLessThan(RUNS);
-      await anotherRun(calls);
-    }
-    expect(await hasTable(db, SLICE)).toBe(false);
-    const rows = (await archivedRows(db, SLICE)).map(asStored);
-    expect(rows.sort((a, b) => (a.id < b.id ? -1 : 1))).toEqual(stored);
-    const { results } = await db.prepare("SELECT key FROM archive_files ORDER BY key").all<{ key: string }>();
-    expect(await objectKeys()).toEqual(results.map(({ key }) => key));
-    expect(await whatCounts()).toEqual(counted);
-    expect(await db.prepare("SELECT base_value FROM survivors").first("base_value")).toBe(16);
-  };
-  return { calls, ends };
-}
-
-const stateNow = async (): Promise<string | undefined> => (await statesOf(db))[0]?.state;
 
 /** The archiver that is at work. */
 let archiver: Archiver;
@@ -130,37 +53,48 @@ async function anotherRun(calls: ArchiveCalls, meeting: Meeting = (call) => call
     });
 }
 
+/** Runs until the slice is not in a phase any more. */
+async function runOutOf(phase: Phase, calls: ArchiveCalls, meeting?: () => Meeting): Promise<void> {
+  for (let runs = 0; (await stateNow()) === phase; runs++) {
+    expect(runs).toBeLessThan(RUNS);
+    await anotherRun(calls, meeting?.());
+  }
+}
+
+async function ends(story: SliceStory, calls: ArchiveCalls): Promise<void> {
+  await runOutOf("open", calls);
+  await runOutOf("sealed", calls);
+  await runOutOf("exported", calls);
+  vi.setSystemTime(OLD);
+  await runOutOf("checked", calls);
+  await story.check();
+}
+
 /** What tells a call from all others: not when it was made, and not whose lease it is. */
-const identityOf = ({ name, what }: ArchiveCall): string => {
-  const values = what
-    .replaceAll(/"[0-9a-f-]{36}"/g, "holder")
-    .replaceAll(/\d{13,}/g, (n) => (Number(n) < OVER ? n : "now"));
-  return ["the lease", "the lease's end", "the list of objects", "a shard's word"].includes(name)
-    ? name
-    : name + values;
-};
+function identityOf({ name, what }: ArchiveCall): string {
+  if (["the lease", "the lease's end", "the list of objects", "a shard's word"].includes(name)) return name;
+  return name + what.replaceAll(/\d{13,}/g, (number) => (Number(number) < OVER ? number : "now"));
+}
 
 /** Each call that is made in a phase meets a fault once, when it is first made; then all work. */
 const each = (phase: Phase, strike: Meeting): Crash => [
   "the next run goes on, and each event is in one file",
   async () => {
-    const { calls, ends } = await aSlice(phase);
+    const story = await SliceStory.begin(meters, phase);
+    const calls = new ArchiveCalls();
     const struck = new Map<string, string>();
-    let hasStruck = false;
-    const meeting: Meeting = (call, made) => {
-      const identity = identityOf(made);
-      if (hasStruck || struck.has(identity)) return call();
-      struck.set(identity, made.name);
-      hasStruck = true;
-      return strike(call, made);
-    };
-    for (let runs = 0; (await stateNow()) === phase; runs++) {
-      expect(runs).toBeLessThan(RUNS);
-      hasStruck = false;
-      await anotherRun(calls, meeting);
-    }
+    await runOutOf(phase, calls, () => {
+      let hasStruck = false;
+      return (call, made) => {
+        const identity = identityOf(made);
+        if (hasStruck || struck.has(identity)) return call();
+        struck.set(identity, made.name);
+        hasStruck = true;
+        return strike(call, made);
+      };
+    });
     expect([...struck.values()]).toEqual(expect.arrayContaining([...PHASES[phase]]));
-    await ends();
+    await ends(story, calls);
   },
 ];
 
@@ -191,7 +125,8 @@ const diesAfterIt: Meeting = async (call) => {
 const evicted = (phase: Phase): Crash => [
   "each event is in one file",
   async () => {
-    const { calls, ends } = await aSlice(phase);
+    const story = await SliceStory.begin(meters, phase);
+    const calls = new ArchiveCalls();
     let hasStruck = false;
     await anotherRun(calls, (call) => {
       if (!hasStruck) end("eviction");
@@ -199,7 +134,7 @@ const evicted = (phase: Phase): Crash => [
       return call();
     });
     expect(hasStruck).toBe(true);
-    await ends();
+    await ends(story, calls);
   },
 ];
 
