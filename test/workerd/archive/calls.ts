@@ -9,6 +9,7 @@ const STATEMENTS: readonly (readonly [name: string, pattern: RegExp])[] = [
   ["the seal", /SET state = 'sealed'/],
   ["the drop", /DROP TABLE/],
   ["the move", /SET state = /],
+  ["a waiting letter", /FROM dead_letters/],
   ["the slices", /SELECT slice, state/],
   ["the lease", /INSERT INTO leases/],
   ["the lease's end", /DELETE FROM leases/],
@@ -27,7 +28,7 @@ const STATEMENTS: readonly (readonly [name: string, pattern: RegExp])[] = [
   ["the recount's note", /SET recounted/],
 ];
 
-/** A call: its name, and what tells it from others of the name. */
+/** A call: its name, "" when it is not the archive's, and what tells it from others of the name. */
 export type ArchiveCall = { readonly name: string; readonly what: string };
 
 /** What a call comes to. */
@@ -78,7 +79,6 @@ export class ArchiveCalls {
 
 function ofStatements(queries: readonly Query[]): ArchiveCall {
   const sql = queries.map((query) => query.sql).join(";");
-  const [name] = STATEMENTS.find(([, pattern]) => pattern.test(sql)) ?? [];
-  if (name === undefined) throw new Error(`a statement without a name: ${sql}`);
+  const [name = ""] = STATEMENTS.find(([, pattern]) => pattern.test(sql)) ?? [];
   return { name, what: JSON.stringify(queries.map(({ values }) => values)) };
 }

@@ -51,18 +51,23 @@ export const stateNow = async (): Promise<string | undefined> => (await statesOf
 
 /** A slice of EVENTS_0 that has come to a state, with an object in R2 that is not of it. */
 export class SliceStory {
+  /** The events that it had; the fourth is cancelled. */
+  readonly events: readonly LogEntry[];
+  /** What is logged: failures are part of the story. */
+  readonly errors = vi.spyOn(console, "error").mockImplementation(() => {});
   #stored: readonly StoredRow[] = [];
   #counted: unknown;
 
+  private constructor(events: readonly LogEntry[]) {
+    this.events = events;
+  }
+
   static async begin(meters: Meters, state: SliceState): Promise<SliceStory> {
-    const story = new SliceStory();
+    const story = new SliceStory(someEvents(meters));
     await empty(db);
     vi.useFakeTimers({ toFake: ["Date"], now: BEGIN });
-    // Failures are part of the story.
-    vi.spyOn(console, "error").mockImplementation(() => {});
-    const events = someEvents(meters);
-    await store(db, events);
-    await cancel(db, events.slice(3, 4));
+    await store(db, story.events);
+    await cancel(db, story.events.slice(3, 4));
     story.#stored = await storedIn(db, meters.sum, meters.last);
     story.#counted = await story.#whatCounts();
     await env.ARCHIVE.put(`events/day=2040-06-15/db=00/slice=${SLICE}/late=1/00009.parquet`, "not of this slice");

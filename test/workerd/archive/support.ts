@@ -44,16 +44,17 @@ export async function empty(db: D1Database): Promise<void> {
 export const statesOf = async (db: D1Database): Promise<{ slice: number; state: string }[]> =>
   (await db.prepare("SELECT slice, state FROM slices ORDER BY slice").all<{ slice: number; state: string }>()).results;
 
+/** The rows of an object in R2. */
+export async function rowsOfObject(key: string): Promise<Row[]> {
+  const object = await env.ARCHIVE.get(key);
+  if (object === null) throw new Error(`there is no object ${key}`);
+  return decodeFile(await object.arrayBuffer(), await namesOfKeys(env.DB));
+}
+
 /** The rows that the manifest's files of a slice have, as a reader of R2 finds them. */
 export async function archivedRows(db: D1Database, slice: number): Promise<Row[]> {
-  const keys = await namesOfKeys(env.DB);
-  const rows: Row[] = [];
-  for (const { key } of await filesOf(db, slice)) {
-    const object = await env.ARCHIVE.get(key);
-    if (object === null) throw new Error(`there is no object ${key}`);
-    rows.push(...(await decodeFile(await object.arrayBuffer(), keys)));
-  }
-  return rows;
+  const files = await filesOf(db, slice);
+  return (await Promise.all(files.map(({ key }) => rowsOfObject(key)))).flat();
 }
 
 /** A row of a file as its slice kept it. */
