@@ -163,14 +163,18 @@ export const totalsOf = (rows: readonly Row[]): Totals => {
   };
 };
 
-/** The first timestamp (ms) of any series from ?1 to ?2 (ms, half open): a look at each series, however much it has. */
+/**
+ * The first timestamp (ms) of any series from ?1 to ?2 (ms, half open): a look at each series, however much it has; and
+ * none where the range of the slice (?3) says that it has no such timestamps.
+ */
 const firstTimestamp = (slice: number): string => `
   SELECT MIN((
     SELECT timestamp FROM ${tableOf(slice)} AS stored
     WHERE stored.series = series.id AND timestamp >= ?1 AND timestamp < ?2
     ORDER BY timestamp LIMIT 1
   )) AS timestamp
-  FROM series`;
+  FROM slices CROSS JOIN series
+  WHERE slices.slice = ?3 AND min_timestamp < ?2 AND max_timestamp > ?1`;
 
 /** The next segment of a slice after another that has rows; nothing after the last. */
 export async function nextSegment(
@@ -179,15 +183,16 @@ export async function nextSegment(
   after: Segment | undefined,
 ): Promise<Segment | undefined> {
   const onTime = onTimeOf(slice);
-  const find = (from: number, to: number) => db.prepare(firstTimestamp(slice)).bind(from, to);
-  if (after === undefined) {
-    if ((await find(onTime.start, onTime.end).first<number>("timestamp")) !== null) return firstSegment(slice);
-  }
   const from = after?.isLate ? timestampsOf(slice, after).within.end : 0;
-  const late = await db.batch<{ timestamp: number | null }>([
-    find(from, onTime.start),
-    find(Math.max(from, onTime.end), Number.MAX_SAFE_INTEGER),
-  ]);
-  const times = late.flatMap(({ results }) => results[0]?.timestamp ?? []);
-  return times.length === 0 ? undefined : { isLate: true, day: dayOf(Math.min(...times)) };
+  const found = await db.batch<{ timestamp: number | null }>(
+    [
+      { start: from, end: onTime.start },
+      { start: Math.max(from, onTime.end), end: Number.MAX_SAFE_INTEGER },
+      ...(after === undefined ? [onTime] : []),
+    ].map(({ start, end }) => db.prepare(firstTimestamp(slice)).bind(start, end, slice)),
+  );
+  const [before, behind, within] = found.map(({ results: [first] }) => first?.timestamp ?? undefined);
+  if (within !== undefined) return firstSegment(slice);
+  const first = before ?? behind;
+  return first === undefined ? undefined : { isLate: true, day: dayOf(first) };
 }

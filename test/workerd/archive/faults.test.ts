@@ -141,7 +141,8 @@ describe("a slice is left alone, with its table, and it is logged,", () => {
   ];
 
   it.each(CASES)("%s", async (_, state, damage, says) => {
-    const { errors } = await SliceStory.begin(meters, state);
+    await SliceStory.begin(meters, state);
+    const errors = vi.spyOn(console, "error").mockImplementation(() => {});
     await damage();
     const left = await storedIn(db, meters.sum, meters.last);
     vi.setSystemTime(OLD);
@@ -352,9 +353,9 @@ describe("the files of", () => {
 
   it("imports of all ages, day after day, have the days of their events", async () => {
     const DAYS = 3;
-    const AGES = [0, HOUR_MS, HOUR_MS + 1, 13 * HOUR_MS, 34 * DAY_MS, 35 * DAY_MS - 1];
+    const AGES = [0, HOUR_MS, 13 * HOUR_MS, 35 * DAY_MS - 1];
     const stored: StoredRow[] = [];
-    const slices = Array.from({ length: 2 * DAYS }, (_, i) => sliceOf(BEGIN) + 12 * i);
+    const slices = Array.from({ length: DAYS }, (_, i) => SLICE + 24 * i);
     for (const slice of slices) {
       const received = receiptOf(slice).start + 30 * MINUTE_MS;
       vi.setSystemTime(received);

@@ -2,6 +2,8 @@
 import { env } from "cloudflare:workers";
 import { expect, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
+import { tableOf } from "../../../src/aggregate/sql/events.ts";
+import { openSlice } from "../../../src/aggregate/sql/slices.ts";
 import type { SliceState } from "../../../src/aggregate/sql/slices.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, receiptOf, sliceOf } from "../../../src/domain/window.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
@@ -49,12 +51,17 @@ const someEvents = ({ sum, last }: Meters): LogEntry[] => [
 
 export const stateNow = async (): Promise<string | undefined> => (await statesOf(db))[0]?.state;
 
+/** What a story takes from an earlier one that came to the same state. */
+type Saved = { readonly story: SliceStory; readonly objects: ReadonlyMap<string, ArrayBuffer> };
+
+const saved = new Map<SliceState, Saved>();
+
+const TABLES = ["slices", "archive_files", "series", "sums", "survivors", tableOf(SLICE)];
+
 /** A slice of EVENTS_0 that has come to a state, with an object in R2 that is not of it. */
 export class SliceStory {
   /** The events that it had; the fourth is cancelled. */
   readonly events: readonly LogEntry[];
-  /** What is logged: failures are part of the story. */
-  readonly errors = vi.spyOn(console, "error").mockImplementation(() => {});
   #stored: readonly StoredRow[] = [];
   #counted: unknown;
 
@@ -63,9 +70,24 @@ export class SliceStory {
   }
 
   static async begin(meters: Meters, state: SliceState): Promise<SliceStory> {
-    const story = new SliceStory(someEvents(meters));
     await empty(db);
     vi.useFakeTimers({ toFake: ["Date"], now: BEGIN });
+    // Failures are part of the story.
+    vi.spyOn(console, "error").mockImplementation(() => {});
+    const { story, objects } = saved.get(state) ?? (await SliceStory.#save(meters, state));
+    await empty(db);
+    await openSlice(db, SLICE);
+    await db.batch([
+      db.prepare("DELETE FROM slices"),
+      ...TABLES.map((table) => db.prepare(`INSERT INTO ${table} SELECT * FROM ${state}_${table}`)),
+    ]);
+    for (const [key, bytes] of objects) await env.ARCHIVE.put(key, bytes);
+    vi.setSystemTime(state === "checked" ? OLD : OVER);
+    return story;
+  }
+
+  static async #save(meters: Meters, state: SliceState): Promise<Saved> {
+    const story = new SliceStory(someEvents(meters));
     await store(db, story.events);
     await cancel(db, story.events.slice(3, 4));
     story.#stored = await storedIn(db, meters.sum, meters.last);
@@ -76,8 +98,14 @@ export class SliceStory {
       expect(steps).toBeLessThan(RUNS);
       await archive(NAME, { steps, until: Number.POSITIVE_INFINITY });
     }
-    if (state === "checked") vi.setSystemTime(OLD);
-    return story;
+    await db.batch(TABLES.map((table) => db.prepare(`CREATE TABLE ${state}_${table} AS SELECT * FROM ${table}`)));
+    const objects = new Map<string, ArrayBuffer>();
+    for (const key of await objectKeys()) {
+      objects.set(key, (await (await env.ARCHIVE.get(key))?.arrayBuffer()) ?? new ArrayBuffer(0));
+    }
+    const made = { story, objects };
+    saved.set(state, made);
+    return made;
   }
 
   /** The slice is archived: its files have what it had, R2 has nothing else, and what counts is what it was. */

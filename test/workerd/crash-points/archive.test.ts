@@ -54,50 +54,52 @@ async function anotherRun(calls: ArchiveCalls, meeting: Meeting = (call) => call
     });
 }
 
-/** Runs until the slice is not in a phase any more. */
-async function runOutOf(phase: Phase, calls: ArchiveCalls, meeting?: () => Meeting): Promise<void> {
-  for (let runs = 0; (await stateNow()) === phase; runs++) {
-    expect(runs).toBeLessThan(RUNS);
-    await anotherRun(calls, meeting?.());
-  }
-}
-
-async function ends(story: SliceStory, calls: ArchiveCalls): Promise<void> {
-  await runOutOf("open", calls);
-  await runOutOf("sealed", calls);
-  await runOutOf("exported", calls);
-  vi.setSystemTime(OLD);
-  await runOutOf("checked", calls);
-  await story.check();
-}
-
 /** What tells a call from all others: not when it was made, and not whose lease it is. */
 function identityOf({ name, what }: ArchiveCall): string {
   if (["the lease", "the lease's end", "the list of objects", "a shard's word"].includes(name)) return name;
   return name + what.replaceAll(/\d{13,}/g, (number) => (Number(number) < OVER ? number : "now"));
 }
 
-/** Each call that is made in a phase meets a fault once, when it is first made; then all work. */
+/**
+ * The story in which each call meets a fault once in each phase, when it is first made, at most one in a run; then the
+ * slice is archived all the same. The names of the calls that met it, by phase.
+ */
+async function play(strike: Meeting): Promise<Record<Phase, string[]>> {
+  const story = await SliceStory.begin(meters, "open");
+  const calls = new ArchiveCalls();
+  const names: Record<Phase, string[]> = { open: [], sealed: [], exported: [], checked: [] };
+  for (const phase of ["open", "sealed", "exported", "checked"] as const) {
+    if (phase === "checked") vi.setSystemTime(OLD);
+    const struck = new Set<string>();
+    for (let runs = 0; (await stateNow()) === phase; runs++) {
+      expect(runs).toBeLessThan(RUNS);
+      let hasStruck = false;
+      await anotherRun(calls, (call, made) => {
+        const identity = identityOf(made);
+        if (hasStruck || struck.has(identity)) return call();
+        struck.add(identity);
+        names[phase].push(made.name);
+        hasStruck = true;
+        return strike(call, made);
+      });
+    }
+  }
+  await story.check();
+  return names;
+}
+
+const played = new Map<Meeting, ReturnType<typeof play>>();
+
+/** A phase of the story with a fault, which is played once. */
 const each = (phase: Phase, strike: Meeting): Crash => [
   "the next run goes on, and each event is in one file",
   async () => {
-    const story = await SliceStory.begin(meters, phase);
-    const calls = new ArchiveCalls();
-    const struck = new Map<string, string>();
-    await runOutOf(phase, calls, () => {
-      let hasStruck = false;
-      return (call, made) => {
-        const identity = identityOf(made);
-        if (hasStruck || struck.has(identity)) return call();
-        struck.set(identity, made.name);
-        hasStruck = true;
-        return strike(call, made);
-      };
-    });
-    expect([...struck.values()]).toEqual(expect.arrayContaining([...PHASES[phase]]));
+    const known = played.get(strike) ?? play(strike);
+    played.set(strike, known);
+    const names = (await known)[phase];
+    expect(names).toEqual(expect.arrayContaining([...PHASES[phase]]));
     // A new call needs a name, and its place above.
-    expect([...struck.values()]).not.toContain("");
-    await ends(story, calls);
+    expect(names).not.toContain("");
   },
 ];
 
@@ -125,19 +127,19 @@ const diesAfterIt: Meeting = async (call) => {
   return new Promise(() => {});
 };
 
-const evicted = (phase: Phase): Crash => [
+/** It is evicted when its run ends, in which everything is done that there is to do. */
+const evicted: Crash = [
   "each event is in one file",
   async () => {
-    const story = await SliceStory.begin(meters, phase);
-    const calls = new ArchiveCalls();
-    let hasStruck = false;
-    await anotherRun(calls, (call) => {
-      if (!hasStruck) end("eviction");
-      hasStruck = true;
+    const story = await SliceStory.begin(meters, "open");
+    vi.setSystemTime(OLD);
+    let calls = 0;
+    await anotherRun(new ArchiveCalls(), (call) => {
+      if (calls++ === 0) end("eviction");
       return call();
     });
-    expect(hasStruck).toBe(true);
-    await ends(story, calls);
+    expect(calls).toBeGreaterThan(0);
+    await story.check();
   },
 ];
 
@@ -146,7 +148,6 @@ const faults = (phase: Phase): Record<string, Crash> => ({
   "its answer is lost": each(phase, losesItsAnswer),
   "the archiver dies before it": each(phase, dies),
   "the archiver dies after it": each(phase, diesAfterIt),
-  "the archiver is evicted meanwhile": evicted(phase),
 });
 
 crashPoints("crash-points/archive.test.ts", {
@@ -154,4 +155,5 @@ crashPoints("crash-points/archive.test.ts", {
   "each call of an export": faults("sealed"),
   "each call of a check": faults("exported"),
   "each call of a drop": faults("checked"),
+  "while it works": { "the archiver is evicted": evicted },
 });
