@@ -1,4 +1,4 @@
-// `npm run soak -- --minutes 30`: crashes, random stories, logs that grow, an hour without D1 and hostile requests, over and
+// `npm run soak -- --minutes 30`: crashes, random stories, logs that grow, archivers, an hour without D1 and hostile requests, over and
 // over, with another seed each time. Sums up at the end; exits with 1 when anything failed.
 import { spawn } from "node:child_process";
 import path from "node:path";
@@ -15,6 +15,7 @@ const KILLS = 15;
 const STORIES = 1_000;
 const LONG_STORIES = 1_000;
 const GROWING_STORIES = 1_000;
+const PAIRS_OF_ARCHIVERS = 500;
 const REQUESTS = 10_000;
 
 const { minutes, seed } = commandLine(
@@ -64,6 +65,12 @@ const PARTS: Readonly<Record<string, (seed: number) => Promise<boolean>>> = {
     };
     const passed = await runTests("test/workerd/log/model.test.ts", { SEED: String(seed), ...runs });
     if (passed) total.stories += STORIES + LONG_STORIES + GROWING_STORIES;
+    return passed;
+  },
+  archivers: async (seed) => {
+    const runs = { SEED: String(seed), ARCHIVE_RUNS: String(PAIRS_OF_ARCHIVERS) };
+    const passed = await runTests("test/workerd/archive/two-archivers.test.ts", runs);
+    if (passed) total.stories += PAIRS_OF_ARCHIVERS;
     return passed;
   },
   outage: (seed) => runTests("test/workerd/aggregate/hostile.test.ts", { SEED: String(seed), OUTAGE_MINUTES: "60" }),
