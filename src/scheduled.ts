@@ -26,7 +26,7 @@ const FEW_DAYS = { database: 3, log: 0.5 } as const;
 /** What part of DATABASE_HIGH_WATER_MB is too much. */
 const NEARLY_FULL = 0.9;
 
-/** What a minute's run may do for a database's archive: steps, and how long (ms). More is left to an object of its own. */
+/** What a minute's run may do: steps for each database, and how long (ms). More is left to objects of their own. */
 const ARCHIVE = { steps: 2, ms: 20_000 } as const;
 
 /**
@@ -38,9 +38,7 @@ export async function maintain(env: Env, now: number): Promise<void> {
   await Promise.all([
     deleteExpiredResponses(env.DB, now).catch(loggedAs("expired responses were not deleted")),
     maintainLogs(env, now).catch(loggedAs("the logs were not looked after")),
-    ...archivedDatabases(env).map((known) =>
-      archive(env, known).catch(loggedAs("a database was not archived", { database: known.database.name })),
-    ),
+    archiveEach(env),
     ...archivedDatabases(env).map((known) =>
       forgetErased(env, known, now).catch(
         loggedAs("an erased customer was not forgotten", { database: known.database.name }),
@@ -58,9 +56,16 @@ export async function maintain(env: Env, now: number): Promise<void> {
   ]);
 }
 
-async function archive(env: Env, known: ArchivedDatabase): Promise<void> {
-  const limit = { steps: ARCHIVE.steps, until: Date.now() + ARCHIVE.ms };
-  if (await archiveDatabase(env, known, limit)) await goOn(env, known.database.name);
+/** One database after the other: a step has up to 60 MB in memory, and the isolate 128 for all. */
+async function archiveEach(env: Env): Promise<void> {
+  const until = Date.now() + ARCHIVE.ms;
+  for (const known of archivedDatabases(env)) {
+    await archive(env, known, until).catch(loggedAs("a database was not archived", { database: known.database.name }));
+  }
+}
+
+async function archive(env: Env, known: ArchivedDatabase, until: number): Promise<void> {
+  if (await archiveDatabase(env, known, { steps: ARCHIVE.steps, until })) await goOn(env, known.database.name);
 }
 
 /**

@@ -17,7 +17,7 @@ import { maintain } from "../../../src/scheduled.ts";
 import { replaceCall } from "../crash-points/faults.ts";
 import { aPlainClient, Story } from "../crash-points/story.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
-import { type StoredRow, storedIn } from "../support.ts";
+import { forgetLogs, type StoredRow, storedIn } from "../support.ts";
 import { ArchiveCalls } from "./calls.ts";
 import {
   anEntry,
@@ -60,7 +60,8 @@ beforeEach(async () => {
   vi.useFakeTimers({ toFake: ["Date"], now: BEGIN });
 });
 
-afterEach(() => {
+afterEach(async () => {
+  await forgetLogs();
   vi.restoreAllMocks();
   vi.useRealTimers();
 });
@@ -282,6 +283,23 @@ describe("a database that is away", () => {
     expect((await statesOf(other))[0]).toEqual({ slice: SLICE, state: "checked" });
     expect((await statesOf(db))[0]).toEqual({ slice: SLICE, state: "open" });
     expect(errors.mock.calls.flat().join()).toContain('"a database was not archived"');
+  });
+});
+
+describe("a minute", () => {
+  it("archives one database after the other", async () => {
+    for (const each of [db, other]) await store(each, [anEntry(meters.sum)]);
+    const put = env.ARCHIVE.put.bind(env.ARCHIVE);
+    const leases: number[] = [];
+    const counting = async (...args: Parameters<typeof put>): Promise<unknown> => {
+      const counts = [db, other].map((each) => each.prepare("SELECT COUNT(*) AS n FROM leases").first<number>("n"));
+      leases.push((await Promise.all(counts)).reduce<number>((sum, count) => sum + Number(count), 0));
+      return put(...args);
+    };
+    vi.spyOn(env.ARCHIVE, "put").mockImplementation(counting as typeof put);
+    vi.setSystemTime(OVER);
+    await maintain(env, OVER);
+    expect(leases).toEqual([1, 1]);
   });
 });
 
