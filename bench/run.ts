@@ -6,6 +6,7 @@ import { inspect, promisify } from "node:util";
 import { SingleBar } from "cli-progress";
 import { Command, InvalidArgumentError } from "commander";
 import { describeMachine } from "./machine.ts";
+import { measureArchive } from "./measures/archive.ts";
 import { measureBundle } from "./measures/bundle.ts";
 import { measureBytes } from "./measures/bytes.ts";
 import { measureCounted } from "./measures/counted.ts";
@@ -32,6 +33,7 @@ const MEASURES: readonly Measure[] = [
   { name: "freshness", title: "Freshness", run: measureFreshness },
   { name: "bytes", title: "Bytes an event takes", run: measureBytes },
   { name: "reads", title: "Reads", run: measureReads },
+  { name: "archive", title: "Archive", run: measureArchive },
   { name: "counted", title: "Cost and scale", run: measureCounted },
   { name: "peer", title: "A peer: Fastify and PostgreSQL", run: measurePeer },
 ];

@@ -17,6 +17,9 @@ export const NO_COUNTS = {
   tableRowsWritten: 0,
   databaseRowsRead: 0,
   databaseRowsWritten: 0,
+  /** Operations of R2 that change or list objects (class A), and that read one (class B). */
+  bucketWrites: 0,
+  bucketReads: 0,
   /** Writes, reads and deletes of messages, per 64 KB; messages; and calls of sendBatch. */
   queueOperations: 0,
   messages: 0,

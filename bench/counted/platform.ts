@@ -22,6 +22,7 @@ export function countBindings(env: Env): void {
     if (typeof binding !== "object" || binding === null) continue;
     if ("prepare" in binding) countDatabase(binding as D1Database);
     if ("sendBatch" in binding) countQueue(binding as Queue);
+    if ("createMultipartUpload" in binding) countBucket(binding as R2Bucket);
     if ("getByName" in binding) countObjects(binding as DurableObjectNamespace, name.includes("LOG"));
   }
 }
@@ -53,6 +54,22 @@ function countQueue(queue: Queue): void {
       for (const { body } of sent) counts().queueOperations += queueUnits(body);
       return real.call(queue, sent);
     },
+  });
+}
+
+function countBucket(bucket: R2Bucket): void {
+  const counted =
+    <A extends unknown[], T>(field: "bucketWrites" | "bucketReads") =>
+    (real: (...args: A) => T) =>
+    (...args: A): T => {
+      counts()[field]++;
+      return real.apply(bucket, args);
+    };
+  replace(bucket as Pick<R2Bucket, "list" | "head"> & { put: unknown; get: unknown }, {
+    put: counted("bucketWrites") as (real: unknown) => unknown,
+    list: counted("bucketWrites"),
+    get: counted("bucketReads") as (real: unknown) => unknown,
+    head: counted("bucketReads"),
   });
 }
 
