@@ -41,8 +41,11 @@ class Held {
   readonly #waiting: (() => void)[] = [];
   #isHeld = Promise.withResolvers<void>();
   #run: Promise<unknown> | undefined;
+  readonly #archivers: AsyncLocalStorage<Held>;
 
-  constructor(readonly archiver: AsyncLocalStorage<Held>) {}
+  constructor(archivers: AsyncLocalStorage<Held>) {
+    this.#archivers = archivers;
+  }
 
   /** Goes on until it has made so many calls more, or is done. */
   async goOn(calls: number): Promise<void> {
@@ -54,7 +57,7 @@ class Held {
     }
     // Of calls at once, some are held still.
     if (this.#waiting.length > 0) return;
-    this.#run ??= this.archiver
+    this.#run ??= this.#archivers
       .run(this, () => archive())
       .catch(() => {})
       .finally(() => {

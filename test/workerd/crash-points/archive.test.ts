@@ -2,8 +2,8 @@
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { beforeAll, expect, vi } from "vitest";
-import { goOn } from "../../../src/archive/archiver.ts";
 import type { SliceState } from "../../../src/aggregate/sql/slices.ts";
+import { goOn } from "../../../src/archive/archiver.ts";
 import type { Archiver } from "../../../src/index.ts";
 import { type ArchiveCall, ArchiveCalls, type Meeting } from "../archive/calls.ts";
 import { LEASE_MS, type Meters, NAME, OLD, OVER, RUNS, SliceStory, someMeters, stateNow } from "../archive/slice.ts";

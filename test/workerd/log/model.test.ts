@@ -719,8 +719,8 @@ class Story {
     const [first, last] = [Math.min(...times), Math.max(...times)];
     const whole = { start: floorTo(first, DAY_MS), end: ceilTo(last + 1, DAY_MS) };
     const ragged = { start: ceilTo(first + 1, MINUTE_MS), end: ceilTo(last + 1, MINUTE_MS) + MINUTE_MS };
-    // Where slices may be gone, only what sums and survivors answer is exact.
-    const isWhole = this.#places.length === 1;
+    // For a log that grows the shortest windows say enough.
+    const isWhole = this.#sizes.length === 1;
     const ofPair = (meter: Meter, customer: string) =>
       [
         { range: whole, windowLength: lengthOf(meter) },
