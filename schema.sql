@@ -117,6 +117,9 @@ CREATE INDEX erased_customers ON erasures (customer, erased_at) WHERE customer I
 -- A customer's erasure is resumed, not begun anew.
 CREATE UNIQUE INDEX unfinished_erasures ON erasures (customer) WHERE finished IS NULL;
 
+-- For exports, which read a meter's series in the order of their ids.
+CREATE INDEX series_of_meter ON series (meter);
+
 -- The template of the slices: this table itself stays empty. A slice `events_S` holds the accepted events of 12 hours
 -- of receipt, S being the first of them (hours since 1970); src/aggregate/sql/slices.ts makes it from this table's own text.
 -- Written by the aggregator and by redriven dead letters, repaired by the auditor, always in one transaction with the

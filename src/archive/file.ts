@@ -3,13 +3,13 @@ import { gunzipSync, gzipSync } from "node:zlib";
 import { type ParquetRow, parquetMetadataAsync, parquetReadObjects, rowIndex } from "hyparquet";
 import { type BasicType, ByteWriter, parquetWrite } from "hyparquet-writer";
 import type { KeyNames } from "../catalog/api-keys.ts";
-import type { Row, RowKey } from "./rows.ts";
+import type { OfMeter, Row, RowKey } from "./rows.ts";
 
 /**
  * The columns of a file, which are only ever added to. `series` numbers a customer on a meter within its database; the
  * rows are sorted by it, which is how a reader finds one customer's rows. API keys are named by their ids.
  */
-const COLUMNS: readonly { readonly name: string; readonly type: BasicType; readonly nullable?: true }[] = [
+export const COLUMNS: readonly { readonly name: string; readonly type: BasicType; readonly nullable?: true }[] = [
   { name: "meter", type: "STRING" },
   { name: "customer", type: "STRING" },
   { name: "timestamp", type: "TIMESTAMP" },
@@ -68,22 +68,54 @@ export type Wanted = { readonly series: readonly number[]; readonly start: numbe
 /** Text as it was written: a decoder's own way is to leave a byte order mark out. */
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
 
+/** How a file's columns are read: times are in ms. */
+export const READ = {
+  compressors: { GZIP: (packed: Uint8Array) => gunzipSync(packed) },
+  parsers: { timestampFromMilliseconds: Number, stringFromBytes: (text: Uint8Array) => utf8.decode(text) },
+} as const;
+
 /** Reads the rows of a file, or those that are wanted. Throws when it is no such file, or damaged. */
 export async function decodeFile(bytes: ArrayBuffer, { numbers }: KeyNames, wanted?: Wanted): Promise<Row[]> {
-  const options = {
-    file: bytes,
-    metadata: await parquetMetadataAsync(bytes),
-    compressors: { GZIP: (packed: Uint8Array) => gunzipSync(packed) },
-    parsers: { timestampFromMilliseconds: Number, stringFromBytes: (text: Uint8Array) => utf8.decode(text) },
-  };
+  const options = { ...READ, file: bytes, metadata: await parquetMetadataAsync(bytes) };
   const series = new Set(wanted?.series.map(BigInt));
   const isWanted = (row: ParquetRow): boolean =>
     wanted === undefined || (series.has(row.series) && row.timestamp >= wanted.start && row.timestamp < wanted.end);
   const ranges = wanted === undefined ? [{}] : await rangesOf(options, wanted, isWanted);
   const found: ParquetRow[] = [];
   for (const range of ranges) for (const row of await parquetReadObjects({ ...options, ...range })) found.push(row);
+  return toRows(found.filter(isWanted), numbers);
+}
+
+/**
+ * Reads the rows of a meter from a file, those from a series on, some of them at a time: no more than one row group is
+ * decoded at once. Throws as `decodeFile` does.
+ */
+export async function* decodeRowsOfMeter(
+  bytes: ArrayBuffer,
+  { numbers }: KeyNames,
+  { meter, timestamps: { start, end } }: OfMeter,
+  firstSeries: number,
+): AsyncGenerator<Row[]> {
+  const metadata = await parquetMetadataAsync(bytes);
+  const filter = {
+    $and: [
+      { series: { $gte: BigInt(firstSeries) } },
+      { meter: { $eq: meter } },
+      { timestamp: { $gte: start, $lt: end } },
+    ],
+  };
+  let rowStart = 0;
+  for (const { num_rows } of metadata.row_groups) {
+    const rowEnd = rowStart + Number(num_rows);
+    const found = await parquetReadObjects({ ...READ, file: bytes, metadata, rowStart, rowEnd, filter });
+    if (found.length > 0) yield toRows(found, numbers);
+    rowStart = rowEnd;
+  }
+}
+
+function toRows(found: readonly ParquetRow[], numbers: KeyNames["numbers"]): Row[] {
   const numberOf = (name: string): number => numbers.get(name) ?? Number(name);
-  return found.filter(isWanted).map((row) => ({
+  return found.map((row) => ({
     series: Number(row.series),
     meter: row.meter,
     customer: row.customer,

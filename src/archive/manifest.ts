@@ -4,8 +4,8 @@ import { DIRECTION, type Order } from "../aggregate/sql/events.ts";
 import { LIMB } from "../domain/value.ts";
 import { DAY_MS } from "../domain/window.ts";
 import { checksumOf } from "./file.ts";
-import { type Row, type RowKey, type RowRange, type Totals, totalsOf } from "./rows.ts";
-import type { Segment } from "./segments.ts";
+import { type OfMeter, type Row, type RowKey, type RowRange, type Totals, totalsOf } from "./rows.ts";
+import { compareSegments, type Segment } from "./segments.ts";
 
 /** A file of the archive. */
 export type ArchiveFile = Totals & {
@@ -48,6 +48,14 @@ const INSERT = `
 const OF_SLICE = `SELECT ${COLUMNS}, checked FROM archive_files WHERE slice = ?1 ORDER BY file`;
 
 const LAST_OF_SLICE = `SELECT ${COLUMNS}, checked FROM archive_files WHERE slice = ?1 ORDER BY file DESC LIMIT 1`;
+
+/** The files that may have rows of a meter with timestamps of a range (ms, half open). */
+const OF_METER = `
+  SELECT ${COLUMNS}, checked FROM archive_files
+  WHERE slice = :slice AND min_timestamp < :end AND max_timestamp >= :start AND EXISTS (
+    SELECT 1 FROM series WHERE meter = :meter AND id BETWEEN first_series AND last_series
+  )
+  ORDER BY file`;
 
 const UNCHECKED = `SELECT ${COLUMNS}, checked FROM archive_files
   WHERE slice = ?1 AND file >= (SELECT MIN(file) FROM archive_files WHERE slice = ?1 AND checked IS NULL) - 1
@@ -182,6 +190,15 @@ export async function filesOf(db: D1Database, slice: number): Promise<ArchiveFil
   return (await db.prepare(OF_SLICE).bind(slice).all<FileRow>()).results.map(toFile);
 }
 
+/** The files of a slice that may have some rows of a meter, in their order. */
+export async function filesOfMeter(
+  db: D1Database,
+  slice: number,
+  { meter, timestamps }: OfMeter,
+): Promise<ArchiveFile[]> {
+  return (await bind(db, OF_METER, { slice, meter, ...timestamps }).all<FileRow>()).results.map(toFile);
+}
+
 export async function lastFileOf(db: D1Database, slice: number): Promise<ArchiveFile | undefined> {
   const row = await db.prepare(LAST_OF_SLICE).bind(slice).first<FileRow>();
   return row === null ? undefined : toFile(row);
@@ -202,7 +219,7 @@ export const rangesOf = (files: readonly ArchiveFile[], before?: ArchiveFile, be
   }));
 
 const isSameSegment = ({ segment }: ArchiveFile, other: ArchiveFile | undefined): boolean =>
-  segment.isLate === other?.segment.isLate && segment.day === other.segment.day;
+  other !== undefined && compareSegments(segment, other.segment) === 0;
 
 /** The first file of a slice that was not read back yet; nothing when all were. */
 export async function firstUnchecked(db: D1Database, slice: number): Promise<FileWithRange | undefined> {

@@ -3,6 +3,7 @@ import { bind } from "../aggregate/sql/bind.ts";
 import { tableOf } from "../aggregate/sql/events.ts";
 import { uuidOf } from "../domain/identifiers.ts";
 import { LIMB } from "../domain/value.ts";
+import type { TimeRange } from "../domain/window.ts";
 import { dayOf, firstSegment, onTimeOf, type Segment, timestampsOf } from "./segments.ts";
 
 /** A stored event with everything that is known of it. Times in ms. */
@@ -28,9 +29,13 @@ export type Row = {
 /** Where a row stands in its table. */
 export type RowKey = Pick<Row, "series" | "timestamp" | "id">;
 
-/** Rows of a segment, after one key and up to another. */
+/** The rows of a meter whose timestamps lie in a range (ms). */
+export type OfMeter = { readonly meter: string; readonly timestamps: TimeRange };
+
+/** Rows of a segment, after one key and up to another; all of them, or those of a meter. */
 export type RowRange = {
   readonly segment: Segment;
+  readonly only?: OfMeter;
   /** Without this one; from the segment's first row when there is none. */
   readonly after?: RowKey | undefined;
   /** With this one; to the segment's last row when there is none. */
@@ -46,26 +51,28 @@ export type Totals = {
 };
 
 /** Beyond each series, timestamp (ms) and id. */
-const LAST = { series: Number.MAX_SAFE_INTEGER, timestamp: Number.MAX_SAFE_INTEGER, id: "" };
-const FIRST = { series: 0, timestamp: 0, id: "" };
+export const LAST: RowKey = { series: Number.MAX_SAFE_INTEGER, timestamp: Number.MAX_SAFE_INTEGER, id: "" };
+const FIRST: RowKey = { series: 0, timestamp: 0, id: "" };
+
+const ALWAYS: TimeRange = { start: 0, end: Number.MAX_SAFE_INTEGER };
 
 /**
  * Of each series in turn the stretch of its key that the range has. A range that begins within a series begins there,
  * not at the series' first row.
  */
-const inRange = (slice: number): string => `
+const inRange = (slice: number, ofMeter = false): string => `
   FROM series CROSS JOIN ${tableOf(slice)} AS stored ON stored.series = series.id
-  WHERE series.id BETWEEN :after_series AND :through_series
+  WHERE ${ofMeter ? "meter = :meter AND " : ""}series.id BETWEEN :after_series AND :through_series
     AND timestamp >= IIF(series.id = :after_series, MAX(:from, :after_timestamp), :from) AND timestamp < :to
     AND NOT (timestamp >= :except_from AND timestamp < :except_to)
     AND (series.id > :after_series OR (timestamp, stored.id) > (:after_timestamp, :after_id))
     AND (series.id < :through_series OR (timestamp, stored.id) <= (:through_timestamp, :through_id))`;
 
-const readPage = (slice: number): string => `
+const readPage = (slice: number, ofMeter: boolean): string => `
   SELECT series.id, meter, customer, timestamp, stored.id,
     IIF(typeof(identifier) = 'blob', hex(identifier), NULL), IIF(typeof(identifier) = 'blob', NULL, identifier),
     value, timestamp + delay, NULLIF(dimensions, ''), json(payload), api_key, cancelled, cancelled_by
-  ${inRange(slice)}
+  ${inRange(slice, ofMeter)}
   ORDER BY series.id, timestamp, stored.id
   LIMIT :limit`;
 
@@ -75,11 +82,13 @@ const countRange = (slice: number): string => `
     CAST(COALESCE(SUM(value % ${LIMB}) FILTER (WHERE cancelled IS NULL), 0) AS TEXT) AS low
   ${inRange(slice)}`;
 
-function valuesOf(slice: number, { segment, after = FIRST, through = LAST }: RowRange): Record<string, unknown> {
+function valuesOf(slice: number, { segment, only, after = FIRST, through = LAST }: RowRange): Record<string, unknown> {
   const { within, except } = timestampsOf(slice, segment);
+  const timestamps = only?.timestamps ?? ALWAYS;
   return {
-    from: within.start,
-    to: within.end,
+    ...(only && { meter: only.meter }),
+    from: Math.max(within.start, timestamps.start),
+    to: Math.min(within.end, timestamps.end),
     except_from: except.start,
     except_to: except.end,
     after_series: after.series,
@@ -130,7 +139,10 @@ export async function* readRows(
   let left = most;
   while (left > 0) {
     const asked = Math.min(limit, left);
-    const statement = bind(db, readPage(slice), { ...valuesOf(slice, { ...range, after }), limit: asked });
+    const statement = bind(db, readPage(slice, range.only !== undefined), {
+      ...valuesOf(slice, { ...range, after }),
+      limit: asked,
+    });
     const rows = (await statement.raw<RawRow>()).map(toRow);
     if (rows.length > 0) yield rows;
     if (rows.length < asked) return;
@@ -164,33 +176,43 @@ export const totalsOf = (rows: readonly Row[]): Totals => {
 };
 
 /**
- * The first timestamp (ms) of any series from ?1 to ?2 (ms, half open): a look at each series, however much it has; and
- * none where the range of the slice (?3) says that it has no such timestamps.
+/**
+ * The first timestamp (ms) of any series, or any of a meter (?4), from ?1 to ?2 (ms, half open): a look at each series,
+ * however much it has; and none where the range of the slice (?3) says that it has no such timestamps.
  */
-const firstTimestamp = (slice: number): string => `
+const firstTimestamp = (slice: number, ofMeter: boolean): string => `
   SELECT MIN((
     SELECT timestamp FROM ${tableOf(slice)} AS stored
     WHERE stored.series = series.id AND timestamp >= ?1 AND timestamp < ?2
     ORDER BY timestamp LIMIT 1
   )) AS timestamp
   FROM slices CROSS JOIN series
-  WHERE slices.slice = ?3 AND min_timestamp < ?2 AND max_timestamp > ?1`;
+  WHERE slices.slice = ?3 AND min_timestamp < ?2 AND max_timestamp > ?1${ofMeter ? " AND meter = ?4" : ""}`;
 
-/** The next segment of a slice after another that has rows; nothing after the last. */
+/** The next segment of a slice after another that has rows, or those of a meter; nothing after the last. */
 export async function nextSegment(
   db: D1Database,
   slice: number,
   after: Segment | undefined,
+  only?: OfMeter,
 ): Promise<Segment | undefined> {
   const onTime = onTimeOf(slice);
+  const { meter, timestamps = ALWAYS } = only ?? {};
+  const find = (from: number, to: number): D1PreparedStatement =>
+    db
+      .prepare(firstTimestamp(slice, meter !== undefined))
+      .bind(
+        Math.max(from, timestamps.start),
+        Math.min(to, timestamps.end),
+        slice,
+        ...(meter === undefined ? [] : [meter]),
+      );
   const from = after?.isLate ? timestampsOf(slice, after).within.end : 0;
-  const found = await db.batch<{ timestamp: number | null }>(
-    [
-      { start: from, end: onTime.start },
-      { start: Math.max(from, onTime.end), end: Number.MAX_SAFE_INTEGER },
-      ...(after === undefined ? [onTime] : []),
-    ].map(({ start, end }) => db.prepare(firstTimestamp(slice)).bind(start, end, slice)),
-  );
+  const found = await db.batch<{ timestamp: number | null }>([
+    find(from, onTime.start),
+    find(Math.max(from, onTime.end), Number.MAX_SAFE_INTEGER),
+    ...(after === undefined ? [find(onTime.start, onTime.end)] : []),
+  ]);
   const [before, behind, within] = found.map(({ results: [first] }) => first?.timestamp ?? undefined);
   if (within !== undefined) return firstSegment(slice);
   const first = before ?? behind;

@@ -33,6 +33,10 @@ export function onTimeOf(slice: number): TimeRange {
 /** The first segment of a slice; the late ones follow it, in the order of their days. */
 export const firstSegment = (slice: number): Segment => ({ isLate: false, day: dayOf(onTimeOf(slice).start) });
 
+/** The order of a slice's segments: less than 0 when the one comes first, 0 when it is the other. */
+export const compareSegments = (one: Segment, other: Segment): number =>
+  Number(one.isLate) - Number(other.isLate) || one.day - other.day;
+
 export function timestampsOf(slice: number, { isLate, day }: Segment): Timestamps {
   const onTime = onTimeOf(slice);
   if (!isLate) return { within: onTime, except: NONE };

@@ -54,7 +54,13 @@ const UNLESS_CHECKED = `
   UPDATE slices SET state = NULL
   WHERE slice = ?1 AND (state <> 'checked' OR failed IS NOT NULL OR EXISTS (${AWAITS_LETTER}))`;
 
+const ARCHIVED_UNTIL = "SELECT MAX(max_timestamp) AS until FROM slices WHERE state = 'archived'";
+
 const ARCHIVED = "UPDATE slices SET state = 'archived' WHERE slice = ?1";
+
+/** When the timestamps of all slices end whose tables are gone (ms). */
+export const archivedUntil = async (db: D1Database): Promise<number> =>
+  (await db.prepare(ARCHIVED_UNTIL).first<number>("until")) ?? 0;
 
 /** The slices of a database that have their tables, oldest first, and the database's size (bytes). */
 export async function slicesAtWork(db: D1Database): Promise<{ slices: SliceAtWork[]; bytes: number }> {

@@ -4,7 +4,9 @@ export type OtherRange =
   | { readonly of: "summary"; readonly aligned: { readonly start: number; readonly end: number } }
   /** Events from a time on, or before one. */
   | { readonly of: "events"; readonly from: number }
-  | { readonly of: "events"; readonly before: number };
+  | { readonly of: "events"; readonly before: number }
+  /** An export of events from a time on. */
+  | { readonly of: "export"; readonly from: number };
 
 /**
  * Every way in which a request can fail by the rules of metering. `src/http/errors.ts` maps each to

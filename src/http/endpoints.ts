@@ -1,6 +1,7 @@
 import { auditEndpoints } from "./admin/audit.ts";
 import { deadLetterEndpoints } from "./admin/dead-letters.ts";
 import { erasureEndpoints } from "./admin/erasures.ts";
+import { exportEndpoints } from "./admin/events.ts";
 import { pipelineEndpoints } from "./admin/pipeline.ts";
 import { resendEndpoints } from "./admin/resend.ts";
 import type { Endpoint } from "./endpoint.ts";
@@ -30,4 +31,5 @@ export const ENDPOINTS: readonly Endpoint[] = [
   ...auditEndpoints,
   ...resendEndpoints,
   ...erasureEndpoints,
+  ...exportEndpoints,
 ];

@@ -85,10 +85,14 @@ const fault = (error: { readonly key: string; readonly fault: string }): string 
 const noActiveMeter = ({ eventName }: { readonly eventName: string }): string =>
   `No active meter found for event name "${eventName}".`;
 
-const rangeParam = ({ instead }: { readonly instead: OtherRange }): string | undefined =>
-  instead.of === "events" ? "timestamp" : undefined;
-const needing = ({ of }: OtherRange): string =>
-  of === "events" ? "This page needs events" : "This range begins or ends within a quarter hour, so it needs events";
+const RANGE_PARAM = { summary: undefined, events: "timestamp", export: "from" } as const;
+const rangeParam = ({ instead }: { readonly instead: OtherRange }): string | undefined => RANGE_PARAM[instead.of];
+const NEEDING = {
+  summary: "This range begins or ends within a quarter hour, so it needs events",
+  events: "This page needs events",
+  export: "This range may have events",
+} as const;
+const needing = ({ of }: OtherRange): string => NEEDING[of];
 
 /** What a message says to ask for instead. */
 function asking(instead: OtherRange): string {
@@ -96,6 +100,7 @@ function asking(instead: OtherRange): string {
     const { start, end } = instead.aligned;
     return `The nearest quarter hours need none: start_time ${start / SECOND_MS} and end_time ${end / SECOND_MS}.`;
   }
+  if (instead.of === "export") return `Export those of a later time on: from=${Math.ceil(instead.from / SECOND_MS)}.`;
   return "from" in instead
     ? `Ask for events from a later time on: timestamp[gte]=${Math.ceil(instead.from / SECOND_MS)}.`
     : `Ask for events before an earlier time: timestamp[lt]=${Math.floor(instead.before / SECOND_MS)}.`;

@@ -91,6 +91,7 @@ const EXAMPLES: { [R in ApiError["reason"]]: readonly Extract<ApiError, { reason
   archived_range_deleted: [
     { of: "summary", aligned: { start: 1_758_141_000_000, end: 1_758_150_000_000 } } as const,
     { of: "events", from: 1_758_141_836_001 } as const,
+    { of: "export", from: 1_758_141_836_001 } as const,
   ].map((instead) => ({ reason: "archived_range_deleted", instead })),
   databases_changed: [{ reason: "databases_changed", recorded: 4 }],
   setting_changed: [

@@ -19,6 +19,8 @@ CREATE INDEX erased_customers ON erasures (customer, erased_at) WHERE customer I
 
 CREATE UNIQUE INDEX unfinished_erasures ON erasures (customer) WHERE finished IS NULL;
 
+CREATE INDEX series_of_meter ON series (meter);
+
 CREATE TABLE events (
   series INTEGER NOT NULL,
   timestamp INTEGER NOT NULL,
