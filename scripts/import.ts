@@ -1,4 +1,4 @@
-// `npm run import`: replays a CSV file of usage into a meter. See --help.
+// `npm run import`: replays a file of usage into a meter. See --help.
 import { CommandError } from "./command-error.ts";
 import { parseOptions } from "./import/options.ts";
 import { newTally, summaryLine } from "./import/report.ts";
@@ -34,7 +34,7 @@ try {
 } catch (error) {
   if (!(error instanceof CommandError)) throw error;
   if (!interrupted) console.error(`import: ${error.message}`);
-  if (interrupted || tally.accepted + tally.duplicate + tally.rejected > 0) printSummary();
+  if (interrupted || tally.accepted + tally.duplicate + tally.rejected + tally.cancelled > 0) printSummary();
   process.exitCode = 2;
 }
 if (interrupted) process.exitCode = 130;

@@ -12,9 +12,10 @@ const Meter = z
     default_aggregation: z.object({ formula: z.string() }),
     customer_mapping: z.object({ event_payload_key: z.string() }),
     value_settings: z.object({ event_payload_key: z.string() }),
+    event_time_window: z.string().nullish(),
   })
-  .transform(({ id, event_name, default_aggregation, customer_mapping, value_settings }) => ({
-    ...{ id, eventName: event_name, formula: default_aggregation.formula },
+  .transform(({ id, event_name, default_aggregation, customer_mapping, value_settings, event_time_window }) => ({
+    ...{ id, eventName: event_name, formula: default_aggregation.formula, eventTimeWindow: event_time_window ?? null },
     customerKey: customer_mapping.event_payload_key,
     valueKey: value_settings.event_payload_key,
   }));
@@ -54,11 +55,18 @@ async function findMeter(client: Client, eventName: string): Promise<Meter | und
 export type Outcome = "accepted" | "duplicate" | { readonly error: string };
 
 /** An event as both v2 endpoints take it. */
-const toWire = ({ identifier, customer, value, timestamp }: ImportedEvent, meter: Meter): object => ({
+const toWire = (event: ImportedEvent, meter: Meter): object => ({
   event_name: meter.eventName,
-  identifier,
-  payload: { [meter.valueKey]: value, [meter.customerKey]: customer },
-  timestamp: new Date(timestamp).toISOString(),
+  identifier: event.identifier,
+  payload: payloadOf(event, meter),
+  timestamp: new Date(event.timestamp).toISOString(),
+});
+
+/** A meter that counts ignores the value: what an exported event of it has under that key is a payload of its own. */
+const payloadOf = ({ customer, value, payload }: ImportedEvent, meter: Meter): object => ({
+  ...payload,
+  ...(payload === undefined || meter.formula !== "count" ? { [meter.valueKey]: value } : {}),
+  [meter.customerKey]: customer,
 });
 
 /** A sender of events to a meter. It throws a `CommandError` when an event got no response. */

@@ -25,6 +25,8 @@ export type ImportedEvent = {
   readonly value: string;
   /** When it happened (ms), shifted if asked. */
   readonly timestamp: number;
+  /** What an exported event says besides customer and value. */
+  readonly payload?: Readonly<Record<string, string>>;
 };
 
 /**

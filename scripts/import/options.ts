@@ -6,8 +6,12 @@ import { LOCAL_KEYS } from "../local-keys.ts";
 import type { CustomerChoice, Mapping } from "./events.ts";
 
 /** What an import was asked to do. */
-export type ImportOptions = Mapping & {
+export type ImportOptions = {
   readonly file: string;
+  /** Nothing for a file that `npm run export` wrote. */
+  readonly mapping: Mapping | undefined;
+  /** The meter's; that of an exported file unless given. */
+  readonly eventName?: string;
   /** Without a slash at its end. */
   readonly url: string;
   readonly key: string;
@@ -27,25 +31,30 @@ Each row gets an identifier made of the source, the event name, the value column
 and its content. So an import that is repeated within 24 hours, whole or after an interruption, adds
 nothing twice. Give another --source to import the same rows once more on purpose.
 
-Rows that are not accepted are written to FILE.csv.rejected.csv with the reason.
+A file of npm run export needs none of the options on columns and customers. Its events keep their
+identifiers, customers, values and times, and cancelled ones are left out. As everywhere, timestamps
+cannot be more than 35 days in the past.
+
+Rows that are not accepted are written to FILE.rejected.csv with the reason.
 Exit code: 0 no row was rejected, 1 some were, 2 the import could not be started or finished,
 130 it was interrupted.
 
 Example:
   npm run import -- usage.csv --event-name tokens --create-meter sum --value-column ContextTokens \\
     --timestamp-column TIMESTAMP --spread-customers 50 --shift-to-now
+  npm run import -- november.parquet --url https://meter.example.com
 `;
 
 /** Reads the command line. Ends the program with code 2 when it is wrong, and with 0 after --help. */
 export function parseOptions(argv: readonly string[]): ImportOptions {
   const customerOption = (flags: string, description: string, ...others: string[]): Option =>
     new Option(flags, description).conflicts(others);
-  const program = commandLine("import", "Replays a CSV file of usage into a meter.", HELP)
-    .usage("FILE.csv --event-name NAME --value-column NAME --timestamp-column NAME --spread-customers N [options]")
-    .argument("<file>", "CSV file whose first line names its columns")
-    .requiredOption("--event-name <name>", "event name of the meter")
-    .requiredOption("--value-column <name>", "column of the value, passed on as it is")
-    .requiredOption("--timestamp-column <name>", "column of the time")
+  const program = commandLine("import", "Replays a file of usage into a meter.", HELP)
+    .usage("FILE --event-name NAME --value-column NAME --timestamp-column NAME --spread-customers N [options]")
+    .argument("<file>", "Parquet file, or CSV file whose first line names its columns")
+    .option("--event-name <name>", "event name of the meter (default: that of an exported file)")
+    .option("--value-column <name>", "column of the value, passed on as it is")
+    .option("--timestamp-column <name>", "column of the time")
     .addOption(customerOption("--customer-column <name>", "column of the customer", "customer", "spreadCustomers"))
     .addOption(customerOption("--customer <id>", "one customer for all rows", "customerColumn", "spreadCustomers"))
     .addOption(
@@ -63,12 +72,19 @@ export function parseOptions(argv: readonly string[]): ImportOptions {
     .parse(argv);
 
   const [file = ""] = program.args;
-  const parsed = program.opts<Omit<ImportOptions, "file" | "customer"> & Customers>();
+  const parsed = program.opts<Omit<ImportOptions, "file" | "mapping"> & Partial<Mapping> & Customers>();
+  const { eventName, valueColumn, timestampColumn, source = path.basename(file) } = parsed;
   const customer = customerChoice(parsed);
-  if (customer === undefined) {
-    return program.error("error: one of --customer-column, --customer and --spread-customers is needed");
+  // An exported file says what its columns are.
+  if (valueColumn === undefined && timestampColumn === undefined && customer === undefined) {
+    return { ...parsed, file, mapping: undefined };
   }
-  return { ...parsed, file, source: parsed.source ?? path.basename(file), customer };
+  if (eventName === undefined || valueColumn === undefined || timestampColumn === undefined || customer === undefined) {
+    return program.error(
+      "error: --event-name, --value-column, --timestamp-column and one of --customer-column, --customer and --spread-customers are needed",
+    );
+  }
+  return { ...parsed, file, mapping: { eventName, valueColumn, timestampColumn, source, customer } };
 }
 
 /** The options that choose the customers, of which there must be one. */

@@ -5,15 +5,18 @@ export type Tally = {
   accepted: number;
   duplicate: number;
   rejected: number;
+  /** Cancelled events of an exported file, which are left out. */
+  cancelled: number;
   /** Attempts that had to be repeated. */
   retries: number;
   /** How far into the file the rows are done (bytes). */
   bytes: number;
 };
 
-export const newTally = (): Tally => ({ accepted: 0, duplicate: 0, rejected: 0, retries: 0, bytes: 0 });
+export const newTally = (): Tally => ({ accepted: 0, duplicate: 0, rejected: 0, cancelled: 0, retries: 0, bytes: 0 });
 
-const eventsOf = ({ accepted, duplicate, rejected }: Tally): number => accepted + duplicate + rejected;
+const eventsOf = ({ accepted, duplicate, rejected, cancelled }: Tally): number =>
+  accepted + duplicate + rejected + cancelled;
 
 const perSecond = (events: number, elapsed: number): number => Math.round((events * 1_000) / Math.max(elapsed, 1));
 
@@ -21,11 +24,13 @@ const perSecond = (events: number, elapsed: number): number => Math.round((event
  * The last line of an import that took `elapsed` ms.
  *
  * @example "accepted 8819  duplicate 0  rejected 0  in 9.1 s (969/s)"
+ * @example "accepted 8819  duplicate 0  rejected 0  left out as cancelled 2  in 9.1 s (969/s)"
  */
 export function summaryLine(tally: Tally, elapsed: number): string {
-  const { accepted, duplicate, rejected } = tally;
+  const { accepted, duplicate, rejected, cancelled } = tally;
+  const leftOut = cancelled > 0 ? `  left out as cancelled ${cancelled}` : "";
   const rate = perSecond(eventsOf(tally), elapsed);
-  return `accepted ${accepted}  duplicate ${duplicate}  rejected ${rejected}  in ${(elapsed / 1_000).toFixed(1)} s (${rate}/s)`;
+  return `accepted ${accepted}  duplicate ${duplicate}  rejected ${rejected}${leftOut}  in ${(elapsed / 1_000).toFixed(1)} s (${rate}/s)`;
 }
 
 /** Between two looks at the tally: at a terminal, and in a log (ms). */

@@ -2,6 +2,7 @@ import { createReadStream } from "node:fs";
 import { pipeline } from "node:stream";
 import { CsvError, parse } from "csv-parse";
 import { CommandError } from "../command-error.ts";
+import { openParquet } from "./parquet.ts";
 
 /** A row of the file. It may have more or fewer fields than there are columns. */
 export type Row = {
@@ -15,13 +16,14 @@ export type Row = {
 };
 
 /** A file being read: its columns, and its rows as they come. */
-type Table = { readonly columns: readonly string[]; readonly rows: AsyncIterable<Row> };
+export type Table = { readonly columns: readonly string[]; readonly rows: AsyncIterable<Row> };
 
 /** Characters of a row at most, so that an open quote does not draw the rest of the file into memory. */
 const MAX_ROW = 128_000;
 
-/** Opens a CSV file. Its first line names the columns. Throws a `CommandError` when it has none. */
+/** Opens a Parquet file, or a CSV file whose first line names the columns. Throws a `CommandError` when it is neither. */
 export async function openTable(file: string): Promise<Table> {
+  if (file.endsWith(".parquet")) return openParquet(file);
   const rows = readRows(file);
   const header = await rows.next();
   if (header.done) throw new CommandError(`${file} is empty: its first line must name the columns.`);

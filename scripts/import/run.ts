@@ -2,13 +2,14 @@ import { stat } from "node:fs/promises";
 import type { Formula } from "../../src/domain/meter.ts";
 import { CommandError } from "../command-error.ts";
 import { Client } from "../http.ts";
-import { BATCH_SIZE, batchSender, eventSender, type Outcome, requireMeter } from "./client.ts";
+import { BATCH_SIZE, batchSender, eventSender, type Meter, type Outcome, requireMeter } from "./client.ts";
 import { columnIndex, eventMapper, type ImportedEvent } from "./events.ts";
+import { exportedColumns, exportedMapper, exportedName, inReceiptOrder } from "./exported.ts";
 import { workInLanes } from "./lanes.ts";
 import type { ImportOptions } from "./options.ts";
 import { RejectedRows } from "./rejected.ts";
 import { showProgress, type Tally } from "./report.ts";
-import { openTable, type Row } from "./rows.ts";
+import { openTable, type Row, type Table } from "./rows.ts";
 import { newestTimestamp, shiftToNow } from "./timestamps.ts";
 
 /** How long a row is tried: long enough for a server to be restarted (ms). */
@@ -25,7 +26,7 @@ const STREAM_CONCURRENCY = 8;
  * `CommandError` when it cannot go on.
  */
 export async function runImport(options: ImportOptions, tally: Tally, stop: AbortController): Promise<void> {
-  const { file, concurrency } = options;
+  const { file, concurrency, mapping } = options;
   const size = await sizeOf(file);
   const client = new Client({
     ...options,
@@ -35,13 +36,21 @@ export async function runImport(options: ImportOptions, tally: Tally, stop: Abor
   // What is wrong with the file or the meter is known before the first event is sent.
   const shift = options.shiftToNow ? await findShift(options, tally, stop.signal, size) : 0;
   if (stop.signal.aborted) return;
-  const { columns, rows } = await openTable(file);
-  const toEvent = eventMapper(options, columns, shift);
-  const meter = await requireMeter(client, options.eventName, options.createMeter);
+  const eventName = options.eventName ?? (await exportedName(file, await openTable(file)));
+  // An exported file without events.
+  if (eventName === undefined) return;
+  const table = await openTable(file);
+  const { columns } = table;
+  const toEvent =
+    mapping === undefined
+      ? exportedMapper(exportedColumns(file, columns), shift, Date.now())
+      : eventMapper(mapping, columns, shift);
+  const meter = await requireMeter(client, eventName, options.createMeter);
   warnOfOtherFormula(meter, options.createMeter);
+  const rows = mapping === undefined ? await inOrderFor(meter, options, table) : table.rows;
   const rejectedRows = new RejectedRows(file, columns);
 
-  const count = (row: Row, outcome: Outcome): void => {
+  const count = (row: Row, outcome: Outcome | "cancelled"): void => {
     if (typeof outcome === "object") rejectedRows.add(row, outcome.error);
     tally[typeof outcome === "object" ? "rejected" : outcome]++;
     tally.bytes = Math.max(tally.bytes, row.end);
@@ -50,8 +59,9 @@ export async function runImport(options: ImportOptions, tally: Tally, stop: Abor
   async function* events(): AsyncGenerator<ImportedEvent, void, undefined> {
     for await (const row of rows) {
       const event = toEvent(row);
-      if (event.ok) yield event.value;
-      else count(row, { error: event.error });
+      if (!event.ok) count(row, { error: event.error });
+      else if (event.value === undefined) count(row, "cancelled");
+      else yield event.value;
     }
   }
 
@@ -85,6 +95,21 @@ export async function runImport(options: ImportOptions, tally: Tally, stop: Abor
   if (tally.rejected > 0) console.error(`import: the rejected rows are in ${rejectedRows.file}`);
 }
 
+/**
+ * The rows of an exported file in the order that its meter's sums need. Of meters that keep the last received event of a
+ * window it is that of receipt, for which all rows are held in memory.
+ */
+async function inOrderFor(
+  { formula, eventTimeWindow }: Meter,
+  { file, stream }: ImportOptions,
+  { columns, rows }: Table,
+): Promise<AsyncIterable<Row> | Iterable<Row>> {
+  if (stream && (formula === "last" || eventTimeWindow !== null)) {
+    throw new CommandError("the meter keeps the last of some events, and --stream keeps no order: leave it out.");
+  }
+  return eventTimeWindow === null ? rows : inReceiptOrder(rows, exportedColumns(file, columns));
+}
+
 async function* inBatches<T>(items: AsyncIterable<T>, size: number): AsyncGenerator<readonly T[], void, undefined> {
   let batch: T[] = [];
   for await (const item of items) {
@@ -100,7 +125,7 @@ async function* inBatches<T>(items: AsyncIterable<T>, size: number): AsyncGenera
 /** Reads the file once for its newest timestamp; the shift in ms. */
 async function findShift(options: ImportOptions, tally: Tally, stop: AbortSignal, size: number): Promise<number> {
   const { columns, rows } = await openTable(options.file);
-  const column = columnIndex(columns, options.timestampColumn);
+  const column = columnIndex(columns, options.mapping?.timestampColumn ?? "timestamp");
 
   async function* watched(): AsyncGenerator<Row, void, undefined> {
     for await (const row of rows) {

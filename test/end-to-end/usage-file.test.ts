@@ -31,11 +31,16 @@ async function usageFile(folder: string): Promise<Usage> {
   return { file, rows: values.length, tokens: values.reduce((sum, value) => sum + value, 0) };
 }
 
-/** Runs `npm run import` to its end. */
+/** Runs `npm run import` with a file of usage to its end. */
 function runImport(file: string, url: string, ...options: string[]): Promise<{ code: number | null; output: string }> {
   const args = ["--event-name", "tokens", "--value-column", "ContextTokens", "--timestamp-column", "TIMESTAMP"];
   const spread = ["--spread-customers", String(CUSTOMERS), "--shift-to-now", "--url", url];
-  const child = spawn("npm", ["run", "-s", "import", "--", file, ...args, ...spread, ...options], { cwd: root });
+  return runTool("import", file, ...args, ...spread, ...options);
+}
+
+/** Runs `npm run` with a tool and its arguments to its end. */
+function runTool(tool: string, ...args: string[]): Promise<{ code: number | null; output: string }> {
+  const child = spawn("npm", ["run", "-s", tool, "--", ...args], { cwd: root });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.on("data", (chunk: Buffer) => {
@@ -61,9 +66,14 @@ describe("a usage file of 8,819 rows over 50 customers", () => {
     await removeStateDir(stateDir);
   });
 
+  const stripeOf = ({ port }: RunningServer): Stripe =>
+    new Stripe(LOCAL_KEYS.test, { host: "127.0.0.1", port, protocol: "http" });
+
+  const total = (): Promise<number> => totalOf(server);
+
   /** The sum of the summaries of all customers. */
-  async function total(): Promise<number> {
-    const stripe = new Stripe(LOCAL_KEYS.test, { host: "127.0.0.1", port: server.port, protocol: "http" });
+  async function totalOf(of: RunningServer): Promise<number> {
+    const stripe = stripeOf(of);
     const [meter] = (await stripe.billing.meters.list({ status: "active" })).data;
     if (meter === undefined) throw new Error("there is no meter");
     const end = Math.ceil(Date.now() / 60_000) * 60 + 60;
@@ -113,6 +123,36 @@ describe("a usage file of 8,819 rows over 50 customers", () => {
     }
     await expect.poll(total, { timeout: 60_000, interval: 500 }).toBe(3 * usage.tokens);
   }, 240_000);
+
+  it("adds up to the same on another server that imports what this one exports, once or twice", async () => {
+    const { meterEvents, meterEventAdjustments } = stripeOf(server).v2.billing;
+    const payload = { stripe_customer_id: "cus_1", value: "1000" };
+    // Its identifier is the service's own.
+    await meterEvents.create({ event_name: "tokens", payload });
+    const { identifier } = await meterEvents.create({ event_name: "tokens", payload });
+    await meterEventAdjustments.create({ event_name: "tokens", type: "cancel", cancel: { identifier } });
+    const tokens = 3 * usage.tokens + 1_000;
+    await expect.poll(total, { timeout: 60_000, interval: 500 }).toBe(tokens);
+
+    const otherDir = await newStateDir();
+    onTestFinished(() => removeStateDir(otherDir));
+    const other = await startServer(otherDir);
+    onTestFinished(() => other.stop().then(() => undefined));
+    const events = 3 * usage.rows + 1;
+    for (const name of ["usage.parquet", "usage.csv"]) {
+      const out = path.join(otherDir, name);
+      const [from, to] = [-2, 1].map((days) => new Date(Date.now() + days * 86_400_000).toISOString().slice(0, 10));
+      const range = ["--from", from ?? "", "--to", to ?? ""];
+      const exported = await runTool("export", "--meter", "tokens", ...range, "--out", out, "--url", server.url);
+      expect(exported.output).toContain(
+        `exported ${events + 1} events, 1 of them cancelled; the values of the others add up to ${tokens}`,
+      );
+      const { code, output } = await runTool("import", out, "--stream", "--create-meter", "sum", "--url", other.url);
+      expect(output).toMatch(new RegExp(`accepted ${events} +duplicate 0 +rejected 0 +left out as cancelled 1`));
+      expect(code).toBe(0);
+      await expect.poll(() => totalOf(other), { timeout: 60_000, interval: 500 }).toBe(tokens);
+    }
+  }, 480_000);
 });
 
 describe("npm start", () => {

@@ -311,7 +311,16 @@ describe("an import that cannot be done ends with code 2 and one line:", () => {
     ],
     ["no customers", (file) => [file, ...COLUMNS], "one of --customer-column, --customer and --spread-customers"],
     ["two kinds of customers", (file) => [file, ...SPREAD, "--customer", "acme"], "cannot be used with option"],
-    ["no option for the value", (file) => [file, "--event-name", "tokens"], "required option '--value-column <name>'"],
+    [
+      "no option for the value",
+      (file) => [file, "--customer", "acme"],
+      "--value-column, --timestamp-column and one of",
+    ],
+    [
+      "no exported file",
+      (file) => [file, "--event-name", "tokens"],
+      "is not of npm run export: it has no column event_name",
+    ],
     ["no concurrency", (file) => [file, ...SPREAD, "--concurrency", "0"], "It must be a positive integer."],
     ["an unknown option", (file) => [file, ...SPREAD, "--fast"], "unknown option '--fast'"],
   ])("%s", async (_, argsOf, message) => {
@@ -350,6 +359,7 @@ test("a server that never comes back is given up when patience ends", async () =
     id: "mtr_1",
     eventName: "tokens",
     formula: "sum",
+    eventTimeWindow: null,
     customerKey: "stripe_customer_id",
     valueKey: "value",
   };
