@@ -95,7 +95,7 @@ const found = (strike: Strike, fails: boolean): Crash => [
   },
 ];
 
-type Call = "handOver" | "holdersOf" | "cancelInherited" | "retrieveInherited";
+type Call = "handOver" | "holdersOf" | "earlierInherited" | "cancelInherited" | "retrieveInherited";
 
 /** Breaks the ancestor once, at a place in a call of it. */
 const ancestor = (call: Call, place: Place, fault: Fault) => () => strikeLog(call, place, fault);
@@ -157,6 +157,10 @@ crashPoints("crash-points/growth.test.ts", {
     "the answer is lost": answered(ancestor("holdersOf", "after", "error")),
     "the new shard dies": retried(asker("holdersOf", "after", "abort")),
     "the new shard is evicted": answered(asker("holdersOf", "after", "eviction")),
+  },
+  "while a cancellation asks whether it is a retry": {
+    "no call reaches the earlier shard": cancelled(away("earlierInherited"), true),
+    "the answer is lost": cancelled(ancestor("earlierInherited", "after", "error"), false),
   },
   "while a cancellation asks the earlier shard": {
     "the call fails": cancelled(ancestor("cancelInherited", "before", "error"), false),

@@ -356,7 +356,8 @@ const takeMessages = (): unknown =>
 /** Each call of a log meets its fate. */
 function takeCalls(): void {
   let calls = 0;
-  for (const method of ["append", "cancel", "handOver", "holdersOf", "cancelInherited"] as const) {
+  const methods = ["append", "cancel", "handOver", "holdersOf", "earlierInherited", "cancelInherited"] as const;
+  for (const method of methods) {
     const original = EventLog.prototype[method] as (this: EventLog, ...args: unknown[]) => unknown;
     const met = function (this: EventLog, ...args: unknown[]): unknown {
       if (fates.length === 0) return original.apply(this, args);
