@@ -24,16 +24,14 @@ export const RANK = "IIF(aggregation = 'latest_of_quarter_hour', timestamp, 0)";
 
 /**
  * Of some events, the one that each window keeps: the greatest (rank, id), whatever the order of arrival. Ids sort in
- * receipt order. `events` gives series, aggregation, timestamp, id and value.
+ * receipt order. `events` gives series, aggregation, timestamp, id and value; `more` may be aggregates of the window. In
+ * SQLite the plain columns of a group are those of the row that has its MAX.
  */
-export const best = (events: string): string => `
-  SELECT series, window_start, rank, timestamp, id, value FROM (
-    SELECT
-      series, ${WINDOW_START} AS window_start, ${RANK} AS rank, timestamp, id, value,
-      ROW_NUMBER() OVER (PARTITION BY series, ${WINDOW_START} ORDER BY ${RANK} DESC, id DESC) AS place
-    FROM (${events})
-  )
-  WHERE place = 1`;
+export const best = (events: string, more = ""): string => `
+  SELECT series, ${WINDOW_START} AS window_start, ${RANK} AS rank, timestamp, id, value${more}
+  FROM (${events})
+  GROUP BY series, window_start
+  HAVING MAX(printf('%016d', ${RANK}) || id) IS NOT NULL`;
 
 /** Lets rows of `best` take the windows in which they are the greatest. The same order as theirs decides. */
 export const KEEP = `
@@ -187,13 +185,16 @@ export const CORRECT_SURVIVORS = `
     AND survivors.window_start = entries.timestamp - entries.timestamp % ${WINDOW_LENGTH} AND survivors.id = entries.id`;
 
 /**
- * The survivors that a slice's events make in parts of series: ?1, a JSON array of
- * [series, from, to (ms, half open), aggregation].
+ * The survivors that a slice's events make in parts of series, and how many `events` each stands for: ?1, a JSON array
+ * of [series, from, to (ms, half open), aggregation].
  */
 export const survivorsOfSlice = (slice: number): string =>
-  best(`
+  best(
+    `
   SELECT stored.series, wanted.value ->> 3 AS aggregation, stored.timestamp, stored.id, stored.value
   FROM json_each(?1) AS wanted CROSS JOIN ${tableOf(slice)} AS stored
   WHERE stored.series = wanted.value ->> 0
     AND stored.timestamp >= wanted.value ->> 1 AND stored.timestamp < wanted.value ->> 2
-    AND stored.cancelled IS NULL`);
+    AND stored.cancelled IS NULL`,
+    ", COUNT(*) AS events",
+  );
