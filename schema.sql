@@ -65,7 +65,7 @@ CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created);
 -- the scheduled handler, read by it and by /v1/edgemeter/pipeline.
 CREATE TABLE audits (
   name TEXT PRIMARY KEY, -- 'log live-0', 'sums EVENTS_0', …
-  position TEXT NOT NULL, -- where the next run begins, as JSON
+  position TEXT NOT NULL, -- where the next run begins, as JSON; with which hashes of customers have the most events so far
   checked INTEGER NOT NULL, -- events or summaries, ever
   repaired INTEGER NOT NULL, -- of these
   skipped INTEGER NOT NULL DEFAULT 0, -- groups that were left out because the audit lagged, ever

@@ -1,3 +1,4 @@
+import { sizeOf } from "../aggregate/fill.ts";
 import { eventsDatabases } from "../catalog/databases.ts";
 import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { DAY_MS } from "../domain/window.ts";
@@ -7,6 +8,7 @@ import { Budget } from "./budget.ts";
 import { BEGINNING, type Key } from "./portions.ts";
 import { readProgress, saveProgress } from "./progress.ts";
 import { auditPortion } from "./sums-portion.ts";
+import { NO_EVENTS, type Tally, tallied, warnOfLargest } from "./tally.ts";
 
 /** From one walk's beginning to the next one's (ms), at least. */
 const WALK_MS = DAY_MS;
@@ -15,8 +17,9 @@ const WALK_MS = DAY_MS;
 type Position = {
   /** ms */
   readonly startedAt: number;
-  /** Absent once the walk is complete. */
+  /** Absent once the walk is complete, both. */
   readonly next?: Key | undefined;
+  readonly tally?: Tally | undefined;
 };
 
 /**
@@ -27,7 +30,8 @@ export const logReach = (now: number): number => now - UNIQUENESS_MS;
 
 /**
  * A minute's comparison of a mode's sums and survivors with their events, within AUDIT_ROWS_A_MINUTE: of each events
- * database from where the last run ended, and all of it once a day at most. Repairs what differs. `now` in ms.
+ * database from where the last run ended, and all of it once a day at most. Repairs what differs, and warns of a customer
+ * whose events of one meter fill much of a database. `now` in ms.
  */
 export async function auditSums(env: Env, livemode: boolean, now: number): Promise<void> {
   const budget = new Budget(settingsOf(env).AUDIT_ROWS_A_MINUTE);
@@ -45,9 +49,10 @@ async function auditDatabase(
   const progress = `sums ${name}`;
   const walk = await readProgress<Position>(env.DB, progress);
   const isOver = walk === undefined || (walk.next === undefined && now - walk.startedAt >= WALK_MS);
-  const { startedAt, next: start } = isOver ? { startedAt: now, next: BEGINNING } : walk;
+  const { startedAt, next: start, ...before } = isOver ? { startedAt: now, next: BEGINNING } : walk;
   if (start === undefined) return;
   let next: Key | undefined = start;
+  let tally = before.tally ?? NO_EVENTS;
   let checked = 0;
   let repaired = 0;
   try {
@@ -55,10 +60,15 @@ async function auditDatabase(
       const found = await auditPortion(env, db, next, { database: name, lessFrom: logReach(now) }, budget);
       checked += found.checked;
       repaired += found.repaired;
+      tally = tallied(tally, found.parts, found.events);
       next = found.next;
     }
   } finally {
     // Also when a later portion failed: what was compared is not compared again today.
-    await saveProgress(env.DB, { name: progress, position: { startedAt, next }, checked, repaired, now });
+    const position: Position = next === undefined ? { startedAt } : { startedAt, next, tally };
+    await saveProgress(env.DB, { name: progress, position, checked, repaired, now });
   }
+  if (next !== undefined) return;
+  const highWater = settingsOf(env).DATABASE_HIGH_WATER_MB * 1_000_000;
+  warnOfLargest(name, tally, { now: await sizeOf(db), highWater });
 }

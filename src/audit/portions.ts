@@ -11,7 +11,13 @@ export const BEGINNING: Key = { series: 0, time: 0 };
 const END = Number.MAX_SAFE_INTEGER;
 
 /** A part of a series: the windows that begin from `from` to `to` (ms, half open). */
-export type Part = { readonly series: number; readonly meter: string; readonly from: number; readonly to: number };
+export type Part = {
+  readonly series: number;
+  readonly meter: string;
+  readonly customer: string;
+  readonly from: number;
+  readonly to: number;
+};
 
 /** What is looked at together, and where the next portion begins; nothing after the last. */
 export type Portion = { readonly parts: readonly Part[]; readonly next: Key | undefined };
@@ -27,7 +33,7 @@ const ROWS = { series: 16, window: 16, event: 4 } as const;
 /** How many events a window with a survivor is taken to have: nothing counts them. */
 const EVENTS_A_SURVIVOR = 20;
 
-const SERIES = "SELECT id, meter FROM series WHERE id >= ?1 ORDER BY id LIMIT ?2";
+const SERIES = "SELECT id, meter, customer FROM series WHERE id >= ?1 ORDER BY id LIMIT ?2";
 
 /** The next windows of series in the order of their key, and how many events each has. */
 const windowsIn = (table: string, time: string, unit: number, events: string): string => `
@@ -52,7 +58,7 @@ type Window = Key & { readonly events: number };
 export async function nextPortion(db: D1Database, from: Key, floor: number, budget: Budget): Promise<Portion> {
   const within = (most: number, rowsOfOne: number) => Math.min(most, Math.max(2, Math.floor(budget.rows / rowsOfOne)));
   const most = { series: within(MOST_SERIES, ROWS.series), windows: within(MOST_WINDOWS, ROWS.window) };
-  const [found] = await budget.run<{ id: number; meter: string }>(db, [
+  const [found] = await budget.run<{ id: number; meter: string; customer: string }>(db, [
     db.prepare(SERIES).bind(from.series, most.series),
   ]);
   const series = found?.results ?? [];
@@ -68,9 +74,9 @@ export async function nextPortion(db: D1Database, from: Key, floor: number, budg
   if (end !== undefined) ends.push(end);
   if (series.length === most.series) ends.push({ series: last + 1, time: 0, events: 0 });
   const [next] = ends.sort(inOrder);
-  const parts = series.map(({ id, meter }) => ({
+  const parts = series.map(({ id, ...pair }) => ({
     series: id,
-    meter,
+    ...pair,
     from: id === from.series ? from.time : 0,
     to: next === undefined || id < next.series ? END : id === next.series ? next.time : 0,
   }));

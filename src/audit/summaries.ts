@@ -15,6 +15,8 @@ export type Summaries<Row, V> = {
   /** Likewise what a slice's events make. */
   readonly madeBy: (slice: number) => string;
   readonly read: (row: Row) => V;
+  /** How many events made a row of `madeBy`. */
+  readonly eventsOf: (row: Row) => number;
   /** What two slices make together. */
   readonly together: (one: V, other: V) => V;
   readonly isSame: (kept: V | undefined, made: V | undefined) => boolean;
@@ -45,6 +47,7 @@ export const SUMS: Summaries<SumRow, Sum> = {
     AND quarter_hour < (wanted.value ->> 2) / ${QUARTER_HOUR_MS}`),
   madeBy: (slice) => sumRows(`(${sumsOfSlice(slice)})`),
   read: ({ count, high, low }) => ({ count, sum: fromLimbs(high, low) }),
+  eventsOf: ({ count }) => count,
   together: (one, other) => ({ count: one.count + other.count, sum: one.sum + other.sum }),
   isSame: (kept = NOTHING, made = NOTHING) => kept.count === made.count && kept.sum === made.sum,
   saysMore: (kept = NOTHING, made = NOTHING) => kept.count > made.count,
@@ -58,15 +61,21 @@ const NOTHING: Sum = { count: 0, sum: 0n };
 
 type Survivor = { readonly rank: number; readonly timestamp: number; readonly id: string; readonly value: number };
 
-const survivorRows = (rows: string): string => `
-  SELECT series, window_start AS start, rank, timestamp, survivors.id, survivors.value FROM ${rows}`;
+type SurvivorRow = Survivor & { events: number };
 
-export const SURVIVORS: Summaries<Survivor, Survivor> = {
-  kept: survivorRows(`json_each(?1) AS wanted CROSS JOIN survivors
+const survivorRows = (events: string, rows: string): string => `
+  SELECT series, window_start AS start, rank, timestamp, survivors.id, survivors.value, ${events} AS events FROM ${rows}`;
+
+export const SURVIVORS: Summaries<SurvivorRow, Survivor> = {
+  kept: survivorRows(
+    "1",
+    `json_each(?1) AS wanted CROSS JOIN survivors
   WHERE series = wanted.value ->> 0
-    AND window_start >= wanted.value ->> 1 AND window_start < wanted.value ->> 2`),
-  madeBy: (slice) => survivorRows(`(${survivorsOfSlice(slice)}) AS survivors`),
+    AND window_start >= wanted.value ->> 1 AND window_start < wanted.value ->> 2`,
+  ),
+  madeBy: (slice) => survivorRows("events", `(${survivorsOfSlice(slice)}) AS survivors`),
   read: (row) => row,
+  eventsOf: ({ events }) => events,
   together: (one, other) => (isGreater(one, other) ? one : other),
   isSame: (kept, made) =>
     kept?.rank === made?.rank &&

@@ -26,7 +26,10 @@ type PortionOptions = {
 /** A part of a series whose meter is known. */
 type Wanted = Part & { readonly aggregation: Aggregation };
 
-type PortionAudit = SumsAudit & {
+/** What was found in parts of series, and how many events that count each of these has. */
+type Comparison = SumsAudit & { readonly events: ReadonlyMap<number, number> };
+
+type PortionAudit = Comparison & {
   /** Whether not all of it could be compared. */
   readonly failed: boolean;
   readonly parts: readonly Part[];
@@ -62,12 +65,14 @@ export async function auditPortion(
   }
 }
 
-const NOTHING: SumsAudit = { checked: 0, repaired: 0, suspect: 0 };
+const NOTHING: Comparison = { checked: 0, repaired: 0, suspect: 0, events: new Map() };
 
-const addUp = (one: SumsAudit, other: SumsAudit): SumsAudit => ({
+/** Of comparisons that have no series in common. */
+const addUp = (one: Comparison, other: Comparison): Comparison => ({
   checked: one.checked + other.checked,
   repaired: one.repaired + other.repaired,
   suspect: one.suspect + other.suspect,
+  events: new Map([...one.events, ...other.events]),
 });
 
 async function compare<Row, V>(
@@ -76,9 +81,9 @@ async function compare<Row, V>(
   wanted: readonly Wanted[],
   { database, lessFrom }: PortionOptions,
   budget: Budget,
-): Promise<SumsAudit> {
+): Promise<Comparison> {
   if (wanted.length === 0) return NOTHING;
-  const compared = await read(db, summaries, wanted, budget);
+  const { compared, events } = await read(db, summaries, wanted, budget);
   const differing = compared.filter(({ kept, made }) => !summaries.isSame(kept, made));
   const isSuspect = ({ start, kept, made }: Compared<V>): boolean => start < lessFrom && summaries.saysMore(kept, made);
   const suspect = differing.filter(isSuspect);
@@ -94,19 +99,19 @@ async function compare<Row, V>(
     logWarning("sums differed from their events, and were made again", where(wrong));
   }
   if (suspect.length > 0) logWarning("sums say more than their events, and were left as they are", where(suspect));
-  return { checked: compared.length, repaired: wrong.length, suspect: suspect.length };
+  return { checked: compared.length, repaired: wrong.length, suspect: suspect.length, events };
 }
 
 /** A window, what is kept of it, and what its events make. */
 type Compared<V> = Window & { kept?: V; made?: V };
 
-/** Reads what is kept and what the events make, as one moment has both. */
+/** Reads what is kept and what the events make, as one moment has both, and how many events each series has. */
 async function read<Row, V>(
   db: D1Database,
   summaries: Summaries<Row, V>,
   wanted: readonly Wanted[],
   budget: Budget,
-): Promise<Compared<V>[]> {
+): Promise<{ compared: Compared<V>[]; events: Map<number, number> }> {
   const range = { start: Math.min(...wanted.map(({ from }) => from)), end: Math.max(...wanted.map(({ to }) => to)) };
   type WindowRow = Row & { series: number; start: number };
   const [kept, ...made] = await overSlices<WindowRow>(db, range, budget, (slices, completeFrom) => {
@@ -125,12 +130,14 @@ async function read<Row, V>(
     return window;
   };
   for (const row of kept?.results ?? []) windowOfRow(row).kept = summaries.read(row);
+  const events = new Map<number, number>();
   for (const row of made.flatMap(({ results }) => results)) {
+    events.set(row.series, (events.get(row.series) ?? 0) + summaries.eventsOf(row));
     const window = windowOfRow(row);
     const value = summaries.read(row);
     window.made = window.made === undefined ? value : summaries.together(window.made, value);
   }
-  return [...windows.values()];
+  return { compared: [...windows.values()], events };
 }
 
 /** Makes what is kept of windows again, from all that is stored by then. */

@@ -22,16 +22,16 @@ export const allPlaces = (placement: Placement): number[] =>
 
 /** Where the events of a customer on a meter may be: for each number of databases, one; each once, in ascending order. */
 export function databasesOf(meter: string, customer: string, placement: Placement): number[] {
-  const hash = hashOf(meter, customer);
+  const hash = hashOfPair(meter, customer);
   return [...new Set(placement.map(({ databases }) => jump(hash, databases)))].sort((a, b) => a - b);
 }
 
 /** Which of `databases` takes the events of a customer on a meter. With one more database, one pair in that many moves, and only to the new one. */
 export const databaseOf = (meter: string, customer: string, databases: number): number =>
-  databases === 1 ? 0 : jump(hashOf(meter, customer), databases);
+  databases === 1 ? 0 : jump(hashOfPair(meter, customer), databases);
 
 /** FNV-1a, 64 bits in two halves, over the UTF-16 units of both. */
-function hashOf(meter: string, customer: string): bigint {
+export function hashOfPair(meter: string, customer: string): bigint {
   const text = `${meter}\n${customer}`;
   let a = 0x811c9dc5;
   let b = 0xcbf29ce4;

@@ -3,7 +3,7 @@ import { env, exports } from "cloudflare:workers";
 import { vi } from "vitest";
 import { LOCAL_KEYS } from "../../scripts/local-keys.ts";
 import { tableOf } from "../../src/aggregate/sql/events.ts";
-import { liveSlices } from "../../src/aggregate/sql/slices.ts";
+import { type LiveSlice, liveSlices } from "../../src/aggregate/sql/slices.ts";
 import { eventsDatabases } from "../../src/catalog/databases.ts";
 import { writePlacement } from "../../src/catalog/deployment.ts";
 import { hashedTo, newEventId, uniqueKey, uuidOf } from "../../src/domain/identifiers.ts";
@@ -71,6 +71,13 @@ export function aShard({ livemode = false } = {}): { shard: string; log: Durable
 }
 
 let nextShard = 0;
+
+/** Leaves an events database as if it had never had any. */
+export async function emptyEvents(db: D1Database): Promise<void> {
+  const drop = ({ slice }: LiveSlice): D1PreparedStatement => db.prepare(`DROP TABLE ${tableOf(slice)}`);
+  const empty = ["series", "sums", "survivors", "slices"].map((table) => db.prepare(`DELETE FROM ${table}`));
+  await db.batch([...(await liveSlices(db)).map(drop), ...empty]);
+}
 
 /** Live mode's logs that were called since the last story, by their places. */
 export const calledLogs = new Set<number>();

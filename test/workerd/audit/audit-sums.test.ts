@@ -9,13 +9,15 @@ import { eventsDatabases } from "../../../src/catalog/databases.ts";
 import type { Meter, NewMeter } from "../../../src/domain/meter.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, sliceOf } from "../../../src/domain/window.ts";
 import type { EventAppend } from "../../../src/log/entries.ts";
-import { aContext, aShard, FUTURE } from "../support.ts";
+import { aContext, aShard, emptyEvents, FUTURE } from "../support.ts";
 import {
   aStoredMeter,
   damage,
+  forgetLines,
   gone,
   holdQueueAndClock,
   keptOf,
+  linesOf,
   logged,
   set,
   settle,
@@ -217,5 +219,118 @@ describe("a minute's audit of a mode's sums", () => {
     expect(await checked()).toBe(80);
     await auditSums(withRows(0), true, FUTURE + 9 * DAY_MS);
     expect(await checked()).toBe(80);
+  });
+});
+
+describe("one customer's part of a database", () => {
+  const WARNING = "one customer fills much of a database by one meter";
+  const HIGH_WATER = 8_000_000_000;
+  const REGIONS = ["", '{"region":"eu"}', '{"region":"us"}'] as const;
+
+  /** Events of a meter over nine hours, in three series of each customer; one customer has every other event. */
+  async function store(meter: Meter, count = 120): Promise<void> {
+    const { shard, log } = aShard();
+    const events = someEvents(meter, shard, count, (place) => (place % 2 === 0 ? "cus_large" : `cus_${place % 20}`));
+    const placed = spread(events, (9 * HOUR_MS) / count).map((each, place) => ({
+      ...each,
+      event: { ...each.event, dimensions: REGIONS[place % 3] ?? "" },
+    }));
+    await log.append(placed, aContext());
+    await settle(log);
+  }
+
+  const prepare = db.prepare.bind(db);
+
+  /** Test mode's database says that it has so many bytes. */
+  function hasBytes(bytes: number): void {
+    const answer = { run: async () => ({ meta: { size_after: bytes } }) } as unknown as D1PreparedStatement;
+    vi.spyOn(db, "prepare").mockImplementation((sql) => (sql === "SELECT 1" ? answer : prepare(sql)));
+  }
+
+  let walks = 0;
+
+  /** Walks through test mode's database once, in so many rows a minute; gives the minutes and what was saved meanwhile. */
+  async function audit(rows: number) {
+    const saved: string[] = [];
+    const begin = FUTURE + (10 + 2 * walks++) * DAY_MS;
+    for (let now = begin; ; now += MINUTE_MS) {
+      await auditSums({ ...env, AUDIT_ROWS_A_MINUTE: String(rows) }, false, now);
+      const position = "SELECT position FROM audits WHERE name = 'sums TEST_EVENTS'";
+      saved.push((await env.DB.prepare(position).first<string>("position")) ?? "");
+      if (!("next" in JSON.parse(saved.at(-1) ?? ""))) return { minutes: saved.length, saved };
+    }
+  }
+
+  it.each(["sum", "last"] as const)(
+    "is warned of when it is above a quarter, over series and portions (%s)",
+    async (formula) => {
+      await emptyEvents(db);
+      const meter = await aStoredMeter({ formula });
+      await store(meter);
+      for (const rows of [500_000, 300]) {
+        hasBytes(0.5 * HIGH_WATER);
+        await audit(rows);
+        expect(logged("warning")).toEqual([]);
+        hasBytes(0.53 * HIGH_WATER);
+        const { minutes, saved } = await audit(rows);
+        expect(minutes > 1).toBe(rows < 500_000);
+        expect(linesOf(WARNING)).toEqual([
+          {
+            level: "warning",
+            message: WARNING,
+            database: "TEST_EVENTS",
+            meter: meter.id,
+            series: expect.any(Number),
+            percent: 26,
+          },
+        ]);
+        const customer = db.prepare("SELECT customer FROM series WHERE id = ?").bind(linesOf(WARNING)[0]?.series);
+        expect(await customer.first("customer")).toBe("cus_large");
+        expect(`${saved}${JSON.stringify(linesOf(WARNING))}`).not.toContain("cus_");
+        forgetLines();
+      }
+      expect(logged("error")).toEqual([]);
+    },
+  );
+
+  it("is that of each meter by itself", async () => {
+    await emptyEvents(db);
+    const meters = [await aStoredMeter(), await aStoredMeter({ formula: "last" }), await aStoredMeter()];
+    for (const meter of meters) await store(meter);
+    hasBytes(HIGH_WATER);
+    await audit(700);
+    expect(logged("warning")).toEqual([]);
+    hasBytes(1.6 * HIGH_WATER);
+    await audit(700);
+    expect(
+      linesOf(WARNING)
+        .map(({ meter, percent }) => [meter, percent])
+        .sort(),
+    ).toEqual(meters.map(({ id }) => [id, 26]).sort());
+  });
+
+  it.each([
+    ["sum", 1, [210, 410]],
+    ["sum", 5, [254, 454]],
+    ["last", 1, [210, 410]],
+    ["last", 5, [254, 454]],
+  ] as const)("costs no row that a walk does not read (%s, of %i customers)", async (formula, customers, expected) => {
+    await emptyEvents(db);
+    const meter = await aStoredMeter({ formula });
+    const { shard, log } = aShard();
+    const read: number[] = [];
+    for (const count of [100, 100]) {
+      await log.append(
+        someEvents(meter, shard, count, (place) => `cus_${place % customers}`),
+        aContext(),
+      );
+      await settle(log);
+      const batch = vi.spyOn(db, "batch");
+      await audit(500_000);
+      const results = (await Promise.all(batch.mock.results.map(({ value }) => value))) as D1Result[][];
+      read.push(results.flat().reduce((sum, { meta }) => sum + meta.rows_read, 0));
+      batch.mockRestore();
+    }
+    expect(read).toEqual(expected);
   });
 });

@@ -15,11 +15,20 @@ import { aBatch, aContext, aNewEvent, aShard, FUTURE, storedIn } from "../suppor
 /** What the logs have sent and nobody took yet. */
 export const sent: unknown[] = [];
 
-const lines: { readonly level: string; readonly message: string }[] = [];
+type Line = { readonly level: string; readonly message: string; readonly [field: string]: unknown };
+
+const lines: Line[] = [];
 
 /** What was logged in this test, by its message. */
 export const logged = (level: "error" | "warning"): string[] =>
   lines.filter((line) => line.level === level).map(({ message }) => message);
+
+/** What was logged in this test under a message, whole. */
+export const linesOf = (message: string): Line[] => lines.filter((line) => line.message === message);
+
+export const forgetLines = (): void => {
+  lines.length = 0;
+};
 
 /** For each test of a file: it is FUTURE, and what the logs send waits in `sent`. */
 export function holdQueueAndClock(): void {
