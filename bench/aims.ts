@@ -21,6 +21,7 @@ const AIMS: Readonly<Record<string, readonly [of: Of, at: "≤" | "≥", bound: 
   "bytes-log-sync-key": ["value", "≤", 150],
   "bytes-log-sync-key-identifier": ["value", "≤", 215],
   "rows-sync": ["value", "≤", 3.3],
+  "rows-sync-key-identifier": ["value", "≤", 4.3],
   "rows-stream": ["value", "≤", 2.3],
   "rows-skewed": ["− commit", "≤", 0.1],
   "cost-sync": ["value", "≤", 4.3],

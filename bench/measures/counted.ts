@@ -8,9 +8,14 @@ import type { Side } from "../sides.ts";
 
 const MILLION = 1_000_000;
 
+/** Connections that sync events come by, and by which denser ones do. */
+const CONNECTIONS = 32;
+const MORE_CONNECTIONS = 128;
+
+const sync = (identity?: Identity, customers?: number) => (edgemeter: Edgemeter) =>
+  edgemeter.syncEvents(identity, customers);
+
 const loads = (seconds: number): readonly CountedLoad[] => {
-  const sync = (identity?: Identity, customers?: number) => (edgemeter: Edgemeter) =>
-    edgemeter.syncEvents(identity, customers);
   const stream = { next: (edgemeter: Edgemeter) => edgemeter.streamEvents(), perRequest: STREAM_EVENTS };
   const [long, longer] = [{ seconds: 2 * seconds }, { seconds: 5 * seconds }];
   return [
@@ -18,7 +23,7 @@ const loads = (seconds: number): readonly CountedLoad[] => {
       id,
       name: `sync, ${name}`,
       next: sync(identity),
-      pace: { connections: 32, ...long },
+      pace: { connections: CONNECTIONS, ...long },
     })),
     { id: "trickle", name: "sync, one a second", next: sync(), pace: { perSecond: 1, ...longer } },
     { id: "skewed", name: "sync, 10 customers, 500 a second", next: sync({}, 10), pace: { perSecond: 500, ...long } },
@@ -26,6 +31,15 @@ const loads = (seconds: number): readonly CountedLoad[] => {
     { id: "sparse-stream", name: `stream, ${STREAM_EVENTS} a second`, ...stream, pace: { perSecond: 1, ...longer } },
   ];
 };
+
+/** Sync events in denser traffic: more of them share a commit, and its two rows. */
+const denserLoads = (seconds: number): readonly CountedLoad[] =>
+  IDENTITIES.map(({ id, name, identity }) => ({
+    id: `${id}-${MORE_CONNECTIONS}`,
+    name: `sync, ${name}, ${MORE_CONNECTIONS} connections`,
+    next: sync(identity),
+    pace: { connections: MORE_CONNECTIONS, seconds: 2 * seconds },
+  }));
 
 /** What a case came to: dollars per million events, and rows written per event. */
 type Priced = {
@@ -43,20 +57,25 @@ type Priced = {
 
 export async function measureCounted({ sides, seconds, progress }: Bench): Promise<Measured> {
   const [present, base] = sides;
-  const count = async (side: Side): Promise<Priced[]> => {
+  const count = async (side: Side, these: readonly CountedLoad[]): Promise<Priced[]> => {
     const cases: Priced[] = [];
-    for (const load of loads(seconds)) {
+    for (const load of these) {
       progress(`${load.name}${side.base ? ", of the other commit" : ""}`);
       cases.push(price(await runCase(load, side), side));
     }
     return cases;
   };
-  const cases = await count(present);
-  const baseCases = base && (await count(base));
+  const [usual, denser] = [loads(seconds), denserLoads(seconds)];
+  const cases = await count(present, usual);
+  const denserCases = await count(present, denser);
+  const baseCases = base && (await count(base, [...usual, ...denser]));
   const [sync, stream] = ["sync", "stream"].map((id) => cases.find(({ counted }) => counted.id === id));
   if (sync === undefined || stream === undefined) throw new Error("nothing was counted");
   return {
-    figures: [...cases.flatMap((priced, i) => figuresOf(priced, baseCases?.[i])), scheduled(stream)],
+    figures: [
+      ...[...cases, ...denserCases].flatMap((priced, i) => figuresOf(priced, baseCases?.[i])),
+      scheduled(stream),
+    ],
     tables: [costTable(cases), countsTable(cases), extrapolate([sync, stream], present.settings)],
   };
 }
