@@ -66,6 +66,8 @@ const NAMED: Readonly<Record<string, fc.Arbitrary<Node>>> = {
   gte: recently,
   start_time: fc.integer({ min: 1, max: 40 }).map((days) => ({ ago: days * DAY, align: DAY })),
   end_time: fc.constant({ ago: -DAY, align: DAY }),
+  from: fc.integer({ min: 1, max: 40 }).map((days) => ({ ago: days * DAY, align: 1 })),
+  to: fc.constant({ ago: -DAY, align: 1 }),
   limit: fc.integer({ min: 1, max: 100 }).map(String),
   customer: fc.constant(ref("own.customer")),
   meter: fc.constant(ref("own.meter")),
