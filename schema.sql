@@ -149,7 +149,8 @@ CREATE TABLE slices (
   checked INTEGER, -- ms; when all its files were read back and compared
   recounted INTEGER NOT NULL DEFAULT 0, -- files whose events were counted once more before the drop
   skipped_to TEXT, -- test mode: JSON of the last row whose window is looked after; see src/archive/archive.ts
-  failed INTEGER -- ms; when a file was found to differ. It is left alone until an operator has it exported again
+  failed INTEGER, -- ms; when a file was found to differ. It is left alone until an operator has it exported again
+  kept_until INTEGER -- ms; until when a table that an operator has brought back is not dropped again
 );
 
 -- For readers, who ask for the slices that have tables.

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import type { Client } from "../http.ts";
+import { auditArchive } from "./audit-archive.ts";
 
 const counts = z.record(z.string(), z.number());
 
@@ -20,12 +21,19 @@ const Step = z.object({
 
 type Step = z.output<typeof Step>;
 
-/** Runs a full audit, prints what it found, and says whether nothing was wrong. */
+type AuditOptions = {
+  readonly trustEvents?: boolean;
+  /** UTC days of the archive, instead of the log and what is live. */
+  readonly archive?: readonly string[];
+};
+
+/** Runs a full audit, or one of the archive, prints what it found, and says whether nothing was wrong. */
 export async function audit(
   client: Client,
-  { trustEvents = false }: { readonly trustEvents?: boolean },
+  { trustEvents = false, archive }: AuditOptions,
   print: (line: string) => void,
 ): Promise<boolean> {
+  if (archive !== undefined) return auditArchive(client, archive, print);
   const steps: Step[] = [];
   for (let cursor: string | null | undefined; cursor !== null; cursor = steps.at(-1)?.next) {
     const form = { trust_events: String(trustEvents), ...(cursor === undefined ? {} : { cursor }) };

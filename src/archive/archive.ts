@@ -11,7 +11,7 @@ import { endLease, takeLease } from "./lease.ts";
 import type { ArchiveFile } from "./manifest.ts";
 import { isOver, trySeal } from "./seal.ts";
 import { awaitsLetter, moveOn, noteSkipped, type SliceAtWork, slicesAtWork } from "./states.ts";
-import type { Work } from "./work.ts";
+import type { ArchiveWork, Work } from "./work.ts";
 
 /** What one run may do: steps (each about 50,000 events), until a time (ms). */
 export type RunLimit = { readonly steps: number; readonly until: number };
@@ -29,20 +29,30 @@ export const archivedDatabases = (env: Env): ArchivedDatabase[] =>
     eventsDatabases(env, livemode).map((database, place) => ({ livemode, place, database })),
   );
 
+/** What is needed to work on a database's archive. */
+const workOn = (env: Env, { livemode, place, database: { name, db } }: ArchivedDatabase): Work => ({
+  ...{ env, name, db, livemode, place, pause },
+  bucket: livemode ? env.ARCHIVE : undefined,
+  keys: once(() => namesOfKeys(env.DB)),
+});
+
+/** The same of the databases that have an archive, in their order: none without a bucket. */
+export const archivesOf = (env: Env): ArchiveWork[] =>
+  archivedDatabases(env).flatMap((known) => {
+    const { bucket, ...work } = workOn(env, known);
+    return bucket === undefined ? [] : [{ ...work, bucket }];
+  });
+
 /**
  * Does what is to be done for a database's archive, the oldest slices first: seals, exports, checks and drops, within
  * a limit. Each step leaves all in order, so that the next run goes on wherever this one ends. Whether more is to be
  * done now. Without a bucket nothing of live mode is moved.
  */
-export async function archiveDatabase(
-  env: Env,
-  { livemode, place, database: { name, db } }: ArchivedDatabase,
-  { steps, until }: RunLimit,
-): Promise<boolean> {
-  const bucket = livemode ? env.ARCHIVE : undefined;
-  if (livemode && bucket === undefined) return false;
+export async function archiveDatabase(env: Env, known: ArchivedDatabase, { steps, until }: RunLimit): Promise<boolean> {
+  const work = workOn(env, known);
+  const { db } = work;
+  if (work.livemode && work.bucket === undefined) return false;
   const holder = crypto.randomUUID();
-  const work: Work = { env, name, db, livemode, place, bucket, keys: once(() => namesOfKeys(env.DB)), pause };
   let holds = false;
   try {
     for (let step = 0; ; step++) {
@@ -67,8 +77,10 @@ type Task = () => Promise<unknown>;
 async function nextTask(work: Work, now: number): Promise<Task | undefined> {
   const { slices, bytes } = await slicesAtWork(work.db);
   const sound = slices.filter(({ failed }) => failed === null);
-  for (const checked of sound.filter(({ slice, state }) => state === "checked" && isDue(work, slice, bytes, now))) {
-    if (!(await awaitsLetter(work.db, checked.slice))) return () => dropNext(work, checked, now);
+  const isKept = ({ kept_until }: SliceAtWork): boolean => kept_until !== null && now < kept_until;
+  const checked = sound.filter((each) => each.state === "checked" && !isKept(each));
+  for (const due of checked.filter(({ slice }) => isDue(work, slice, bytes, now))) {
+    if (!(await awaitsLetter(work.db, due.slice))) return () => dropNext(work, due, now);
   }
   const moved = sound.find(({ state }) => state === "sealed" || state === "exported");
   if (moved !== undefined) return taskFor(work, moved, now);
@@ -86,7 +98,7 @@ function taskFor(work: Work, at: SliceAtWork, now: number): Task {
   const { slice, state } = at;
   if (bucket === undefined) return () => skipNext(work, at, now);
   return state === "sealed"
-    ? () => exportNext({ ...work, bucket }, slice)
+    ? () => exportNext({ ...work, bucket }, slice, now)
     : () => checkNext({ ...work, bucket }, slice, now);
 }
 

@@ -2,6 +2,7 @@
 import { KEEP_BASES, WINDOW_MS } from "../aggregate/sql/survivors.ts";
 import type { Aggregation } from "../domain/meter.ts";
 import { floorTo } from "../domain/window.ts";
+import { inParts } from "./parts.ts";
 import type { Row } from "./rows.ts";
 
 type Base = readonly [series: number, windowStart: number, rank: number, timestamp: number, id: string, value: number];
@@ -18,6 +19,11 @@ export async function keepBases(
   rows: readonly Row[],
   aggregations: ReadonlyMap<string, Aggregation>,
 ): Promise<void> {
+  for (const some of basesOf(rows, aggregations)) await db.prepare(KEEP_BASES).bind(some).run();
+}
+
+/** Of each window of meters that keep one event the greatest of some rows, for KEEP_BASES: JSON for a statement each. */
+export function basesOf(rows: readonly Row[], aggregations: ReadonlyMap<string, Aggregation>): string[] {
   const bases = new Map<string, Base>();
   for (const { series, meter, timestamp, id, value, cancelled } of rows) {
     const aggregation = aggregations.get(meter) ?? "additive";
@@ -29,11 +35,5 @@ export async function keepBases(
       bases.set(`${series}:${start}`, [series, start, rank, timestamp, id, value]);
     }
   }
-  const all = [...bases.values()];
-  for (let i = 0; i < all.length; i += AT_ONCE) {
-    await db
-      .prepare(KEEP_BASES)
-      .bind(JSON.stringify(all.slice(i, i + AT_ONCE)))
-      .run();
-  }
+  return inParts([...bases.values()], AT_ONCE).map((part) => JSON.stringify(part));
 }

@@ -1,17 +1,16 @@
 // Reads exported files back and compares them with the events that they are of, before anything is dropped.
-import { createHash } from "node:crypto";
 import { aggregationsOf } from "../catalog/meters.ts";
 import { logError } from "../logger.ts";
 import { keepBases } from "./bases.ts";
-import { decodeFile } from "./file.ts";
-import { describeRows, type FileWithRange, filesOf, firstUnchecked, isSameTotal, markChecked } from "./manifest.ts";
+import { type FileWithRange, filesOf, firstUnchecked, markChecked } from "./manifest.ts";
+import { readBack } from "./objects.ts";
 import { nextSegment, type Row, readRows } from "./rows.ts";
 import type { Segment } from "./segments.ts";
 import { moveOn, noteFailed } from "./states.ts";
-import type { Work } from "./work.ts";
+import type { ArchiveWork, Work } from "./work.ts";
 
 /** Compares the next file of a slice; or, when all are right, moves the slice on. A difference is logged, and ends it. */
-export async function checkNext(work: Work & { readonly bucket: R2Bucket }, slice: number, now: number): Promise<void> {
+export async function checkNext(work: ArchiveWork, slice: number, now: number): Promise<void> {
   const { db, name } = work;
   const next = await firstUnchecked(db, slice);
   const fault = next === undefined ? await segmentFault(work, slice) : await fileFault(work, next);
@@ -30,17 +29,11 @@ export async function checkNext(work: Work & { readonly bucket: R2Bucket }, slic
 }
 
 /** What is wrong with a file; nothing when it has its rows, and no others. */
-async function fileFault(
-  { env, db, bucket, keys, pause }: Work & { readonly bucket: R2Bucket },
-  { file, range }: FileWithRange,
-): Promise<string | undefined> {
-  const object = await bucket.get(file.key);
-  if (object === null) return "it is not there";
-  const bytes = await object.arrayBuffer();
-  if (createHash("sha256").update(new Uint8Array(bytes)).digest("hex") !== file.sha256) return "its bytes are others";
-  const archived = await decodeFile(bytes, await keys());
-  const described = describeRows(archived);
-  if (!isSameTotal(described, file) || described.checksum !== file.checksum) return "it is not what the manifest says";
+async function fileFault(work: ArchiveWork, { file, range }: FileWithRange): Promise<string | undefined> {
+  const { env, db, pause } = work;
+  const read = await readBack(work, file);
+  if (!read.ok) return read.error;
+  const archived = read.value;
   let place = 0;
   for await (const page of readRows(db, file.slice, range)) {
     for (const row of page) {

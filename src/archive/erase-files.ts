@@ -1,13 +1,14 @@
 // Writes files of the archive again without a customer.
-import { createHash } from "node:crypto";
 import { OWN_PREFIX } from "../domain/identifiers.ts";
 import { isSameRow } from "./check.ts";
-import { deleteStrays, keysOf } from "./export.ts";
 import { decodeFile, encodeFile } from "./file.ts";
 import { type ArchiveFile, keyOf, nextFileWith, replaceObject, stemOf } from "./manifest.ts";
+import { keysOf, sha256Of } from "./objects.ts";
 import type { Row } from "./rows.ts";
 import { isOver } from "./seal.ts";
+import { blank } from "./series.ts";
 import { checkAgain, type SliceAtWork, slicesAtWork } from "./states.ts";
+import { clearObjects } from "./strays.ts";
 import type { Work } from "./work.ts";
 
 /** The series that an alias has, whose rows name the customer still. */
@@ -32,7 +33,7 @@ export async function eraseNextFile(
   // A lifecycle rule of the bucket may delete what is old.
   if (object === null) return { place: file, isWritten: false };
   const bytes = await object.arrayBuffer();
-  if (sha256Of(new Uint8Array(bytes)) !== file.sha256) throw new Error(`the file ${file.key} is damaged`);
+  if (sha256Of(bytes) !== file.sha256) throw new Error(`the file ${file.key} is damaged`);
   const rows = await decodeFile(bytes, await work.keys());
   const isNamed = namedIn(erased);
   const isWritten = rows.some(isNamed);
@@ -61,7 +62,13 @@ export async function eraseStrays(work: Work, now: number): Promise<void> {
   const { slices } = await slicesAtWork(db);
   const isExporting = ({ slice, state }: SliceAtWork) => state === "sealed" || (state === "open" && isOver(slice, now));
   for (const { slice } of slices.filter(isExporting)) {
-    await deleteStrays({ ...work, bucket }, slice);
+    for (let mayBeMore = true; mayBeMore; ) {
+      const cleared = await clearObjects({ ...work, bucket }, slice, "strays");
+      mayBeMore = cleared.mayBeMore;
+      const { kept } = cleared;
+      // Deleted they would be lost, and kept they name the customer.
+      if (kept !== undefined) throw new Error(`${kept} has events that their slice lacks: restore them first`);
+    }
   }
 }
 
@@ -70,11 +77,6 @@ function namedIn({ alias, series }: ErasedSeries): (row: Row) => boolean {
   return (row) =>
     own.has(row.series) && (row.customer !== alias || row.payload !== null || row.identifier !== OWN_PREFIX + row.id);
 }
-
-const blank = (row: Row, alias: string): Row => ({
-  ...row,
-  ...{ customer: alias, identifier: OWN_PREFIX + row.id, payload: null },
-});
 
 /**
  * Puts rows under a new key, reads them back, and has the manifest name that; the key. A repetition writes the same
@@ -97,5 +99,3 @@ async function writeAgain(
   await db.batch([replaceObject(db, file, { key, bytes: bytes.length, sha256 }), checkAgain(db, file.slice)]);
   return key;
 }
-
-const sha256Of = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");

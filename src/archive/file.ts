@@ -75,7 +75,11 @@ export const READ = {
 } as const;
 
 /** Reads the rows of a file, or those that are wanted. Throws when it is no such file, or damaged. */
-export async function decodeFile(bytes: ArrayBuffer, { numbers }: KeyNames, wanted?: Wanted): Promise<Row[]> {
+export async function decodeFile(
+  bytes: ArrayBuffer,
+  { numbers }: { readonly numbers: Pick<KeyNames["numbers"], "get"> },
+  wanted?: Wanted,
+): Promise<Row[]> {
   const options = { ...READ, file: bytes, metadata: await parquetMetadataAsync(bytes) };
   const series = new Set(wanted?.series.map(BigInt));
   const isWanted = (row: ParquetRow): boolean =>

@@ -42,7 +42,7 @@ const INSERT = `
   SELECT
     :slice, :file, :late, :day, :first_series, :first_timestamp, :first_id, :last_series, :last_timestamp, :last_id,
     :min_timestamp, :max_timestamp, :rows, :counted, :sum_high, :sum_low, :checksum, :bytes, :key, :sha256
-  WHERE :slice IN (SELECT slice FROM slices WHERE state = 'sealed')
+  WHERE :slice IN (SELECT slice FROM slices WHERE state = :state)
   ON CONFLICT DO NOTHING`;
 
 const OF_SLICE = `SELECT ${COLUMNS}, checked FROM archive_files WHERE slice = ?1 ORDER BY file`;
@@ -56,6 +56,10 @@ const OF_METER = `
     SELECT 1 FROM series WHERE meter = :meter AND id BETWEEN first_series AND last_series
   )
   ORDER BY file`;
+
+const NEXT_OF_DAY = `
+  SELECT ${COLUMNS}, checked FROM archive_files
+  WHERE day = ?1 AND (slice, file) > (?2, ?3) ORDER BY slice, file LIMIT 1`;
 
 const UNCHECKED = `SELECT ${COLUMNS}, checked FROM archive_files
   WHERE slice = ?1 AND file >= (SELECT MIN(file) FROM archive_files WHERE slice = ?1 AND checked IS NULL) - 1
@@ -153,8 +157,14 @@ export function describeRows(
 export const isSameTotal = (one: Totals, other: Totals): boolean =>
   one.rows === other.rows && one.counted === other.counted && one.sum === other.sum;
 
-export const insertFile = (db: D1Database, file: ArchiveFile): D1PreparedStatement =>
+/** Names a file in the manifest while its slice has a state: `sealed` as it is exported, `archived` when it is restored. */
+export const insertFile = (
+  db: D1Database,
+  file: ArchiveFile,
+  state: "sealed" | "archived" = "sealed",
+): D1PreparedStatement =>
   bind(db, INSERT, {
+    state,
     ...{ slice: file.slice, file: file.file, late: Number(file.segment.isLate), day: file.segment.day },
     ...{ first_series: file.first.series, first_timestamp: file.first.timestamp, first_id: file.first.id },
     ...{ last_series: file.last.series, last_timestamp: file.last.timestamp, last_id: file.last.id },
@@ -199,6 +209,16 @@ export async function filesOfMeter(
   return (await bind(db, OF_METER, { slice, meter, ...timestamps }).all<FileRow>()).results.map(toFile);
 }
 
+/** The first file of a UTC day (since 1970) after another, by slice and number. */
+export async function nextFileOfDay(
+  db: D1Database,
+  day: number,
+  after: { readonly slice: number; readonly file: number },
+): Promise<ArchiveFile | undefined> {
+  const row = await db.prepare(NEXT_OF_DAY).bind(day, after.slice, after.file).first<FileRow>();
+  return row === null ? undefined : toFile(row);
+}
+
 export async function lastFileOf(db: D1Database, slice: number): Promise<ArchiveFile | undefined> {
   const row = await db.prepare(LAST_OF_SLICE).bind(slice).first<FileRow>();
   return row === null ? undefined : toFile(row);
@@ -227,9 +247,25 @@ export async function firstUnchecked(db: D1Database, slice: number): Promise<Fil
   return rangesOf(files).find(({ file }) => file.checked === undefined);
 }
 
+/** Where a database's objects of a UTC day (since 1970) stand. */
+export const prefixOfDay = (place: number, day: number): string =>
+  `events/day=${new Date(day * DAY_MS).toISOString().slice(0, 10)}/db=${String(place).padStart(2, "0")}/`;
+
 /** Where a slice's objects of a UTC day stand. */
 export const prefixOf = (place: number, slice: number, day: number): string =>
-  `events/day=${new Date(day * DAY_MS).toISOString().slice(0, 10)}/db=${String(place).padStart(2, "0")}/slice=${slice}/`;
+  `${prefixOfDay(place, day)}slice=${slice}/`;
+
+/** What a key says of its file. */
+export type StoredAs = Pick<ArchiveFile, "slice" | "file" | "segment">;
+
+const KEY = /^events\/day=([\d-]{10})\/db=\d+\/slice=(\d+)\/late=([01])\/(\d+)\b.*\.parquet$/;
+
+/** What an object's key says; nothing when it is none of a file. */
+export function readKey(key: string): StoredAs | undefined {
+  const [, day = "", slice, late, file] = KEY.exec(key) ?? [];
+  const segment = { isLate: late === "1", day: Date.parse(day) / DAY_MS };
+  return Number.isInteger(segment.day) ? { slice: Number(slice), file: Number(file), segment } : undefined;
+}
 
 /** What the keys of a file and of those that took its place begin with. */
 export const stemOf = (place: number, slice: number, { isLate, day }: Segment, file: number): string =>

@@ -24,9 +24,12 @@ export type SliceAtWork = {
   readonly skipped_to: string | null;
   /** When it was found that a file is not what was exported (ms); it is left alone from then on. */
   readonly failed: number | null;
+  /** Until when it is not dropped, since an operator has brought it back (ms). */
+  readonly kept_until: number | null;
 };
 
-const LIVE = "SELECT slice, state, recounted, skipped_to, failed FROM slices WHERE state <> 'archived' ORDER BY slice";
+const LIVE =
+  "SELECT slice, state, recounted, skipped_to, failed, kept_until FROM slices WHERE state <> 'archived' ORDER BY slice";
 
 /** An event that waits as a dead letter is to be stored into its slice, once it is redriven. */
 const AWAITS_LETTER = `
@@ -48,6 +51,8 @@ const SKIPPED = "UPDATE slices SET skipped_to = ?2 WHERE slice = ?1 AND state = 
 
 /** What was opened again meanwhile differs from files that count no more. */
 const FAILED = "UPDATE slices SET failed = ?2 WHERE slice = ?1 AND state IN ('exported', 'checked')";
+
+const UNEXPORTABLE = "UPDATE slices SET failed = ?2 WHERE slice = ?1 AND state = 'sealed'";
 
 /** Breaks the transaction that it is in unless a slice (?1) is checked and sound, and no letter waits for it: no state is NULL. */
 const UNLESS_CHECKED = `
@@ -98,6 +103,10 @@ export const noteSkipped = async (db: D1Database, slice: number, to: string): Pr
 
 export const noteFailed = async (db: D1Database, slice: number, now: number): Promise<void> =>
   void (await db.prepare(FAILED).bind(slice, now).run());
+
+/** Notes that a sealed slice cannot be exported, since it lacks events that the archive has (`now` in ms). */
+export const noteUnexportable = async (db: D1Database, slice: number, now: number): Promise<void> =>
+  void (await db.prepare(UNEXPORTABLE).bind(slice, now).run());
 
 /** Drops the table of a checked slice, all at once: no row is written, and its room is free. Throws when it is not checked, or a letter waits for it. */
 export const dropTable = async (db: D1Database, slice: number): Promise<void> =>

@@ -14,3 +14,6 @@ export type Work = EventsDatabase & {
   /** What is awaited between parts of long work, so that others of the isolate get their turns. */
   readonly pause: () => Promise<void>;
 };
+
+/** The same of a database that has an archive. */
+export type ArchiveWork = Work & { readonly bucket: R2Bucket };

@@ -4,6 +4,7 @@ import { UNIQUENESS_MS } from "../domain/limits.ts";
 import { floorTo, MINUTE_MS, receiptOf, type TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import { allShards, eventLog } from "../log/shards.ts";
+import { readCursor } from "../step-cursor.ts";
 import { SETTLED_MS } from "./audit-log.ts";
 import { logReach } from "./audit-sums.ts";
 import { Budget } from "./budget.ts";
@@ -162,26 +163,15 @@ async function countStored(db: D1Database, parts: readonly Part[], received: Tim
   return counts;
 }
 
-/** A cursor as text, for the caller of the next step. */
-export const writeCursor = (cursor: Cursor): string => Buffer.from(JSON.stringify(cursor)).toString("base64url");
-
 /** The cursor that a text is; nothing when it is none of this deployment. */
-export async function readCursor(env: Env, text: string): Promise<Cursor | undefined> {
-  const { data } = Cursor.safeParse(parse(Buffer.from(text, "base64url").toString()));
-  if (data === undefined) return undefined;
-  const { at } = data;
+export async function readAuditCursor(env: Env, text: string): Promise<Cursor | undefined> {
+  const cursor = readCursor(Cursor, text);
+  if (cursor === undefined) return undefined;
+  const { at } = cursor;
   // To ask for a shard that there is not would make one.
   const isKnown =
     "shard" in at
       ? (await allShards(env)).includes(at.shard)
       : databasesOf(env).some(({ name }) => name === at.database);
-  return isKnown ? data : undefined;
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
+  return isKnown ? cursor : undefined;
 }

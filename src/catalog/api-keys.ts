@@ -98,6 +98,28 @@ function toKey({ id, number, livemode, permissions }: KeyRow): ApiKey | undefine
 /** The ids of all API keys by their numbers, and the numbers by their ids. */
 export type KeyNames = { readonly ids: ReadonlyMap<number, string>; readonly numbers: ReadonlyMap<string, number> };
 
+/** A hash that no secret has stands for the one that is not known. */
+const REGISTER = `
+  INSERT INTO api_keys (hash, id, number, name, livemode, created, revoked_at)
+  SELECT 'unknown ' || value, value, (SELECT COALESCE(MAX(number), 0) FROM api_keys) + 1 + key, 'restored', ?2, ?3, ?3
+  FROM json_each(?1)
+  WHERE true
+  ON CONFLICT DO NOTHING`;
+
+/**
+ * Gives keys of these ids, which the database does not know, their numbers: keys that are revoked `now` (ms), whose
+ * secrets are not known. What all keys are called then.
+ */
+export async function registerKeys(
+  db: D1Database,
+  ids: readonly string[],
+  livemode: boolean,
+  now: number,
+): Promise<KeyNames> {
+  await db.prepare(REGISTER).bind(JSON.stringify(ids), Number(livemode), now).run();
+  return namesOfKeys(db);
+}
+
 /** What the keys of both modes are called, also those that are revoked. */
 export async function namesOfKeys(db: D1Database): Promise<KeyNames> {
   const { results } = await db.prepare(NAMES).all<Pick<KeyRow, "id" | "number">>();

@@ -1,9 +1,11 @@
+import { archiveAuditEndpoints } from "./admin/archive-audit.ts";
 import { auditEndpoints } from "./admin/audit.ts";
 import { deadLetterEndpoints } from "./admin/dead-letters.ts";
 import { erasureEndpoints } from "./admin/erasures.ts";
 import { exportEndpoints } from "./admin/events.ts";
 import { pipelineEndpoints } from "./admin/pipeline.ts";
 import { resendEndpoints } from "./admin/resend.ts";
+import { restoreEndpoints } from "./admin/restore.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { eventSummaryEndpoints } from "./v1/event-summaries.ts";
 import { adjustmentEndpoints as v1AdjustmentEndpoints } from "./v1/meter-event-adjustments.ts";
@@ -29,7 +31,9 @@ export const ENDPOINTS: readonly Endpoint[] = [
   ...pipelineEndpoints,
   ...deadLetterEndpoints,
   ...auditEndpoints,
+  ...archiveAuditEndpoints,
   ...resendEndpoints,
   ...erasureEndpoints,
   ...exportEndpoints,
+  ...restoreEndpoints,
 ];

@@ -40,6 +40,14 @@ export const isEntryStored = (slice: number, isCancellation: boolean): string =>
   WHERE stored.series = entries.series AND stored.timestamp = entries.timestamp AND stored.id = entries.id
     ${isCancellation ? "AND stored.cancelled IS NOT NULL" : ""}`;
 
+/** How many of some entries are stored; of cancellations, those whose events are cancelled. */
+export const countStored = (slice: number, areCancellations: boolean): string => `
+  WITH ${entries("timestamp", "id")}
+  SELECT COUNT(*) AS stored
+  FROM entries CROSS JOIN ${tableOf(slice)} AS stored
+  WHERE stored.series = entries.series AND stored.timestamp = entries.timestamp AND stored.id = entries.id
+    ${areCancellations ? "AND stored.cancelled IS NOT NULL" : ""}`;
+
 /** The series of a customer on a meter, whatever their dimensions. */
 export const OF_CUSTOMER = "series IN (SELECT id FROM series WHERE meter = :meter AND customer = :customer)";
 
@@ -68,23 +76,23 @@ export const listSlice = (slice: number, order: Order, ofOne: boolean): string =
   ORDER BY timestamp ${DIRECTION[order]}, id ${DIRECTION[order]}
   LIMIT :limit`;
 
-export const insertEvents = (slice: number): string => `
+export const insertEvents = (slice: number, table: string = tableOf(slice)): string => `
   WITH ${entries(...COLUMNS)}
-  INSERT INTO ${tableOf(slice)} (${STORED})
+  INSERT INTO ${table} (${STORED})
   SELECT ${STORED} FROM entries
   WHERE true
   ON CONFLICT DO NOTHING`;
 
 /** Marks events as cancelled; one that is not there yet is stored as cancelled, and never counts. */
-export const cancelEvents = (slice: number): string => `
+export const cancelEvents = (slice: number, table: string = tableOf(slice)): string => `
   WITH ${entries(...COLUMNS, "cancelled", "cancelled_by")}
-  INSERT INTO ${tableOf(slice)} (${STORED}, cancelled, cancelled_by)
+  INSERT INTO ${table} (${STORED}, cancelled, cancelled_by)
   SELECT ${STORED}, cancelled, cancelled_by FROM entries
   WHERE true
   ON CONFLICT (series, timestamp, id) DO UPDATE SET
     cancelled = excluded.cancelled,
     cancelled_by = excluded.cancelled_by
-  WHERE ${tableOf(slice)}.cancelled IS NULL`;
+  WHERE ${table}.cancelled IS NULL`;
 
 /** Puts stored events back to what was logged of them. The sums that count them are corrected in the same transaction. */
 export const restoreEvents = (slice: number): string => `

@@ -131,14 +131,9 @@ export const widen = (db: D1Database, slice: number, from: number, to: number): 
 export async function openSlice(db: D1Database, slice: number): Promise<SliceState> {
   const state = await stateOf(db, slice);
   if (state === "archived") return state;
-  const { results } = await db.prepare(DEFINITIONS).all<{ name: string; sql: string }>();
-  const table = tableOf(slice);
+  const definitions = await definitionsOf(db, tableOf(slice));
   try {
-    await db.batch([
-      db.prepare(UNLESS_ARCHIVED).bind(slice),
-      ...results.map(({ name, sql }) => db.prepare(definitionOf(sql, name, table))),
-      db.prepare(REGISTER).bind(slice),
-    ]);
+    await db.batch([db.prepare(UNLESS_ARCHIVED).bind(slice), ...definitions, db.prepare(REGISTER).bind(slice)]);
   } catch (error) {
     // Its table was dropped meanwhile.
     if ((await stateOf(db, slice)) === "archived") return "archived";
@@ -147,7 +142,14 @@ export async function openSlice(db: D1Database, slice: number): Promise<SliceSta
   return state ?? "open";
 }
 
-const stateOf = (db: D1Database, slice: number): Promise<SliceState | null> =>
+/** The statements that make a table of the template's shape of today, with its indexes, unless it is there. */
+export async function definitionsOf(db: D1Database, table: string): Promise<D1PreparedStatement[]> {
+  const { results } = await db.prepare(DEFINITIONS).all<{ name: string; sql: string }>();
+  return results.map(({ name, sql }) => db.prepare(definitionOf(sql, name, table)));
+}
+
+/** A slice's state; nothing when the database knows no such slice. */
+export const stateOf = (db: D1Database, slice: number): Promise<SliceState | null> =>
   db.prepare(STATE).bind(slice).first<SliceState>("state");
 
 /**

@@ -19,6 +19,13 @@ export const ADD = `
     sum_high = sum_high + excluded.sum_high,
     sum_low = sum_low + excluded.sum_low`;
 
+/** Adds to the sums: ?1, a JSON array of [series, quarter hour, count, high, low]. */
+export const ADD_SUMS = `
+  INSERT INTO sums (series, quarter_hour, count, sum_high, sum_low)
+  SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?1)
+  WHERE true
+  ${ADD}`;
+
 export const addToSums = (slice: number): string => `
   WITH ${freshEntries(slice)}
   INSERT INTO sums (series, quarter_hour, count, sum_high, sum_low)
@@ -63,6 +70,12 @@ export const SERIES_IN_SUMS = `
   SELECT DISTINCT series FROM sums
   WHERE ${OF_CUSTOMER} AND quarter_hour >= CAST(:from AS INTEGER) / ${QUARTER_HOUR_MS}
     AND quarter_hour <= CAST(:to - 1 AS INTEGER) / ${QUARTER_HOUR_MS} AND count > 0`;
+
+/** The sums of series from :first to :last, of quarter hours :from to :to (since 1970, half open). */
+export const SUMS_OF_RANGE = `
+  SELECT series, quarter_hour, count, CAST(sum_high AS TEXT) AS high, CAST(sum_low AS TEXT) AS low
+  FROM series CROSS JOIN sums ON sums.series = series.id
+  WHERE series.id BETWEEN :first AND :last AND quarter_hour >= :from AND quarter_hour < :to`;
 
 /** The sum of a slice's events from :from to :to (ms, half open). */
 export const sumSlice = (slice: number): string => `

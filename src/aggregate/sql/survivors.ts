@@ -148,14 +148,42 @@ export const KEEP_BASES = `
   WHERE base_id IS NULL OR (excluded.base_rank, excluded.base_id) >= (base_rank, base_id)`;
 
 /**
+ * Of windows by their starts, how many have the survivor that some events say, and how many an event that comes before
+ * it: ?1, as for KEEP_BASES.
+ */
+export const COMPARE_SURVIVORS = `
+  SELECT base.value ->> 1 AS start,
+    COUNT(*) FILTER (
+      WHERE rank = base.value ->> 2 AND timestamp = base.value ->> 3 AND survivors.id = base.value ->> 4
+        AND survivors.value = base.value ->> 5
+    ) AS same,
+    COUNT(*) FILTER (
+      WHERE survivors.id IS NULL OR (rank, survivors.id) < (base.value ->> 2, base.value ->> 4)
+    ) AS surpassed
+  FROM json_each(?1) AS base
+    LEFT JOIN survivors ON survivors.series = base.value ->> 0 AND window_start = base.value ->> 1
+  GROUP BY 1`;
+
+/** How many windows of series from :first to :last have a survivor, by their starts from :from to :to (ms, half open). */
+export const COUNT_SURVIVORS = `
+  SELECT window_start AS start, COUNT(*) AS survivors
+  FROM series CROSS JOIN survivors ON survivors.series = series.id
+  WHERE series.id BETWEEN :first AND :last AND window_start >= :from AND window_start < :to AND survivors.id <> ''
+  GROUP BY 1`;
+
+/** Lets bases stand for their windows (?1, a JSON array of [series, start (ms), …]) where they are the greatest. */
+export const TAKE_BASES = `
+  WITH ${WANTED}
+  UPDATE survivors SET rank = base_rank, timestamp = base_timestamp, id = base_id, value = base_value
+  WHERE base_id IS NOT NULL AND (base_rank, base_id) > (rank, id)
+    AND (series, window_start) IN (SELECT series, window_start FROM wanted)`;
+
+/**
  * Ends the search for windows (?1): what was dropped competes as well, windows that nothing is left in go, the
  * others are taken.
  */
 export const SETTLE_VACATED = [
-  `WITH ${WANTED}
-  UPDATE survivors SET rank = base_rank, timestamp = base_timestamp, id = base_id, value = base_value
-  WHERE base_id IS NOT NULL AND (base_rank, base_id) > (rank, id)
-    AND (series, window_start) IN (SELECT series, window_start FROM wanted)`,
+  TAKE_BASES,
   `WITH ${WANTED}
   DELETE FROM survivors
   WHERE id = '' AND (series, window_start) IN (SELECT series, window_start FROM wanted)`,

@@ -1,5 +1,6 @@
-import { auditStep, type Cursor, firstCursor, readCursor, writeCursor } from "../../audit/full-audit.ts";
+import { auditStep, type Cursor, firstCursor, readAuditCursor } from "../../audit/full-audit.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
+import { writeCursor } from "../../step-cursor.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice } from "../fields.ts";
@@ -76,7 +77,7 @@ const auditEndpoint = defineEndpoint({
 });
 
 async function cursorOf({ env, input, now }: Call<{ cursor?: string | undefined }>): Promise<Result<Cursor, ApiError>> {
-  const cursor = input.cursor === undefined ? await firstCursor(env, now) : await readCursor(env, input.cursor);
+  const cursor = input.cursor === undefined ? await firstCursor(env, now) : await readAuditCursor(env, input.cursor);
   if (cursor !== undefined) return ok(cursor);
   return err({ reason: "invalid_field", message: "Invalid cursor: it is not one of an audit.", param: "cursor" });
 }

@@ -43,7 +43,8 @@ CREATE TABLE slices (
   checked INTEGER,
   recounted INTEGER NOT NULL DEFAULT 0,
   skipped_to TEXT,
-  failed INTEGER
+  failed INTEGER,
+  kept_until INTEGER
 );
 
 CREATE INDEX live_slices ON slices (slice) WHERE state <> 'archived';

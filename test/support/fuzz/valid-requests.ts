@@ -48,6 +48,27 @@ const auditCursor = fc
   })
   .map((position) => base64url(JSON.stringify(position)));
 
+/** Where a restoration goes on, and an audit of the archive. */
+const restoreCursor = fc
+  .oneof(
+    fc.record({ day: fc.nat(), place: fc.nat({ max: 5 }), after: fc.string() }),
+    fc.record({ slice: fc.nat(), database: placeOf("EVENTS_0"), file: fc.nat(), keepMs: fc.maxSafeNat() }),
+    fc.record({ again: fc.nat(), database: placeOf("EVENTS_0") }),
+  )
+  .map((position) => base64url(JSON.stringify(position)));
+
+const archiveCursor = fc
+  .record({
+    day: fc.oneof(fc.nat({ max: 30_000 }), fc.nat()),
+    place: fc.nat({ max: 5 }),
+    at: fc.oneof(
+      fc.record({ files: fc.record({ slice: fc.integer(), file: fc.maxSafeInteger() }) }),
+      fc.record({ live: fc.record({ slice: fc.integer(), isLate: fc.boolean() }) }),
+      fc.record({ sums: fc.maxSafeInteger() }),
+    ),
+  })
+  .map((position) => base64url(JSON.stringify(position)));
+
 const base64url = (ascii: string): string =>
   btoa(ascii.replaceAll(/[^\x20-\x7e]/g, "?"))
     .replaceAll("+", "-")
@@ -76,11 +97,18 @@ const NAMED: Readonly<Record<string, fc.Arbitrary<Node>>> = {
   starting_after: fc.constant(ref("own.place")),
   ending_before: fc.constant(ref("own.place")),
   cursor: auditCursor,
+  day: fc.nat({ max: 9 }).map((n) => `2026-11-1${n}`),
+  slice: fc.nat({ max: 999_999 }).map(String),
+  export_again: fc.nat({ max: 999_999 }).map(String),
+  keep_days: fc.nat({ max: 999 }).map(String),
+  database: fc.constantFrom("EVENTS_0", "EVENTS_9"),
 };
 
 /** And where the same name is something else. */
 const NAMED_AT: Readonly<Record<string, fc.Arbitrary<Node>>> = {
   "post /v1/billing/meters event_name": meterName,
+  "post /v1/edgemeter/restore cursor": restoreCursor,
+  "post /v1/edgemeter/archive_audit cursor": archiveCursor,
   "get /v1/billing/meters starting_after": fc.constant(ref("own.meter")),
   "get /v1/billing/meters ending_before": fc.constant(ref("own.meter")),
 };

@@ -21,6 +21,8 @@ const STATEMENTS: readonly (readonly [name: string, pattern: RegExp])[] = [
   ["the last file", /FROM archive_files[^)]*ORDER BY file DESC/],
   ["the next file", /FROM archive_files.*LIMIT 3/s],
   ["the files", /FROM archive_files/],
+  ["the names in the slice", /AS own ON own.id/],
+  ["what is stored", /COUNT\(\*\) AS stored/],
   ["the next segment", /SELECT MIN\(\(/],
   ["the rows", /json\(payload\)/],
   ["the bases", /INSERT INTO survivors/],

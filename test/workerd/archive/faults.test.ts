@@ -433,19 +433,23 @@ describe("the files of", () => {
     expect(await objectKeys()).toEqual([]);
   });
 
-  it("an older copy of the database take the place of those that there are", async () => {
+  it("an older copy of the database leave those that there are alone, which have events that it lacks", async () => {
     await SliceStory.begin(meters, "checked");
-    expect(await objectKeys()).toHaveLength(2);
-    // As Time Travel leaves it, to before the late event came and before the slice was over.
+    const keys = await objectKeys();
+    expect(keys).toHaveLength(2);
+    const rows = await inFiles(db, SLICE);
+    const bytes = await Promise.all([bytesOfFile(0), bytesOfFile(1)]);
+    // As Time Travel leaves it, to before an event came and before the slice was over.
     await db.batch([
-      db.prepare(`DELETE FROM ${tableOf(SLICE)} WHERE value = 4`),
+      db.prepare(`DELETE FROM ${tableOf(SLICE)} WHERE value = 8`),
       db.prepare("DELETE FROM archive_files"),
       db.prepare("UPDATE slices SET state = 'open', checked = NULL"),
     ]);
-    const stored = await storedIn(db, meters.sum, meters.last);
     expect(await archive()).toBe(false);
-    expect(await stateNow()).toBe("archived");
-    expect(await inFiles(db, SLICE)).toEqual(stored);
-    expect(await objectKeys()).toEqual((await filesOf(db, SLICE)).map(({ key }) => key));
+    expect([await stateNow(), await failedAt()]).toEqual(["sealed", OLD]);
+    expect(await objectKeys()).toEqual(keys);
+    const kept = keys.map(async (key) => new Uint8Array((await (await env.ARCHIVE.get(key))?.arrayBuffer()) ?? []));
+    expect(new Set((await Promise.all(kept)).map(String))).toEqual(new Set(bytes.map(String)));
+    expect(rows).toHaveLength(5);
   });
 });

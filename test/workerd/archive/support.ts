@@ -29,16 +29,35 @@ export async function archive(name = "EVENTS_0", limit = ALL): Promise<boolean> 
 
 /** A database without slices, series and sums, and an archive without objects. */
 export async function empty(db: D1Database): Promise<void> {
+  await loseDatabase(db);
+  const { objects } = await env.ARCHIVE.list();
+  await env.ARCHIVE.delete(objects.map(({ key }) => key));
+}
+
+/** A database as it is when it was lost and made anew. */
+export async function loseDatabase(db: D1Database): Promise<void> {
   const { results } = await db
-    .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'events_[0-9]*'")
+    .prepare(
+      "SELECT name FROM sqlite_schema WHERE type = 'table' AND (name GLOB 'events_[0-9]*' OR name GLOB 'restored_[0-9]*')",
+    )
     .all<{ name: string }>();
-  const tables = ["slices", "archive_files", "leases", "series", "sums", "survivors", "dead_letters", "erasures"];
+  const tables = [
+    ...[
+      "slices",
+      "archive_files",
+      "archive_totals",
+      "leases",
+      "series",
+      "sums",
+      "survivors",
+      "dead_letters",
+      "erasures",
+    ],
+  ];
   await db.batch([
     ...results.map(({ name }) => db.prepare(`DROP TABLE ${name}`)),
     ...tables.map((table) => db.prepare(`DELETE FROM ${table}`)),
   ]);
-  const { objects } = await env.ARCHIVE.list();
-  await env.ARCHIVE.delete(objects.map(({ key }) => key));
 }
 
 export const statesOf = async (db: D1Database): Promise<{ slice: number; state: string }[]> =>

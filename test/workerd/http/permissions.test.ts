@@ -132,10 +132,12 @@ describe("restricted keys", () => {
       "POST /v2/billing/meter_events",
     ]);
     expect(open("operate")).toEqual([
+      "POST /v1/edgemeter/archive_audit",
       "POST /v1/edgemeter/audit",
       "POST /v1/edgemeter/dead_letters/{id}/redrive",
       "POST /v1/edgemeter/erasures",
       "POST /v1/edgemeter/resend",
+      "POST /v1/edgemeter/restore",
     ]);
   });
 

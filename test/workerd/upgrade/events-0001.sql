@@ -7,7 +7,7 @@ CREATE TABLE erasures ( alias TEXT PRIMARY KEY, customer TEXT, erased_at INTEGER
 CREATE INDEX erased_customers ON erasures (customer, erased_at) WHERE customer IS NOT NULL;
 CREATE UNIQUE INDEX unfinished_erasures ON erasures (customer) WHERE finished IS NULL;
 CREATE TABLE events ( series INTEGER NOT NULL, timestamp INTEGER NOT NULL, id TEXT NOT NULL, identifier NOT NULL, value INTEGER NOT NULL, delay INTEGER NOT NULL, payload BLOB, api_key INTEGER NOT NULL, cancelled INTEGER, cancelled_by INTEGER, PRIMARY KEY (series, timestamp, id) ) WITHOUT ROWID;
-CREATE TABLE slices ( slice INTEGER PRIMARY KEY, state TEXT NOT NULL, min_timestamp INTEGER, max_timestamp INTEGER, checked INTEGER, recounted INTEGER NOT NULL DEFAULT 0, skipped_to TEXT, failed INTEGER );
+CREATE TABLE slices ( slice INTEGER PRIMARY KEY, state TEXT NOT NULL, min_timestamp INTEGER, max_timestamp INTEGER, checked INTEGER, recounted INTEGER NOT NULL DEFAULT 0, skipped_to TEXT, failed INTEGER, kept_until INTEGER );
 INSERT INTO slices (slice, state, min_timestamp, max_timestamp) VALUES (617592, 'open', 2223341100000, 2223342000000);
 CREATE TABLE sums ( series INTEGER NOT NULL, quarter_hour INTEGER NOT NULL, count INTEGER NOT NULL, sum_high INTEGER NOT NULL, sum_low INTEGER NOT NULL, PRIMARY KEY (series, quarter_hour) ) WITHOUT ROWID;
 INSERT INTO sums VALUES (1, 2470379, 2, 0, 50);
