@@ -74,10 +74,13 @@ export const READ = {
   parsers: { timestampFromMilliseconds: Number, stringFromBytes: (text: Uint8Array) => utf8.decode(text) },
 } as const;
 
+/** The numbers of API keys by their ids. */
+type Numbers = Pick<KeyNames["numbers"], "get">;
+
 /** Reads the rows of a file, or those that are wanted. Throws when it is no such file, or damaged. */
 export async function decodeFile(
   bytes: ArrayBuffer,
-  { numbers }: { readonly numbers: Pick<KeyNames["numbers"], "get"> },
+  { numbers }: { readonly numbers: Numbers },
   wanted?: Wanted,
 ): Promise<Row[]> {
   const options = { ...READ, file: bytes, metadata: await parquetMetadataAsync(bytes) };
@@ -117,7 +120,7 @@ export async function* decodeRowsOfMeter(
   }
 }
 
-function toRows(found: readonly ParquetRow[], numbers: KeyNames["numbers"]): Row[] {
+function toRows(found: readonly ParquetRow[], numbers: Numbers): Row[] {
   const numberOf = (name: string): number => numbers.get(name) ?? Number(name);
   return found.map((row) => ({
     series: Number(row.series),
