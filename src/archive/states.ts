@@ -42,8 +42,7 @@ const SEAL = `
 const MOVE =
   "UPDATE slices SET state = :to, checked = COALESCE(:checked, checked) WHERE slice = :slice AND state = :from";
 
-const CHECK_AGAIN =
-  "UPDATE slices SET state = 'exported', recounted = 0 WHERE slice = ?1 AND state = 'checked'";
+const CHECK_AGAIN = "UPDATE slices SET state = 'exported', recounted = 0 WHERE slice = ?1 AND state = 'checked'";
 
 const RECOUNTED = "UPDATE slices SET recounted = ?2 WHERE slice = ?1";
 
