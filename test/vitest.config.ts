@@ -18,7 +18,7 @@ const crashKills = count("CRASH_KILLS", 5);
 const deployFailures = count("DEPLOY_FAILURES", 2);
 const counts = {
   modelRuns: count("SOAK_RUNS", 70),
-  placementRuns: count("PLACEMENT_RUNS", 16),
+  placementRuns: count("PLACEMENT_RUNS", 40),
   growthRuns: count("GROWTH_RUNS", 40),
   archiveRuns: count("ARCHIVE_RUNS", 6),
   fuzzRequests: count("FUZZ_REQUESTS", 3_000),

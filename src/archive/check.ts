@@ -1,7 +1,5 @@
 // Reads exported files back and compares them with the events that they are of, before anything is dropped.
-import { aggregationsOf } from "../catalog/meters.ts";
 import { logError } from "../logger.ts";
-import { keepBases } from "./bases.ts";
 import { type FileWithRange, filesOf, firstUnchecked, markChecked } from "./manifest.ts";
 import { readBack } from "./objects.ts";
 import { nextSegment, type Row, readRows } from "./rows.ts";
@@ -30,7 +28,7 @@ export async function checkNext(work: ArchiveWork, slice: number, now: number): 
 
 /** What is wrong with a file; nothing when it has its rows, and no others. */
 async function fileFault(work: ArchiveWork, { file, range }: FileWithRange): Promise<string | undefined> {
-  const { env, db, pause } = work;
+  const { db, pause } = work;
   const read = await readBack(work, file);
   if (!read.ok) return read.error;
   const archived = read.value;
@@ -40,8 +38,6 @@ async function fileFault(work: ArchiveWork, { file, range }: FileWithRange): Pro
       const other = archived[place++];
       if (other === undefined || !isSameRow(row, other)) return `event ${row.id} is not in it as it is stored`;
     }
-    const meters = [...new Set(page.map(({ meter }) => meter))];
-    await keepBases(db, page, await aggregationsOf(env.DB, meters));
     await pause();
   }
   return place === archived.length ? undefined : "it has events that are not stored";

@@ -1,7 +1,9 @@
 // The rows of a slice as the archive has them, in the order of the table's key.
 import { bind } from "../aggregate/sql/bind.ts";
 import { tableOf } from "../aggregate/sql/events.ts";
+import { keepBasesOf } from "../aggregate/sql/survivors.ts";
 import { uuidOf } from "../domain/identifiers.ts";
+import type { Aggregation } from "../domain/meter.ts";
 import { LIMB } from "../domain/value.ts";
 import type { TimeRange } from "../domain/window.ts";
 import { dayOf, firstSegment, onTimeOf, type Segment, timestampsOf } from "./segments.ts";
@@ -165,6 +167,22 @@ export async function countRanges(db: D1Database, slice: number, ranges: readonl
     sum: BigInt(found?.high ?? 0) * BigInt(LIMB) + BigInt(found?.low ?? 0),
   }));
 }
+
+/**
+ * The statements that keep, of ranges that are about to be dropped, what windows may fall back to. None where no meter
+ * keeps survivors.
+ */
+export const keepBasesIn = (
+  db: D1Database,
+  slice: number,
+  ranges: readonly RowRange[],
+  aggregations: ReadonlyMap<string, Aggregation>,
+): D1PreparedStatement[] => {
+  if (aggregations.size === 0) return [];
+  const named = { aggregations: JSON.stringify(Object.fromEntries(aggregations)) };
+  const sql = keepBasesOf(inRange(slice));
+  return ranges.map((range) => bind(db, sql, { ...valuesOf(slice, range), ...named }));
+};
 
 export const totalsOf = (rows: readonly Row[]): Totals => {
   const counted = rows.filter(({ cancelled }) => cancelled === null);

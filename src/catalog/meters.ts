@@ -43,6 +43,10 @@ const METER_IDS_BY_NAME = "SELECT id FROM meters WHERE livemode = ?1 AND event_n
 
 const METER_KINDS = "SELECT id, formula, event_time_window FROM meters WHERE id IN (SELECT value FROM json_each(?1))";
 
+const SURVIVOR_METERS = `
+  SELECT id, formula, event_time_window FROM meters
+  WHERE livemode = ?1 AND (formula = 'last' OR event_time_window IS NOT NULL)`;
+
 /** A page of a mode's meters, ?1, with ?2 a cursor or NULL, ?3 how many; of one status, ?4. */
 const LISTS = {
   before: "SELECT * FROM meters WHERE livemode = ?1 AND id < COALESCE(?2, '~') ORDER BY id DESC LIMIT ?3",
@@ -122,13 +126,20 @@ export async function aggregationsOf(db: D1Database, ids: readonly string[]): Pr
     .prepare(METER_KINDS)
     .bind(JSON.stringify(ids))
     .all<Pick<MeterRow, "id" | "formula" | "event_time_window">>();
-  return new Map(
-    results.map(({ id, formula, event_time_window }) => [
-      id,
-      aggregationOf({ formula, eventTimeWindow: event_time_window }),
-    ]),
-  );
+  return new Map(results.map((row) => [row.id, kindOf(row)]));
 }
+
+/** How a mode's meters that keep survivors aggregate, by their ids. */
+export async function survivorMeters(db: D1Database, livemode: boolean): Promise<Map<string, Aggregation>> {
+  const { results } = await db
+    .prepare(SURVIVOR_METERS)
+    .bind(livemode ? 1 : 0)
+    .all<Pick<MeterRow, "id" | "formula" | "event_time_window">>();
+  return new Map(results.map((row) => [row.id, kindOf(row)]));
+}
+
+const kindOf = ({ formula, event_time_window }: Pick<MeterRow, "formula" | "event_time_window">): Aggregation =>
+  aggregationOf({ formula, eventTimeWindow: event_time_window });
 
 /** Whether another active meter has this one's event name now; asks the database, not the cache. */
 export async function nameIsTaken(db: D1Database, meter: Meter): Promise<boolean> {

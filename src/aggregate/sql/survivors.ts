@@ -128,17 +128,12 @@ export const restoreFrom = (slice: number): string => `
       AND stored.cancelled IS NULL`)}
   ${KEEP}`;
 
-/**
- * Keeps, per window, the greatest of what can be cancelled no more: ?1, a JSON array of
- * [series, start (ms), rank, timestamp (ms), id, value].
- */
-export const KEEP_BASES = `
+/** Keeps, per window, the greatest of what can be cancelled no more: rows as `best` gives them. */
+const keepBases = (rows: string): string => `
   INSERT INTO survivors (
     series, window_start, rank, timestamp, id, value, base_rank, base_timestamp, base_id, base_value
   )
-  SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5,
-    value ->> 2, value ->> 3, value ->> 4, value ->> 5
-  FROM json_each(?1)
+  SELECT series, window_start, rank, timestamp, id, value, rank, timestamp, id, value FROM (${rows})
   WHERE true
   ON CONFLICT (series, window_start) DO UPDATE SET
     base_rank = excluded.base_rank,
@@ -146,6 +141,24 @@ export const KEEP_BASES = `
     base_id = excluded.base_id,
     base_value = excluded.base_value
   WHERE base_id IS NULL OR (excluded.base_rank, excluded.base_id) >= (base_rank, base_id)`;
+
+/** Keeps bases that are given: ?1, a JSON array of [series, start (ms), rank, timestamp (ms), id, value]. */
+export const KEEP_BASES = keepBases(`
+  SELECT value ->> 0 AS series, value ->> 1 AS window_start, value ->> 2 AS rank, value ->> 3 AS timestamp,
+    value ->> 4 AS id, value ->> 5 AS value
+  FROM json_each(?1)`);
+
+/**
+ * Keeps the bases of a slice's events, which `events` gives with their series joined, of the meters that keep survivors:
+ * :aggregations, a JSON object of aggregations by meter.
+ */
+export const keepBasesOf = (events: string): string =>
+  keepBases(
+    best(`
+  SELECT stored.series, :aggregations ->> ('$."' || meter || '"') AS aggregation, timestamp, stored.id, stored.value
+  ${events}
+    AND meter IN (SELECT key FROM json_each(:aggregations)) AND stored.cancelled IS NULL`),
+  );
 
 /**
  * Of windows by their starts, how many have the survivor that some events say, and how many an event that comes before

@@ -45,6 +45,7 @@ export class ArchiveCalls {
     d1.fate = (call, queries) => this.#meeting?.(call, ofStatements(queries)) ?? call();
     this.#stand(env.ARCHIVE, "put", "the object");
     this.#stand(env.ARCHIVE, "get", "the object read");
+    this.#stand(env.ARCHIVE, "head", "the object's head");
     this.#stand(env.ARCHIVE, "list", "the list of objects");
     this.#stand(env.ARCHIVE, "delete", "the deletion");
     const getByName = env.EVENT_LOG.getByName.bind(env.EVENT_LOG);

@@ -156,7 +156,7 @@ describe("a dead letter", () => {
   });
 
   it("that cancels what a window fell back to has it fall back to what is left, also once the slice is dropped", async () => {
-    const meter = aMeter({ eventName: unique("tokens"), eventTimeWindow: "day" });
+    const meter = aMeter({ eventName: unique("tokens"), eventTimeWindow: "day", livemode: true });
     await insertMeter(env.DB, meter).run();
     const ofMeter = { meter: meter.id, aggregation: aggregationOf(meter) };
     const [first, second] = [anEntry({ ...ofMeter, value: 1 }), anEntry({ ...ofMeter, value: 2 })];
@@ -164,13 +164,29 @@ describe("a dead letter", () => {
     vi.setSystemTime(OVER);
     await archive();
     const survivor = () => db.prepare("SELECT value, base_value, vacated FROM survivors").all();
-    expect((await survivor()).results).toEqual([{ value: 2, base_value: 2, vacated: 0 }]);
+    expect((await survivor()).results).toEqual([{ value: 2, base_value: null, vacated: 0 }]);
     await redriveIt(await park("cancellations", second));
     expect((await survivor()).results).toEqual([{ value: 1, base_value: null, vacated: 0 }]);
     vi.setSystemTime(OLD);
     await archive();
     expect(await stateOf()).toBe("archived");
     expect((await survivor()).results).toEqual([{ value: 1, base_value: 1, vacated: 0 }]);
+  });
+
+  it("that cancels a checked slice's event has its window fall back to an event of a slice that was dropped", async () => {
+    const meter = aMeter({ eventName: unique("tokens"), eventTimeWindow: "day", livemode: true });
+    await insertMeter(env.DB, meter).run();
+    const ofMeter = { meter: meter.id, aggregation: aggregationOf(meter) };
+    await store(db, [anEntry({ ...ofMeter, value: 4 })]);
+    const later = anEntry({ ...ofMeter, value: 8, timestamp: BEGIN + 12 * HOUR_MS, received: BEGIN + 12 * HOUR_MS });
+    await store(db, [later]);
+    vi.setSystemTime(OLD);
+    await archive();
+    expect(await statesOf(db)).toMatchObject([{ state: "archived" }, { state: "checked" }]);
+    const survivor = () => db.prepare("SELECT value, base_value, vacated FROM survivors").all();
+    expect((await survivor()).results).toEqual([{ value: 8, base_value: 4, vacated: 0 }]);
+    await redriveIt(await park("cancellations", later));
+    expect((await survivor()).results).toEqual([{ value: 4, base_value: 4, vacated: 0 }]);
   });
 });
 
