@@ -1,7 +1,7 @@
 import { deadLetterPrefix } from "../aggregate/dead-letters.ts";
 import { forDatabase, withJsonEach } from "../aggregate/json-each.ts";
 import { restoreEvents } from "../aggregate/sql/events.ts";
-import { reopenSlice } from "../aggregate/sql/slices.ts";
+import { reopenSlice, type SliceState } from "../aggregate/sql/slices.ts";
 import { correctSums } from "../aggregate/sql/sums.ts";
 import { CORRECT_SURVIVORS } from "../aggregate/sql/survivors.ts";
 import { type EventsDatabase, eventsDatabase, nameOfDatabase } from "../catalog/databases.ts";
@@ -13,7 +13,7 @@ import { isLiveShard } from "../log/shard-name.ts";
 import { eventLog } from "../log/shards.ts";
 import { logWarning } from "../logger.ts";
 import type { Budget } from "./budget.ts";
-import { readSlices, type Slices } from "./slices.ts";
+import { readStates } from "./slices.ts";
 import { COMPARE } from "./statements.ts";
 
 /** Rows that the comparison of an entry is taken to read; about half of them were counted locally. */
@@ -127,25 +127,27 @@ function readLine(text: string): unknown[] {
 }
 
 /**
- * Compares lines with what their database holds, and corrects what it holds differently. `slices`: those that it has,
- * looked up once a line's table turns out to be gone.
+ * Compares lines with what their database holds, and corrects what it holds differently. `states`: of the
+ * lines' slices, looked up once the table of one turns out to be gone.
  */
 async function auditLines(
   database: EventsDatabase,
   lines: readonly GroupLine[],
   budget: Budget,
-  slices?: Slices,
+  states?: ReadonlyMap<number, SliceState>,
 ): Promise<Difference[]> {
-  const live = slices && new Set(slices.live.map(({ slice }) => slice));
-  const isThere = ({ kind, slice }: GroupLine): boolean => kind === "rejections" || (live?.has(slice) ?? true);
+  const isArchived = ({ slice }: GroupLine): boolean => states?.get(slice) === "archived";
+  const isThere = (line: GroupLine): boolean =>
+    line.kind === "rejections" || states === undefined || (states.has(line.slice) && !isArchived(line));
   // A slice is archived once all of it is confirmed and can change no more. Any other without a table is lost.
-  const lost = lines.filter((line) => !isThere(line) && !slices?.archived.has(line.slice)).flatMap(allMissing);
+  const lost = lines.filter((line) => !isThere(line) && !isArchived(line)).flatMap(allMissing);
   try {
     return [...lost, ...(await compare(database, lines.filter(isThere), budget))];
   } catch (error) {
-    if (slices !== undefined || !(error instanceof Error && error.message.includes("no such table: events_")))
+    if (states !== undefined || !(error instanceof Error && error.message.includes("no such table: events_")))
       throw error;
-    return auditLines(database, lines, budget, await readSlices(database.db, budget));
+    const slices = [...new Set(lines.map(({ slice }) => slice))];
+    return auditLines(database, lines, budget, await readStates(database.db, slices, budget));
   }
 }
 

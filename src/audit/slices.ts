@@ -1,12 +1,23 @@
-import { holding, type LiveSlice } from "../aggregate/sql/slices.ts";
+import { holding, type LiveSlice, type SliceState } from "../aggregate/sql/slices.ts";
 import { TIMESTAMP_AHEAD_MS } from "../domain/limits.ts";
 import { receiptOf, type TimeRange } from "../domain/window.ts";
 import type { Budget } from "./budget.ts";
 
-/** The slices that there are or were. */
-const SLICES = "SELECT slice, state, min_timestamp, max_timestamp FROM slices ORDER BY slice";
+/**
+ * The slices that have their tables, and the newest that has none any more: one row, however many there were. The search
+ * for it begins at the newest slice and passes by live ones only.
+ */
+const SLICES = `
+  SELECT slice, state, min_timestamp, max_timestamp FROM slices WHERE state <> 'archived'
+  UNION ALL
+  SELECT * FROM (
+    SELECT slice, state, min_timestamp, max_timestamp FROM slices WHERE state = 'archived' ORDER BY slice DESC LIMIT 1
+  )
+  ORDER BY slice`;
 
-type SliceRow = { slice: number; state: string; min_timestamp: number | null; max_timestamp: number | null };
+const STATES = "SELECT slice, state FROM slices WHERE slice IN (SELECT value FROM json_each(?1))";
+
+type SliceRow = { slice: number; state: SliceState; min_timestamp: number | null; max_timestamp: number | null };
 
 /** How often a transaction is repeated because the slices changed meanwhile, which they hardly ever do. */
 const ATTEMPTS = 5;
@@ -15,8 +26,6 @@ const ATTEMPTS = 5;
 export type Slices = {
   /** Those that have their tables. */
   readonly live: readonly LiveSlice[];
-  /** Those whose tables are gone. */
-  readonly archived: ReadonlySet<number>;
   /** From when on (ms) all events are in live slices, by their timestamps. */
   readonly completeFrom: number;
 };
@@ -26,8 +35,19 @@ export async function readSlices(db: D1Database, budget: Budget): Promise<Slices
   return toSlices(found?.results ?? []);
 }
 
+/** The states of those of some slices that a database has or had. */
+export async function readStates(
+  db: D1Database,
+  slices: readonly number[],
+  budget: Budget,
+): Promise<ReadonlyMap<number, SliceState>> {
+  type StateRow = Pick<SliceRow, "slice" | "state">;
+  const [found] = await budget.run<StateRow>(db, [db.prepare(STATES).bind(JSON.stringify(slices))]);
+  return new Map(found?.results.map(({ slice, state }) => [slice, state]));
+}
+
 function toSlices(rows: readonly SliceRow[]): Slices {
-  const archived = rows.filter(({ state }) => state === "archived").map(({ slice }) => slice);
+  const archived = rows.find(({ state }) => state === "archived");
   return {
     live: rows
       .filter(({ state }) => state !== "archived")
@@ -35,8 +55,7 @@ function toSlices(rows: readonly SliceRow[]): Slices {
         slice,
         timestamps: start === null || end === null ? undefined : { start, end },
       })),
-    archived: new Set(archived),
-    completeFrom: archived.length === 0 ? 0 : receiptOf(Math.max(...archived)).end + TIMESTAMP_AHEAD_MS,
+    completeFrom: archived === undefined ? 0 : receiptOf(archived.slice).end + TIMESTAMP_AHEAD_MS,
   };
 }
 

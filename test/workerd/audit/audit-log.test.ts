@@ -115,6 +115,16 @@ describe("comparing the log with a database", () => {
     const archive = `UPDATE slices SET state = 'archived' WHERE slice = ${first}`;
     await damage(env.TEST_EVENTS, meter, `DROP TABLE events_${first}`, archive);
     expect(await auditShard(shard)).toEqual({ checked: 20, missing: 0, altered: 0 });
+    const spent = async () => {
+      const budget = new Budget(1_000_000);
+      await auditPage(env, shard, 0, FUTURE + 2 * DAY_MS, budget);
+      return 1_000_000 - budget.rows;
+    };
+    const rows = await spent();
+    const older = Array.from({ length: 1_000 }, (_, i) => `(${12 * i}, 'archived')`);
+    await damage(env.TEST_EVENTS, meter, `INSERT INTO slices (slice, state) VALUES ${older.join(", ")}`);
+    expect(await spent()).toBe(rows);
+    await damage(env.TEST_EVENTS, meter, "DELETE FROM slices WHERE slice < 12000");
     await damage(env.TEST_EVENTS, meter, `DROP TABLE events_${second}`, `DELETE FROM slices WHERE slice = ${second}`);
     expect(await auditShard(shard)).toEqual({ checked: 20, missing: 10, altered: 0 });
     await settle(log);
