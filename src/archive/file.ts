@@ -65,6 +65,11 @@ export async function encodeFile(
 /** What a reader wants of a file: the rows of some series whose timestamps are from `start` to `end` (ms, half open). */
 export type Wanted = { readonly series: readonly number[]; readonly start: number; readonly end: number };
 
+/** What a summary needs of an event. */
+export type Counted = Pick<Row, "timestamp" | "id" | "value">;
+
+const COLUMNS_OF_COUNTED = ["series", "timestamp", "id", "value", "cancelled"];
+
 /** Text as it was written: a decoder's own way is to leave a byte order mark out. */
 const utf8 = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
 
@@ -77,20 +82,38 @@ export const READ = {
 /** The numbers of API keys by their ids. */
 type Numbers = Pick<KeyNames["numbers"], "get">;
 
-/** Reads the rows of a file, or those that are wanted. Throws when it is no such file, or damaged. */
-export async function decodeFile(
+/** Reads the rows of a file. Throws when it is no such file, or damaged. */
+export async function decodeFile(bytes: ArrayBuffer, { numbers }: { readonly numbers: Numbers }): Promise<Row[]> {
+  return toRows(await parquetReadObjects({ ...READ, file: bytes }), numbers);
+}
+
+/** Reads the wanted rows of a file, a row group at a time. Throws as `decodeFile` does. */
+export async function* decodeWanted(
   bytes: ArrayBuffer,
   { numbers }: { readonly numbers: Numbers },
-  wanted?: Wanted,
-): Promise<Row[]> {
+  wanted: Wanted,
+): AsyncGenerator<Row[]> {
+  for await (const found of groupsOf(bytes, wanted)) yield toRows(found, numbers);
+}
+
+/** Reads what summaries need of the wanted rows of a file that are not cancelled, as `decodeWanted` does. */
+export async function* decodeCounted(bytes: ArrayBuffer, wanted: Wanted): AsyncGenerator<Counted[]> {
+  for await (const found of groupsOf(bytes, wanted, COLUMNS_OF_COUNTED)) {
+    yield found
+      .filter(({ cancelled }) => cancelled == null)
+      .map(({ timestamp, id, value }) => ({ timestamp, id, value: Number(value) }));
+  }
+}
+
+/** The wanted rows of a file as the decoder has them, all their columns or some, a row group at a time. */
+async function* groupsOf(bytes: ArrayBuffer, wanted: Wanted, columns?: string[]): AsyncGenerator<ParquetRow[]> {
   const options = { ...READ, file: bytes, metadata: await parquetMetadataAsync(bytes) };
-  const series = new Set(wanted?.series.map(BigInt));
+  const series = new Set(wanted.series.map(BigInt));
   const isWanted = (row: ParquetRow): boolean =>
-    wanted === undefined || (series.has(row.series) && row.timestamp >= wanted.start && row.timestamp < wanted.end);
-  const ranges = wanted === undefined ? [{}] : await rangesOf(options, wanted, isWanted);
-  const found: ParquetRow[] = [];
-  for (const range of ranges) for (const row of await parquetReadObjects({ ...options, ...range })) found.push(row);
-  return toRows(found.filter(isWanted), numbers);
+    series.has(row.series) && row.timestamp >= wanted.start && row.timestamp < wanted.end;
+  for (const range of await rangesOf(options, wanted, isWanted)) {
+    yield (await parquetReadObjects({ ...options, ...range, ...(columns && { columns }) })).filter(isWanted);
+  }
 }
 
 /**

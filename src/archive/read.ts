@@ -6,7 +6,7 @@ import { type KeyNames, namesOfKeys } from "../catalog/api-keys.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
-import { decodeFile, type Wanted } from "./file.ts";
+import { type Counted, decodeCounted, decodeWanted, type Wanted } from "./file.ts";
 import { type ArchiveFile, type FileRow, filesHolding, toFile } from "./manifest.ts";
 import type { Row } from "./rows.ts";
 
@@ -43,8 +43,18 @@ export async function findFiles(
   return { series: ids, files: files.map((file) => ({ file, wanted: { series: ids, start, end } })) };
 }
 
-/** How many files a request has in memory at most, each of some megabytes. */
-export const FILES_AT_ONCE = 4;
+/** How many files a request has in memory at most, and how many rows in them: a large file is read alone. */
+const FILES_AT_ONCE = 4;
+const ROWS_AT_ONCE = 50_000;
+
+/** The first of some files that are read together. */
+export function readTogether<F extends WantedFile>(files: readonly F[]): F[] {
+  let rows = 0;
+  return files.slice(0, FILES_AT_ONCE).filter(({ file }, i) => {
+    rows += file.rows;
+    return i === 0 || rows <= ROWS_AT_ONCE;
+  });
+}
 
 /** The archive as one request reads it. */
 export class ArchiveReader {
@@ -56,32 +66,46 @@ export class ArchiveReader {
   }
 
   /**
-   * The wanted rows of files, a few files at a time. Yields a file whose object is gone. Throws when R2 does not respond,
-   * or an object is not the one that was checked: fewer rows would be a wrong sum.
+   * Hands on the wanted rows of a file, a row group at a time, so that no more of them are in memory than are kept. Yields
+   * a file whose object is gone. Throws when R2 does not respond, or an object is not the one that was checked: fewer
+   * rows would be a wrong sum.
    */
-  async read(files: readonly WantedFile[]): Promise<Result<Row[], ArchiveFile>> {
-    const rows: Row[] = [];
-    for (let i = 0; i < files.length; i += FILES_AT_ONCE) {
-      const some = await Promise.all(files.slice(i, i + FILES_AT_ONCE).map((each) => this.#readOne(each)));
-      for (const found of some) {
-        if (!found.ok) return found;
-        for (const row of found.value) rows.push(row);
-      }
-    }
-    return ok(rows);
+  async readRows(file: WantedFile, take: (rows: readonly Row[]) => void): Promise<Result<undefined, ArchiveFile>> {
+    this.#keys ??= namesOfKeys(this.#env.DB);
+    const keys = await this.#keys;
+    return this.#readOne(file, (bytes, wanted) => decodeWanted(bytes, keys, wanted), take);
   }
 
-  async #readOne({ file, wanted }: WantedFile): Promise<Result<Row[], ArchiveFile>> {
-    const { ARCHIVE, DB } = this.#env;
+  /** Hands on what counts of files, a few files at a time, as `readRows` does for one. */
+  async readCounted(
+    files: readonly WantedFile[],
+    take: (events: readonly Counted[]) => void,
+  ): Promise<Result<undefined, ArchiveFile>> {
+    for (let read = 0; read < files.length; ) {
+      const some = readTogether(files.slice(read));
+      const found = await Promise.all(some.map((each) => this.#readOne(each, decodeCounted, take)));
+      const gone = found.find(({ ok }) => !ok);
+      if (gone !== undefined) return gone;
+      read += some.length;
+    }
+    return ok(undefined);
+  }
+
+  async #readOne<T>(
+    { file, wanted }: WantedFile,
+    decode: (bytes: ArrayBuffer, wanted: Wanted) => AsyncIterable<T[]>,
+    take: (found: readonly T[]) => void,
+  ): Promise<Result<undefined, ArchiveFile>> {
+    const { ARCHIVE } = this.#env;
     if (ARCHIVE === undefined) throw new Error("events are in the archive, but no bucket is bound as ARCHIVE");
-    this.#keys ??= namesOfKeys(DB);
-    const [object, keys] = await Promise.all([ARCHIVE.get(file.key), this.#keys]);
+    const object = await ARCHIVE.get(file.key);
     if (object === null) return err(file);
     const bytes = await object.arrayBuffer();
     if (createHash("sha256").update(new Uint8Array(bytes)).digest("hex") !== file.sha256) {
       throw new Error(`${file.key} in the archive is not the file that was written`);
     }
     const series = wanted.series.filter((id) => id >= file.first.series && id <= file.last.series);
-    return ok(series.length === 0 ? [] : await decodeFile(bytes, keys, { ...wanted, series }));
+    if (series.length > 0) for await (const found of decode(bytes, { ...wanted, series })) take(found);
+    return ok(undefined);
   }
 }

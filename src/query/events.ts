@@ -1,7 +1,7 @@
 import { bind } from "../aggregate/sql/bind.ts";
 import { listSlice, type Order, SERIES_OF_CUSTOMER } from "../aggregate/sql/events.ts";
 import type { ArchivedSlices, LiveSlice } from "../aggregate/sql/slices.ts";
-import { ArchiveReader, FILES_AT_ONCE, findFiles, type WantedFile } from "../archive/read.ts";
+import { ArchiveReader, findFiles, readTogether, type WantedFile } from "../archive/read.ts";
 import type { Row } from "../archive/rows.ts";
 import type { MeteringError, OtherRange } from "../domain/errors.ts";
 import type { AdmittedEvent } from "../domain/event.ts";
@@ -206,7 +206,7 @@ async function filesFor(
   });
 }
 
-/** Reads files, the nearest first, until no other can have events of the page: one, two, four at a time. */
+/** Reads files, the nearest first, until no other can have events of the page: one, two, four at a time when they are small. */
 async function fillFrom(
   reader: ArchiveReader,
   files: readonly Source[],
@@ -217,7 +217,7 @@ async function fillFrom(
   let read = 0;
   for (let next = files[0]; next !== undefined && mayBeOn(page, next.timestamps, query); next = files[read]) {
     if (read >= LIMITS.archiveReads) return err({ reason: "archived_range_unaligned", instead: upTo(next, query) });
-    const some = files.slice(read, Math.min(read + Math.min(read + 1, FILES_AT_ONCE), LIMITS.archiveReads));
+    const some = readTogether(files.slice(read, Math.min(2 * read + 1, LIMITS.archiveReads)));
     const found = await Promise.all(some.map((source) => eventsOfFile(reader, source, query)));
     for (const [i, events] of found.entries()) {
       // A file that was read ahead may turn out not to be needed.
@@ -240,14 +240,17 @@ async function eventsOfFile(
   source: Source,
   query: EventQuery,
 ): Promise<Result<StoredEvent[], MeteringError>> {
-  const rows = await reader.read([source]);
-  if (!rows.ok) return deletedUntil(source.timestamps.end);
   const place = placeOf(query);
   const isAhead = (row: Row): boolean =>
     query.from.order === "newest_first" ? compare(row, place) < 0 : compare(place, row) < 0;
   const isWanted = (row: Row): boolean =>
     isAhead(row) && (query.cancelled === undefined || query.cancelled === (row.cancelled !== null));
-  return ok(firstOf(rows.value.filter(isWanted), query).map((row) => toEvent(row, query.customer, source.dimensions)));
+  let page: Row[] = [];
+  const read = await reader.readRows(source, (rows) => {
+    page = firstOf([...page, ...rows.filter(isWanted)], query);
+  });
+  if (!read.ok) return deletedUntil(source.timestamps.end);
+  return ok(page.map((row) => toEvent(row, query.customer, source.dimensions)));
 }
 
 /** An event of a slice or of a file. */

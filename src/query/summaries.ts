@@ -3,8 +3,8 @@ import type { Order } from "../aggregate/sql/events.ts";
 import { type Holding, quarterOf } from "../aggregate/sql/slices.ts";
 import { readSums, SERIES_IN_SUMS, sumSlice } from "../aggregate/sql/sums.ts";
 import { latestOfSlice, readSurvivors, SERIES_IN_SURVIVORS, WINDOW_MS } from "../aggregate/sql/survivors.ts";
+import type { Counted } from "../archive/file.ts";
 import { ArchiveReader, type FoundFiles, findFiles } from "../archive/read.ts";
-import type { Row } from "../archive/rows.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import { LIMITS } from "../domain/limits.ts";
 import { aggregationOf, type Meter } from "../domain/meter.ts";
@@ -65,13 +65,15 @@ export async function readSummaries(env: Env, query: SummaryQuery): Promise<Resu
 type Values = Map<number, bigint>;
 
 /** What is asked of each database for a range: SQL, with :meter and :customer. */
-type Parts = {
+type Parts<Archived> = {
   /** Of its whole quarter hours. */
   readonly whole: { readonly sql: string; readonly values: Readonly<Record<string, unknown>> };
   /** Of a slice, from :from to :to (ms, half open). */
   readonly ofSlice: (slice: number) => string;
   /** The series that count in the quarter hours of :from to :to (ms, half open). */
   readonly series: string;
+  /** What some archived events come to, at least one: no event of a file is kept. */
+  readonly ofArchived: (events: readonly Counted[]) => Archived;
 };
 
 async function sumsByWindow(
@@ -82,12 +84,16 @@ async function sumsByWindow(
   const { range, windowLength: length, order, limit, meter } = query;
   const { whole } = splitAtQuarterHours(range);
   const values = { from: quarterOf(whole.start), to: quarterOf(whole.end), origin: range.start, length, limit };
-  const found = await readParts<{ start?: number; count: string; sum_high: string; sum_low: string }>(
-    env,
-    databases,
-    query,
-    { whole: { sql: readSums(order), values }, ofSlice: sumSlice, series: SERIES_IN_SUMS },
-  );
+  const ofArchived = (events: readonly Counted[]): PartialSum => ({
+    start: range.start,
+    count: BigInt(events.length),
+    sum: events.reduce((sum, { value }) => sum + BigInt(value), 0n),
+  });
+  type SumRow = { start?: number; count: string; sum_high: string; sum_low: string };
+  const found = await readParts<SumRow, PartialSum>(env, databases, query, {
+    whole: { sql: readSums(order), values },
+    ...{ ofSlice: sumSlice, series: SERIES_IN_SUMS, ofArchived },
+  });
   if (!found.ok) return found;
   const { rows, archived } = found.value;
   const parts: PartialSum[] = [
@@ -96,7 +102,7 @@ async function sumsByWindow(
       count: BigInt(count),
       sum: fromLimbs(sum_high, sum_low),
     })),
-    ...archived.map(({ value }) => ({ start: range.start, count: 1n, sum: BigInt(value) })),
+    ...archived,
   ];
   const sums: Values = new Map();
   for (const { start, count, sum } of parts) {
@@ -105,34 +111,40 @@ async function sumsByWindow(
   return ok(sums);
 }
 
-/** Rows of whole quarter hours and of live slices; and the events of archived slices that count, of the edges of a range. */
-type Found<Part> = { readonly rows: readonly Part[]; readonly archived: readonly Row[] };
+/** Rows of whole quarter hours and of live slices; and what the events of archived slices come to, of the edges of a range. */
+type Found<Part, Archived> = { readonly rows: readonly Part[]; readonly archived: readonly Archived[] };
 
 /**
  * What all databases say of a range: of its whole quarter hours, and of the slices that hold an edge of it. Only a range
  * that is one window has edges within quarter hours.
  */
-async function readParts<Part>(
+async function readParts<Part, Archived>(
   env: Env,
   databases: readonly D1Database[],
   query: SummaryQuery,
-  parts: Parts,
-): Promise<Result<Found<Part>, MeteringError>> {
+  parts: Parts<Archived>,
+): Promise<Result<Found<Part, Archived>, MeteringError>> {
   const found = await Promise.all(databases.map((db) => partsOf<Part>(db, query, parts)));
-  const archived = found.flatMap((each) => each.archived);
-  const files = archived.flatMap((each) => each.files);
+  const searched = found.flatMap((each) => each.archived);
+  const files = searched.flatMap((each) => each.files);
   const instead = { of: "summary", aligned: nearestQuarterHours(query.range) } as const;
   // Test mode's slices are dropped without an archive.
-  const isDeleted = !query.meter.livemode && archived.some(({ series }) => series.length > 0);
+  const isDeleted = !query.meter.livemode && searched.some(({ series }) => series.length > 0);
   if (isDeleted) return err({ reason: "archived_range_deleted", instead });
   if (files.length > LIMITS.archiveReads) return err({ reason: "archived_range_unaligned", instead });
-  const events = await new ArchiveReader(env).read(files);
-  if (!events.ok) return err({ reason: "archived_range_deleted", instead });
-  const rows = found.flatMap((each) => each.rows);
-  return ok({ rows, archived: events.value.filter(({ cancelled }) => cancelled === null) });
+  const archived: Archived[] = [];
+  const read = await new ArchiveReader(env).readCounted(files, (events) => {
+    if (events.length > 0) archived.push(parts.ofArchived(events));
+  });
+  if (!read.ok) return err({ reason: "archived_range_deleted", instead });
+  return ok({ rows: found.flatMap((each) => each.rows), archived });
 }
 
-async function partsOf<Part>(db: D1Database, query: SummaryQuery, parts: Parts): Promise<PartsOfOne<Part>> {
+async function partsOf<Part>(
+  db: D1Database,
+  query: SummaryQuery,
+  parts: Omit<Parts<unknown>, "ofArchived">,
+): Promise<PartsOfOne<Part>> {
   const { meter, customer, range, order } = query;
   const { edges } = splitAtQuarterHours(range);
   const key = { meter: meter.id, customer };
@@ -208,12 +220,13 @@ async function readSurvivorsOf(
   if (aggregation === "additive" || aggregation === "latest_of_quarter_hour") {
     const { whole } = splitAtQuarterHours(range);
     const values = { from: whole.start, to: whole.end, origin: range.start, length: windowLength, limit };
-    const parts = { whole: { sql: readSurvivors(order), values }, ofSlice: latestOfSlice, series: SERIES_IN_SURVIVORS };
-    const found = await readParts<Survivor>(env, databases, query, parts);
+    const found = await readParts<Survivor, Survivor>(env, databases, query, {
+      whole: { sql: readSurvivors(order), values },
+      ...{ ofSlice: latestOfSlice, series: SERIES_IN_SURVIVORS },
+      ofArchived: (events) => events.map((event) => ({ ...event, stretch: 0, rank: event.timestamp })).reduce(greater),
+    });
     if (!found.ok) return found;
-    const { rows, archived } = found.value;
-    const events = archived.map(({ timestamp, id, value }) => ({ stretch: 0, rank: timestamp, timestamp, id, value }));
-    return ok([...rows, ...events]);
+    return ok([...found.value.rows, ...found.value.archived]);
   }
   const length = WINDOW_MS[aggregation];
   // As many as fill the page, and the two that its range may cut.

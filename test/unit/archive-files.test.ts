@@ -4,9 +4,11 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { DuckDBInstance } from "@duckdb/node-api";
 import fc from "fast-check";
+import { parquetMetadataAsync } from "hyparquet";
 import { expect, inject, test } from "vitest";
-import { checksumOf, decodeFile, encodeFile } from "../../src/archive/file.ts";
+import { checksumOf, decodeCounted, decodeFile, decodeWanted, encodeFile } from "../../src/archive/file.ts";
 import { keyOf } from "../../src/archive/manifest.ts";
+import { readTogether, type WantedFile } from "../../src/archive/read.ts";
 import type { Row } from "../../src/archive/rows.ts";
 import { DAY_MS } from "../../src/domain/window.ts";
 import { NOON } from "../support/builders.ts";
@@ -37,13 +39,24 @@ const bytesOf = async (rows: readonly Row[]): Promise<ArrayBuffer> => {
   return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength) as ArrayBuffer;
 };
 
+/** The parts that a file is read in. */
+async function partsOf<T>(parts: AsyncIterable<T>): Promise<T[]> {
+  const found: T[] = [];
+  for await (const part of parts) found.push(part);
+  return found;
+}
+
 test("a file has its rows as they were, all or those that are wanted, and always the same bytes", async () => {
   const wanted = { series: [2], start: NOON / 4, end: NOON / 2 };
   const property = fc.asyncProperty(fc.array(row, { minLength: 1, maxLength: 30 }), async (rows) => {
     const bytes = await bytesOf(rows);
     expect(await decodeFile(bytes, names)).toEqual(rows);
-    expect(await decodeFile(bytes, names, wanted)).toEqual(
-      rows.filter(({ series, timestamp }) => series === 2 && timestamp >= wanted.start && timestamp < wanted.end),
+    const some = rows.filter(
+      ({ series, timestamp }) => series === 2 && timestamp >= wanted.start && timestamp < wanted.end,
+    );
+    expect((await partsOf(decodeWanted(bytes, names, wanted))).flat()).toEqual(some);
+    expect((await partsOf(decodeCounted(bytes, wanted))).flat()).toEqual(
+      some.filter(({ cancelled }) => cancelled === null).map(({ timestamp, id, value }) => ({ timestamp, id, value })),
     );
     expect(Buffer.from(await bytesOf(rows)).equals(Buffer.from(bytes))).toBe(true);
     expect(checksumOf(rows)).toBe(checksumOf(rows.toReversed()));
@@ -51,21 +64,51 @@ test("a file has its rows as they were, all or those that are wanted, and always
   await fc.assert(property, { seed: inject("seed"), numRuns: 50 });
 });
 
-test("rows that are wanted of several row groups are all that there are", async () => {
-  const rows = Array.from({ length: 25_000 }, (_, i): Row => {
-    const [series, timestamp] = [2 * Math.floor(i / 50), NOON + (i % 50)];
-    return {
-      ...{ series, meter: "mtr_1", customer: `cus_${series}`, timestamp, id: String(i), identifier: "", value: 1 },
-      ...{ received: NOON, dimensions: null, payload: null, apiKey: 3, cancelled: null, cancelledBy: null },
-    };
-  });
+/** Of three row groups. */
+const MANY_ROWS = Array.from({ length: 25_000 }, (_, i): Row => {
+  const [series, timestamp] = [2 * Math.floor(i / 50), NOON + (i % 50)];
+  return {
+    ...{ series, meter: "mtr_1", customer: `cus_${series}`, timestamp, id: String(i), identifier: "", value: 1 },
+    ...{ received: NOON, dimensions: null, payload: null, apiKey: 3, cancelled: null, cancelledBy: null },
+  };
+});
+
+test("rows that are wanted of several row groups are all that there are, a row group at a time", async () => {
+  const rows = MANY_ROWS;
   const bytes = await bytesOf(rows);
   for (const series of [[0], [499], [0, 398, 400, 998], [1, 397]]) {
     const wanted = { series, start: NOON + 10, end: NOON + 49 };
-    expect(await decodeFile(bytes, names, wanted)).toEqual(
+    expect((await partsOf(decodeWanted(bytes, names, wanted))).flat()).toEqual(
       rows.filter((row) => series.includes(row.series) && row.timestamp >= wanted.start && row.timestamp < wanted.end),
     );
   }
+});
+
+test("what counts of many rows is read a row group at a time, and from the columns that it needs alone", async () => {
+  const bytes = await bytesOf(MANY_ROWS);
+  const needed = ["series", "timestamp", "id", "value", "cancelled"];
+  const columns = (await parquetMetadataAsync(bytes)).row_groups.flatMap((group) => group.columns);
+  for (const { meta_data: column } of columns) {
+    if (column === undefined || needed.includes(column.path_in_schema[0] ?? "")) continue;
+    const start = Number(column.dictionary_page_offset ?? column.data_page_offset);
+    new Uint8Array(bytes, start, Number(column.total_compressed_size)).fill(255);
+  }
+  const wanted = { series: MANY_ROWS.map(({ series }) => series), start: 0, end: 2 * NOON };
+  await expect(partsOf(decodeWanted(bytes, names, wanted))).rejects.toThrow();
+  const read = await partsOf(decodeCounted(bytes, wanted));
+  expect(read.map(({ length }) => length)).toEqual([10_000, 10_000, 5_000]);
+  expect(Object.keys(read[0]?.[0] ?? {})).toEqual(["timestamp", "id", "value"]);
+});
+
+test.each([
+  ["a few small files", [10, 10, 10, 10, 10], 4],
+  ["files that have as many rows as one may", [20_000, 30_000, 1], 2],
+  ["a large one alone", [50_000, 1], 1],
+  ["one that is larger than any", [60_000, 1], 1],
+  ["none", [], 0],
+])("what is read together is %s", (_, rows, expected) => {
+  const files = rows.map((each) => ({ file: { rows: each } }) as WantedFile);
+  expect(readTogether(files)).toEqual(files.slice(0, expected));
 });
 
 test("DuckDB reads the same sums and times", async () => {
