@@ -1,5 +1,6 @@
-// `npm run soak -- --minutes 30`: crashes, random stories, logs that grow, archivers, an hour without D1 and hostile requests, over and
-// over, with another seed each time. Sums up at the end; exits with 1 when anything failed.
+// `npm run soak -- --minutes 30`: crashes, random stories, logs that grow, archivers, an hour without D1 and hostile requests,
+// over and over, with another seed each time. `npm run soak -- --days 60`: weeks of usage at a compressed clock, through the
+// archive. Sums up at the end; exits with 1 when anything failed.
 import { spawn } from "node:child_process";
 import path from "node:path";
 import { text } from "node:stream/consumers";
@@ -18,7 +19,7 @@ const GROWING_STORIES = 1_000;
 const PAIRS_OF_ARCHIVERS = 500;
 const REQUESTS = 10_000;
 
-const { minutes, seed } = commandLine(
+const { minutes, days, seed } = commandLine(
   "soak",
   "Runs the random tests in rounds, each with a seed of its own, and sums up.",
   "Exit code: 0 all passed, 1 something failed, 2 the command line is wrong.",
@@ -29,13 +30,18 @@ const { minutes, seed } = commandLine(
       .argParser(matching(/^(?=.*[1-9])\d+(\.\d+)?$/, "It must be a positive number.", Number)),
   )
   .addOption(
+    new Option("--days <n>", "plays so many days of usage through the archive, and nothing else")
+      .conflicts("minutes")
+      .argParser(matching(/^[1-9]\d{0,2}$/, "It must be a whole number.", Number)),
+  )
+  .addOption(
     new Option("--seed <n>", "of the first round; each next one has the next")
       .env("SEED")
       .default(Math.floor(Math.random() * 2 ** 31), "random")
       .argParser(matching(/^\d{1,10}$/, "It must be a whole number.", Number)),
   )
   .parse()
-  .opts<{ minutes: number; seed: number }>();
+  .opts<{ minutes: number; days?: number; seed: number }>();
 
 // The servers under test run in groups of their own; they end with this process, if it ends by `exit`.
 const stop = new AbortController();
@@ -48,6 +54,9 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
 
 const total = { acknowledged: 0, kills: 0, lost: 0, doubled: 0, wrong: 0, stories: 0, requests: 0 };
 const failures: string[] = [];
+
+/** What the days of the archive tell: a line of counts, and a table. */
+const DAYS_TOLD = /^\d+ days: .*\n(?:\|.*\n)+/m;
 
 /** The parts of a round; each says whether it passed. */
 const PARTS: Readonly<Record<string, (seed: number) => Promise<boolean>>> = {
@@ -84,8 +93,8 @@ const PARTS: Readonly<Record<string, (seed: number) => Promise<boolean>>> = {
   },
 };
 
-/** Runs one file of tests, and prints what it printed when it fails. */
-async function runTests(file: string, env: Readonly<Record<string, string>>): Promise<boolean> {
+/** Runs one file of tests, and prints what it printed when it fails, or a part of it. */
+async function runTests(file: string, env: Readonly<Record<string, string>>, told?: RegExp): Promise<boolean> {
   const vitest = ["node_modules/vitest/vitest.mjs", "run", "--config", "test/vitest.config.ts", "--project", "workerd"];
   const child = spawn(process.execPath, [...vitest, file], {
     cwd: root,
@@ -99,7 +108,13 @@ async function runTests(file: string, env: Readonly<Record<string, string>>): Pr
     text(child.stderr),
   ]);
   if (code !== 0) console.log(printed.join("\n"));
+  else if (told !== undefined) console.log(told.exec(printed.join("\n"))?.[0]);
   return code === 0;
+}
+
+if (days !== undefined) {
+  const env = { SEED: String(seed), SOAK_DAYS: String(days) };
+  process.exit((await runTests("test/workerd/archive/days.test.ts", env, DAYS_TOLD)) ? 0 : 1);
 }
 
 const begin = Date.now();

@@ -22,6 +22,7 @@ const counts = {
   growthRuns: count("GROWTH_RUNS", 40),
   archiveRuns: count("ARCHIVE_RUNS", 6),
   fuzzRequests: count("FUZZ_REQUESTS", 3_000),
+  soakDays: count("SOAK_DAYS", 0),
   outageMinutes: count("OUTAGE_MINUTES", 20),
   crashKills,
   // Of the calls of a deployment, of which there are some twenty, each made to fail in two ways.
