@@ -37,7 +37,7 @@ export async function restore(client: Client, options: Options, print: (line: st
     while (next !== undefined) {
       const step: Step = await client.call({ path: "/v1/edgemeter/restore", form: next }, Step);
       if (step.waits) {
-        if (!hasWaited) print(`waiting: the archive of ${step.database} is at work, or an erasure is not finished`);
+        if (!hasWaited) print(`waiting: another works on the archive of ${step.database}`);
         hasWaited = true;
         await setTimeout(PAUSE_MS);
       } else steps.push(step);

@@ -1,8 +1,10 @@
 // Writes files of the archive again without a customer.
+
+import { reopenSlice, stateOf } from "../aggregate/sql/slices.ts";
 import { OWN_PREFIX } from "../domain/identifiers.ts";
 import { isSameRow } from "./check.ts";
 import { decodeFile, encodeFile } from "./file.ts";
-import { type ArchiveFile, keyOf, nextFileWith, replaceObject, stemOf } from "./manifest.ts";
+import { type ArchiveFile, keyInManifest, keyOf, nextFileWith, replaceObject, stemOf } from "./manifest.ts";
 import { keysOf, sha256Of } from "./objects.ts";
 import type { Row } from "./rows.ts";
 import { isOver } from "./seal.ts";
@@ -33,7 +35,13 @@ export async function eraseNextFile(
   // A lifecycle rule of the bucket may delete what is old.
   if (object === null) return { place: file, isWritten: false };
   const bytes = await object.arrayBuffer();
-  if (sha256Of(bytes) !== file.sha256) throw new Error(`the file ${file.key} is damaged`);
+  if (sha256Of(bytes) !== file.sha256) {
+    const state = await stateOf(db, file.slice);
+    if (state === "archived") throw new Error(`the file ${file.key} is damaged`);
+    // Its events are blank already: the slice is exported anew, and this file is a stray.
+    await db.batch(reopenSlice(db, file.slice));
+    return { place: file, isWritten: false };
+  }
   const rows = await decodeFile(bytes, await work.keys());
   const isNamed = namedIn(erased);
   const isWritten = rows.some(isNamed);
@@ -48,28 +56,30 @@ export async function eraseNextFile(
   // Also those of an attempt that ended after the manifest named the new one.
   const others = await keysOf(bucket, stemOf(work.place, file.slice, file.segment, file.file));
   const old = others.filter((other) => other !== key);
-  if (old.length > 0) await bucket.delete(old);
+  if (old.length > 0) {
+    // Only then, so that what another names meanwhile stays.
+    if ((await keyInManifest(db, file)) !== key) throw new Error(`the file ${file.key} was replaced meanwhile`);
+    await bucket.delete(old);
+  }
   return { place: file, isWritten };
 }
 
 /**
- * Deletes objects of slices that are to be exported, or are being, which no manifest names: a crash left them, or a
- * repair that opened the slice again. They are written from blank events.
+ * Deletes some objects of slices that are to be exported, or are being, which no manifest names: a crash left them, or
+ * a repair that opened the slice again. They are written from blank events. Whether there may be more.
  */
-export async function eraseStrays(work: Work, now: number): Promise<void> {
+export async function eraseStrays(work: Work, now: number): Promise<boolean> {
   const { db, bucket } = work;
-  if (bucket === undefined) return;
+  if (bucket === undefined) return false;
   const { slices } = await slicesAtWork(db);
   const isExporting = ({ slice, state }: SliceAtWork) => state === "sealed" || (state === "open" && isOver(slice, now));
   for (const { slice } of slices.filter(isExporting)) {
-    for (let mayBeMore = true; mayBeMore; ) {
-      const cleared = await clearObjects({ ...work, bucket }, slice, "strays");
-      mayBeMore = cleared.mayBeMore;
-      const { kept } = cleared;
-      // Deleted they would be lost, and kept they name the customer.
-      if (kept !== undefined) throw new Error(`${kept} has events that their slice lacks: restore them first`);
-    }
+    const { kept, mayBeMore } = await clearObjects({ ...work, bucket }, slice, "strays");
+    // Deleted they would be lost, and kept they name the customer.
+    if (kept !== undefined) throw new Error(`${kept} has events that their slice lacks: restore them first`);
+    if (mayBeMore) return true;
   }
+  return false;
 }
 
 function namedIn({ alias, series }: ErasedSeries): (row: Row) => boolean {
@@ -80,7 +90,7 @@ function namedIn({ alias, series }: ErasedSeries): (row: Row) => boolean {
 
 /**
  * Puts rows under a new key, reads them back, and has the manifest name that; the key. A repetition writes the same
- * bytes under the same key.
+ * bytes under the same key. Throws when the manifest names another file by now.
  */
 async function writeAgain(
   { db, bucket, place, keys, pause }: Work & { readonly bucket: R2Bucket },
@@ -92,10 +102,12 @@ async function writeAgain(
   const bytes = await encodeFile(rows, await keys(), pause);
   const sha256 = sha256Of(bytes);
   await bucket.put(key, bytes, { sha256 });
-  const object = await bucket.get(key);
-  const stored = object === null ? [] : await decodeFile(await object.arrayBuffer(), await keys());
+  const put = await bucket.get(key);
+  const stored = put === null ? [] : await decodeFile(await put.arrayBuffer(), await keys());
   const isSame = stored.length === rows.length && stored.every((row, i) => isSameRow(row, rows[i] ?? row));
   if (!isSame) throw new Error(`the file ${key} is not what was written`);
-  await db.batch([replaceObject(db, file, { key, bytes: bytes.length, sha256 }), checkAgain(db, file.slice)]);
+  const object = { key, bytes: bytes.length, sha256 };
+  const [replaced] = await db.batch([replaceObject(db, file, object), checkAgain(db, file.slice)]);
+  if (replaced?.meta.changes === 0) throw new Error(`the file ${file.key} was replaced meanwhile`);
   return key;
 }

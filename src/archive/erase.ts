@@ -23,6 +23,7 @@ import { DAY_MS, HOUR_MS, sliceOf } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import { logWarning } from "../logger.ts";
 import { type ArchivedDatabase, archivedDatabases } from "./archive.ts";
+import { dropUnfinished } from "./bring-back.ts";
 import { eraseNextFile, eraseStrays } from "./erase-files.ts";
 import { type Erased, eraseRecords } from "./erase-records.ts";
 import { endLease, takeLease } from "./lease.ts";
@@ -115,7 +116,8 @@ export async function eraseStep(
   if (!(await takeLease(db, holder, Date.now(), "erasure"))) return err("archive_at_work");
   let next: Position | undefined;
   try {
-    next = await eraseFrom(await erasureOf(env, known, customer, alias, counts), at);
+    const renew = () => takeLease(db, holder, Date.now(), "erasure");
+    next = await eraseFrom(await erasureOf(env, known, customer, alias, counts), at, renew);
   } finally {
     await endLease(db, holder);
   }
@@ -166,23 +168,36 @@ async function erasureOf(
   };
 }
 
-/** Gives an alias the series of a customer, and writes down until when what is received belongs to it; how many series. */
+/**
+ * Gives an alias the series of a customer, and writes down until when what is received belongs to it; how many series.
+ * Tables that are being brought back begin anew, for the alias: no erasure looks at them.
+ */
 async function rename(db: D1Database, customer: string, alias: string): Promise<number> {
   const now = Date.now();
   const first = sliceOf(now);
   const slices = (await liveSlices(db)).map(({ slice }) => slice).filter((slice) => slice >= first);
+  const drops = await dropUnfinished(db);
   const [, , renamed] = await db.batch([
     bind(db, UNLESS_OTHER_SLICES, { first, slices: JSON.stringify(slices) }),
     bind(db, insertErasure(slices), { alias, customer, now }),
     bind(db, RENAME_SERIES, { alias, customer }),
+    ...drops,
   ]);
   return renamed?.meta.changes ?? 0;
 }
 
-/** Does what a step may do of a database's part; where the next one begins, or nothing when it is done. */
-async function eraseFrom(erasure: Erasure, from: Position): Promise<Position | undefined> {
+/**
+ * Does what a step may do of a database's part, while it has the lease; where the next one begins, or nothing when it is
+ * done.
+ */
+async function eraseFrom(
+  erasure: Erasure,
+  from: Position,
+  renew: () => Promise<boolean>,
+): Promise<Position | undefined> {
   let at: Position | undefined = from;
-  for (let unit = 0; unit < STEP_UNITS && at !== undefined; unit++) at = await eraseUnit(erasure, at);
+  for (let unit = 0; unit < STEP_UNITS && at !== undefined && (await renew()); unit++)
+    at = await eraseUnit(erasure, at);
   return at;
 }
 
@@ -194,10 +209,7 @@ async function eraseUnit(erasure: Erasure, at: Position): Promise<Position | und
   }
   if (at.stage === "slices") return blankEvents(erasure, at);
   const file = await eraseNextFile(erasure, erasure, at);
-  if (file === undefined) {
-    await eraseStrays(erasure, Date.now());
-    return undefined;
-  }
+  if (file === undefined) return (await eraseStrays(erasure, Date.now())) ? at : undefined;
   counts.files += Number(file.isWritten);
   return { stage: "files", slice: file.place.slice, file: file.place.file };
 }

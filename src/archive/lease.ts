@@ -19,16 +19,19 @@ const END = "DELETE FROM leases WHERE name = ?1 AND holder = ?2";
 const NAME = "archive";
 
 /**
- * Takes the archive's lease of a database, or renews it; whether the holder has it. Only an erasure gets it while one is
- * under way. `now` in ms.
+ * What a lease is taken for. While an erasure is under way the archive does not get it; what is restored meanwhile is
+ * stored for the alias, and the erasure may need it.
  */
+type Purpose = "archive" | "erasure" | "restore";
+
+/** Takes the archive's lease of a database, or renews it; whether the holder has it. `now` in ms. */
 export async function takeLease(
   db: D1Database,
   holder: string,
   now: number,
-  purpose: "archive" | "erasure" = "archive",
+  purpose: Purpose = "archive",
 ): Promise<boolean> {
-  const take = TAKE(purpose === "erasure" ? "true" : NO_ERASURE);
+  const take = TAKE(purpose === "archive" ? NO_ERASURE : "true");
   const { meta } = await bind(db, take, { name: NAME, holder, now, until: now + LEASE_MS }).run();
   return meta.changes > 0;
 }

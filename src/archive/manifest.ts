@@ -77,6 +77,8 @@ const REPLACE = `
     checked = IIF((SELECT state FROM slices WHERE slice = :slice) = 'archived', checked, NULL)
   WHERE slice = :slice AND file = :file AND key = :replaced`;
 
+const KEY_OF = "SELECT key FROM archive_files WHERE slice = ?1 AND file = ?2";
+
 const CHECKED = "UPDATE archive_files SET checked = ?3 WHERE slice = ?1 AND file = ?2";
 
 /**
@@ -194,6 +196,10 @@ export const replaceObject = (
   { slice, file, key: replaced }: ArchiveFile,
   object: Pick<ArchiveFile, "key" | "bytes" | "sha256">,
 ): D1PreparedStatement => bind(db, REPLACE, { slice, file, replaced, ...object });
+
+/** The key that the manifest names for a file; nothing when its slice was opened again. */
+export const keyInManifest = (db: D1Database, { slice, file }: ArchiveFile): Promise<string | null> =>
+  db.prepare(KEY_OF).bind(slice, file).first<string>("key");
 
 /** The files of a slice, in their order. */
 export async function filesOf(db: D1Database, slice: number): Promise<ArchiveFile[]> {

@@ -51,7 +51,7 @@ export async function restoreStep(env: Env, left: Restoration, now: number): Pro
   if (work === undefined) return err("there is no such database");
   const holder = crypto.randomUUID();
   // Also the archive works under it: it must not seal, export or drop what is half restored.
-  if (!(await takeLease(work.db, holder, now))) {
+  if (!(await takeLease(work.db, holder, now, "restore"))) {
     return ok({ database: work.name, file: undefined, deleted: 0, waits: true, next: left });
   }
   try {
@@ -81,6 +81,6 @@ async function doNext(work: ArchiveWork, left: Restoration, now: number): Promis
   }
   const found = await bringBackNext(work, left.slice, left.file, now + left.keepMs);
   if (!found.ok) return found;
-  const next = found.value === undefined ? undefined : { ...left, file: left.file + 1 };
-  return ok({ file: found.value, next });
+  const { file, next } = found.value;
+  return ok({ file, next: next === undefined ? undefined : { ...left, file: next } });
 }

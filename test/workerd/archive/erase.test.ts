@@ -403,6 +403,68 @@ describe("the archive of a customer who was erased", () => {
     expect(await tracesOf(db, ...WORDS)).toEqual([CUSTOMER]);
   });
 
+  it.each(["exported", "half checked", "checked"] as const)(
+    "is exported anew where a file is damaged, and is %s",
+    async (state) => {
+      const entries = await aSlice(state);
+      const [damaged] = await filesOf(db, SLICE);
+      await env.ARCHIVE.put(damaged?.key ?? "", "something else");
+      const alias = await erase(CUSTOMER);
+      expect(await tracesOf(db, ...WORDS, "something else")).toEqual([CUSTOMER]);
+      vi.setSystemTime(OLD);
+      await archive();
+      expect(logged("error")).toEqual([]);
+      expect((await statesOf(db)).find(({ slice }) => slice === SLICE)?.state).toBe("archived");
+      const rows = await archivedRows(db, SLICE);
+      expect(rows.map(({ id }) => id).sort()).toEqual(entries.map(({ id }) => id).sort());
+      expect(rows.filter(({ customer }) => customer === alias)).toHaveLength(4);
+    },
+  );
+
+  it.each(["put", "list"] as const)("keeps what another names in the manifest meanwhile: %s", async (call) => {
+    await aSlice("archived");
+    const [file] = await filesOf(db, SLICE);
+    if (file === undefined) throw new Error("no file");
+    const other = file.key.replace(".parquet", ".other.parquet");
+    const bytes = (await (await env.ARCHIVE.get(file.key))?.arrayBuffer()) ?? "";
+    const bucket = env.ARCHIVE as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>;
+    const real = bucket[call]?.bind(bucket);
+    vi.spyOn(bucket, call).mockImplementationOnce(async (...args) => {
+      const answer = await real?.(...args);
+      await env.ARCHIVE.put(other, bytes);
+      await db
+        .prepare("UPDATE archive_files SET key = ?, bytes = ?, sha256 = ? WHERE slice = ? AND file = 0")
+        .bind(other, file.bytes, file.sha256, SLICE)
+        .run();
+      return answer;
+    });
+    await expect(erase(CUSTOMER)).rejects.toThrow(`the file ${file.key} was replaced meanwhile`);
+    const keys = (await env.ARCHIVE.list()).objects.map(({ key }) => key);
+    expect(keys).toEqual(expect.arrayContaining([file.key, other]));
+    await erase(CUSTOMER);
+    expect(await tracesOf(db, ...WORDS)).toEqual([CUSTOMER]);
+    expect((await env.ARCHIVE.list()).objects.map(({ key }) => key).sort()).toEqual(
+      (await filesOf(db, SLICE)).map(({ key }) => key).sort(),
+    );
+  });
+
+  it("ends its step when another has taken the lease, and goes on there", async () => {
+    await aSlice("archived");
+    const asked = { livemode: true, customer: CUSTOMER, cursor: undefined };
+    const get = env.ARCHIVE.get.bind(env.ARCHIVE) as (key: string) => Promise<R2ObjectBody | null>;
+    vi.spyOn(env.ARCHIVE, "get").mockImplementationOnce((async (key: string) => {
+      await db.prepare("UPDATE leases SET holder = 'another', until = until + 1").run();
+      return get(key);
+    }) as never);
+    const { alias, next } = resultOf(await eraseStep(env, asked, Date.now()));
+    const written = async () => (await filesOf(db, SLICE)).map(({ key }) => key.includes(alias));
+    expect(await written()).toEqual([true, false]);
+    expect(errorOf(await eraseStep(env, { ...asked, cursor: next }, Date.now()))).toBe("archive_at_work");
+    await db.prepare("DELETE FROM leases").run();
+    resultOf(await eraseStep(env, { ...asked, cursor: next }, Date.now()));
+    expect(await written()).toEqual([true, true]);
+  });
+
   it.each(["isAway", "losesItsAnswer"] as const)(
     "ends the same when each call of D1 and R2 fails once: %s",
     async (fate) => {

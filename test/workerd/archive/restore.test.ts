@@ -9,7 +9,7 @@ import type { LogEntry } from "../../../src/log/codec.ts";
 import { aStoredMeter } from "../audit/audit-support.ts";
 import { HostileD1 } from "../hostile-d1.ts";
 import { answerOf } from "../support.ts";
-import { erase } from "./erase-support.ts";
+import { erase, tracesOf } from "./erase-support.ts";
 import {
   anEntryOf,
   archivedDays,
@@ -280,6 +280,44 @@ describe("the table of an archived slice", () => {
     await expect(restore({ slice: String(SLICE + 24), database: "EVENTS_0" })).rejects.toThrow("is not archived");
   });
 
+  /** A step of a restoration; the form of the next. */
+  const step = async (form: Record<string, string>) => {
+    const { status, body } = await answerOf("/v1/edgemeter/restore", { form, key: LOCAL_KEYS.live });
+    expect(status).toBe(200);
+    return { cursor: String(body.next) };
+  };
+
+  it("begins again when a customer is erased meanwhile, and has no trace of them", async () => {
+    const { before } = await shortStory();
+    const next = await step({ slice: String(SLICE), database: "EVENTS_0" });
+    expect(await tracesOf(db, "cus_0", "large")).toEqual(["cus_0", "large"]);
+    const alias = await erase("cus_0");
+    expect(await tracesOf(db, "cus_0", "large")).toEqual(["cus_0"]);
+    await restore(next);
+    expect(await hasTable(db, SLICE)).toBe(true);
+    expect(await tracesOf(db, "cus_0", "large")).toEqual(["cus_0"]);
+    const { events } = await usageIn(db);
+    const idAndOwner = (event: unknown) => [(event as LogEntry).id, (event as LogEntry).customer];
+    expect(events.map(idAndOwner)).toEqual(
+      before.events.map(idAndOwner).map(([id, customer]) => [id, customer === "cus_0" ? alias : customer]),
+    );
+    await archive();
+    expect(lines).toEqual([]);
+  });
+
+  it("loses no event when two bring it back at once", async () => {
+    const { before } = await shortStory();
+    const form = { slice: String(SLICE), database: "EVENTS_0" };
+    const last = await step(await step(form));
+    const other = await step(form);
+    await expect(restore(last)).rejects.toThrow("begin again");
+    expect((await statesOf(db)).find(({ slice }) => slice === SLICE)?.state).toBe("archived");
+    expect(await usageIn(db)).toEqual(before);
+    await restore(other);
+    expect(await hasTable(db, SLICE)).toBe(true);
+    expect(await usageIn(db)).toEqual(before);
+  });
+
   it("does not count what is sent again before it is whole, also after the response of any call is lost", async () => {
     const { entries, before } = await shortStory();
     const bringBack = () => restore({ slice: String(SLICE), database: "EVENTS_0" });
@@ -431,6 +469,12 @@ describe("a database that was restored to a time before an erasure", () => {
     await loseDatabase(db);
     await store(db, entries.slice(0, 5));
     await expect(erase("cus_2")).rejects.toThrow("restore them first");
+    // The erasure waits for it, not it for the erasure.
+    await restoreAll();
+    await erase("cus_2");
+    const usage = await usageIn(db);
+    expect(usage.events.map(idOf)).toEqual(before.events.map(idOf));
+    expect(JSON.stringify(usage)).not.toContain('"cus_2"');
   });
 
   const idOf = (event: unknown) => (event as { id: string }).id;
