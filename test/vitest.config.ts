@@ -17,7 +17,7 @@ const count = (name: string, usual: number): number => Number(process.env[name] 
 const crashKills = count("CRASH_KILLS", 5);
 const deployFailures = count("DEPLOY_FAILURES", 2);
 const counts = {
-  modelRuns: count("SOAK_RUNS", 70),
+  modelRuns: count("SOAK_RUNS", 50),
   placementRuns: count("PLACEMENT_RUNS", 40),
   growthRuns: count("GROWTH_RUNS", 40),
   archiveRuns: count("ARCHIVE_RUNS", 6),
@@ -36,6 +36,29 @@ const migrations = {
   CONTROL_MIGRATIONS: await readD1Migrations(path.join(root, "src/migrations/control")),
   EVENTS_MIGRATIONS: await readD1Migrations(path.join(root, "src/migrations/events")),
 };
+
+/** How long a test or a hook may take (ms) before it counts as hanging, however busy the machine is. */
+const patience = { testTimeout: 120_000, hookTimeout: 120_000 };
+
+const OPERATIONS = "test/workerd/operations/**/*.test.ts";
+
+/** Tests that run inside workerd, with all that the Worker binds. */
+const insideWorkerd = (name: string, files: { readonly include: string[]; readonly exclude?: string[] }) => ({
+  root,
+  plugins: [
+    cloudflareTest({
+      wrangler: { configPath: path.join(root, "wrangler.toml") },
+      miniflare: {
+        bindings: { SESSION_SECRET: "no secret: what the tests sign tokens with", ...migrations },
+        // Beside wrangler.toml's EVENTS_0. A test uses them once it has grown its placement.
+        d1Databases: { EVENTS_1: "events-1", EVENTS_2: "events-2", EVENTS_3: "events-3" },
+        // Nobody waits for a batch to fill up.
+        queueConsumers: { "edgemeter-events": CONSUMER, "edgemeter-test-events": CONSUMER },
+      },
+    }),
+  ],
+  test: { ...patience, name, ...files, setupFiles: ["test/workerd/setup.ts"] },
+});
 
 /** The files that take longest begin first, so that no worker is left with one at the end. */
 const LONGEST = [
@@ -58,9 +81,6 @@ class LongestFirst extends BaseSequencer {
 /** The files of the conformance suite that the command line names run as they are. */
 const namesOne = process.argv.some((argument) => /conformance\/.+\.test/.test(argument));
 
-/** How long a test or a hook may take (ms) before it counts as hanging, however busy the machine is. */
-const patience = { testTimeout: 120_000, hookTimeout: 120_000 };
-
 export default defineConfig({
   test: {
     // Much of it waits: for a server, for a window of time to end.
@@ -72,27 +92,9 @@ export default defineConfig({
       // Pure rules, on plain Node.
       { root, test: { ...patience, name: "unit", include: ["test/unit/**/*.test.ts"] } },
       // Durable Objects, D1, queue and alarms, inside workerd.
-      {
-        root,
-        plugins: [
-          cloudflareTest({
-            wrangler: { configPath: path.join(root, "wrangler.toml") },
-            miniflare: {
-              bindings: { SESSION_SECRET: "no secret: what the tests sign tokens with", ...migrations },
-              // Beside wrangler.toml's EVENTS_0. A test uses them once it has grown its placement.
-              d1Databases: { EVENTS_1: "events-1", EVENTS_2: "events-2", EVENTS_3: "events-3" },
-              // Nobody waits for a batch to fill up.
-              queueConsumers: { "edgemeter-events": CONSUMER, "edgemeter-test-events": CONSUMER },
-            },
-          }),
-        ],
-        test: {
-          ...patience,
-          name: "workerd",
-          include: ["test/workerd/**/*.test.ts"],
-          setupFiles: ["test/workerd/setup.ts"],
-        },
-      },
+      insideWorkerd("workerd", { include: ["test/workerd/**/*.test.ts"], exclude: [OPERATIONS] }),
+      // What operators do to the archive: erase, restore, export, audit. `npm run test:deploy` has them too.
+      insideWorkerd("operations", { include: [OPERATIONS] }),
       // A really running server, from outside, with the official SDK.
       {
         root,

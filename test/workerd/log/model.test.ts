@@ -293,7 +293,7 @@ const long = fc.record({
       some(1, commands.grow),
       some(2, commands.archive),
     ),
-    { minLength: 90, maxLength: 100, size: "max" },
+    { minLength: 70, maxLength: 80, size: "max" },
   ),
 });
 

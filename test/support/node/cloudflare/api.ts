@@ -108,9 +108,18 @@ function runSql({ sql, lacks = [] }: Database, text: string): object[] {
   }
 }
 
-/** The statements of a script whose lines end where a statement does. */
-const statementsOf = (script: string): string[] =>
-  script.split(/;[ \t]*(?:\n|$)/).filter((part) => part.replaceAll(/--.*$/gm, "").trim() !== "");
+/** The statements of a script whose lines end where a statement does; a trigger ends with END. */
+function statementsOf(script: string): string[] {
+  const statements: string[] = [];
+  let current = "";
+  for (const part of script.split(/(?<=;)[ \t]*(?:\n|$)/)) {
+    current += part;
+    if (/CREATE TRIGGER/.test(current) && !/\bEND;$/.test(current)) continue;
+    statements.push(current);
+    current = "";
+  }
+  return statements.filter((statement) => statement.replaceAll(/--.*$/gm, "").trim() !== "");
+}
 
 /** R2: a jurisdiction sees its own buckets only. */
 function bucketRoutes({ buckets }: Account): Routes {

@@ -8,8 +8,8 @@ import { newEventId } from "../../../src/domain/identifiers.ts";
 import { DAY_MS, HOUR_MS, receiptOf, SECOND_MS, sliceOf } from "../../../src/domain/window.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
 import { aLogEntry, NOON, unique } from "../../support/builders.ts";
+import { archive, cancel, empty, statesOf, store } from "../archive/support.ts";
 import { answerOf, createdMeter, FUTURE } from "../support.ts";
-import { archive, cancel, empty, statesOf, store } from "./support.ts";
 
 const BEGIN = receiptOf(sliceOf(FUTURE)).start;
 const DATABASES = [env.EVENTS_0, env.EVENTS_2];

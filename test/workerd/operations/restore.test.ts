@@ -6,10 +6,7 @@ import { tableOf } from "../../../src/aggregate/sql/events.ts";
 import { filesOf } from "../../../src/archive/manifest.ts";
 import { DAY_MS, MINUTE_MS, QUARTER_HOUR_MS, SECOND_MS, sliceOf } from "../../../src/domain/window.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
-import { aStoredMeter } from "../audit/audit-support.ts";
-import { HostileD1 } from "../hostile-d1.ts";
-import { answerOf } from "../support.ts";
-import { erase, tracesOf } from "./erase-support.ts";
+import { erase, tracesOf } from "../archive/erase-support.ts";
 import {
   anEntryOf,
   archivedDays,
@@ -26,8 +23,11 @@ import {
   story,
   timeTravel,
   usageIn,
-} from "./restore-support.ts";
-import { archive, cancel, empty, hasTable, loseDatabase, statesOf, store } from "./support.ts";
+} from "../archive/restore-support.ts";
+import { archive, cancel, empty, hasTable, loseDatabase, statesOf, store } from "../archive/support.ts";
+import { aStoredMeter } from "../audit/audit-support.ts";
+import { HostileD1 } from "../hostile-d1.ts";
+import { answerOf } from "../support.ts";
 
 const db = env.EVENTS_0;
 

@@ -10,10 +10,10 @@ import type { Meter } from "../../../src/domain/meter.ts";
 import { DAY_MS, HOUR_MS, receiptOf, SECOND_MS, sliceOf } from "../../../src/domain/window.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
 import { eventLog } from "../../../src/log/shards.ts";
+import { anEntryOf, archivedDays, CLIENT, usageIn } from "../archive/restore-support.ts";
+import { archive, cancel, empty, loseDatabase, statesOf, store } from "../archive/support.ts";
 import { aStoredMeter, holdQueueAndClock, settle, tenEvents } from "../audit/audit-support.ts";
 import { FUTURE } from "../support.ts";
-import { anEntryOf, archivedDays, CLIENT, usageIn } from "./restore-support.ts";
-import { archive, cancel, empty, loseDatabase, statesOf, store } from "./support.ts";
 
 const db = env.EVENTS_0;
 

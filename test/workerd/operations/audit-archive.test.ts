@@ -4,8 +4,18 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { auditArchive } from "../../../scripts/operate/audit-archive.ts";
 import { tableOf } from "../../../src/aggregate/sql/events.ts";
 import { filesOf } from "../../../src/archive/manifest.ts";
-import { archivedDays, archivedStory, BEGIN, CLIENT, NEXT, OLD, restore, SLICE, usageIn } from "./restore-support.ts";
-import { empty } from "./support.ts";
+import {
+  archivedDays,
+  archivedStory,
+  BEGIN,
+  CLIENT,
+  NEXT,
+  OLD,
+  restore,
+  SLICE,
+  usageIn,
+} from "../archive/restore-support.ts";
+import { empty } from "../archive/support.ts";
 
 const db = env.EVENTS_0;
 

@@ -17,11 +17,11 @@ import { type LogEntry, writeCancellation, writeEvent } from "../../../src/log/c
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { aLogEntry, aMeter, errorOf, resultOf, unique } from "../../support/builders.ts";
 import { rejectionLines, toEntries } from "../../support/shares.ts";
+import { erase, tracesOf } from "../archive/erase-support.ts";
+import { archive, archivedRows, cancel, empty, statesOf, store } from "../archive/support.ts";
 import { aStoredMeter, cancel as cancelInLog, holdQueueAndClock, logged, settle } from "../audit/audit-support.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
 import { aContext, aNewEvent, answerOf, aShard, FUTURE, growTo, recordPlacement, storedIn } from "../support.ts";
-import { erase, tracesOf } from "./erase-support.ts";
-import { archive, archivedRows, cancel, empty, statesOf, store } from "./support.ts";
 
 holdQueueAndClock();
 
