@@ -2,7 +2,7 @@
  * What a million events cost at Cloudflare ($), in dense traffic of one request each and in dense streams: docs/costs.md
  * has the items.
  */
-const PER_MILLION = { sync: 3.95, stream: 2.24 } as const;
+const PER_MILLION = { sync: 3.85, stream: 2.22 } as const;
 
 /** A gigabyte for a month ($), in D1 and in Durable Objects. */
 const PER_GB = { databases: 0.75, logs: 0.2 } as const;
