@@ -45,7 +45,7 @@ export const archivesOf = (env: Env): ArchiveWork[] =>
 
 /**
  * Does what is to be done for a database's archive, the oldest slices first: seals, exports, checks and drops, within
- * a limit. Each step leaves all in order, so that the next run goes on wherever this one ends. Whether more is to be
+ * a limit. Each step leaves a consistent state, so the next run continues where this one ends. Whether more is to be
  * done now. Without a bucket nothing of live mode is moved.
  */
 export async function archiveDatabase(env: Env, known: ArchivedDatabase, { steps, until }: RunLimit): Promise<boolean> {

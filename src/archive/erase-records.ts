@@ -18,7 +18,7 @@ const ROWS = 200;
 /** What a sample says that named the customer: a report counts it still. */
 const ERASED_SAMPLE = ["The customer of this event was erased.", "em_erased"] as const;
 
-/** What is left of a dead letter that is no JSON. The database goes on refusing it. */
+/** What is left of a dead letter that is no JSON. The database refuses it as before. */
 const ERASED_ENTRY = "erased";
 
 /** Erases a customer from the dead letters and error reports of a database; how many there were. May be repeated. */

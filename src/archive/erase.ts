@@ -240,7 +240,7 @@ async function blankEvents(
   some.forEach((_, i) => {
     counts.events += results[2 * i + 1]?.meta.changes ?? 0;
   });
-  // The first series that has more goes on where its page ends; those behind it begin once more.
+  // The next step reads the first series that has more from the end of this page, and the later series from their start.
   const place = some.findIndex((_, i) => results[2 * i]?.results.length === 1);
   const end = results[2 * place]?.results[0];
   const next = some[place];

@@ -39,7 +39,7 @@ export const readRows = async ({ keys }: ArchiveWork, bytes: ArrayBuffer): Promi
 
 /**
  * The same, for a database. API keys that the control database does not know get numbers, as keys that are revoked, so
- * that what they reported goes on naming them.
+ * that their events keep naming them.
  */
 export async function readRowsToStore(
   { env, livemode, keys }: ArchiveWork,

@@ -33,7 +33,7 @@ const erasureEndpoint = defineEndpoint({
   tag: OPERATIONS,
   summary: "One step of a customer's erasure",
   description:
-    "Gives what a customer used so far to an alias, without identifiers and payloads, in steps: call it again with the same customer and `next` until that is null. Any step may be repeated; without a cursor, an erasure that was not finished goes on. What the customer reports afterwards is the customer's own. Of the key's mode. `npm run erase` does it all.",
+    "Moves a customer's usage in the key's mode to an alias and removes identifiers and payloads, one step a call. Call it again with the same customer and `next` as the cursor, until `next` is null. Any step may be repeated. A call without a cursor resumes an unfinished erasure. Usage that the customer reports later stays with the customer. `npm run erase` makes all the calls.",
   errors: ["archive_at_work"],
   fields: {
     customer: text(LIMITS.payloadValueLength),
