@@ -17,11 +17,11 @@ const count = (name: string, usual: number): number => Number(process.env[name] 
 const crashKills = count("CRASH_KILLS", 5);
 const deployFailures = count("DEPLOY_FAILURES", 2);
 const counts = {
-  modelRuns: count("SOAK_RUNS", 50),
+  modelRuns: count("SOAK_RUNS", 30),
   placementRuns: count("PLACEMENT_RUNS", 40),
   growthRuns: count("GROWTH_RUNS", 40),
   archiveRuns: count("ARCHIVE_RUNS", 6),
-  fuzzRequests: count("FUZZ_REQUESTS", 3_000),
+  fuzzRequests: count("FUZZ_REQUESTS", 2_000),
   soakDays: count("SOAK_DAYS", 0),
   outageMinutes: count("OUTAGE_MINUTES", 20),
   crashKills,

@@ -293,7 +293,7 @@ const long = fc.record({
       some(1, commands.grow),
       some(2, commands.archive),
     ),
-    { minLength: 70, maxLength: 80, size: "max" },
+    { minLength: 50, maxLength: 60, size: "max" },
   ),
 });
 
