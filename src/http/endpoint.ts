@@ -1,6 +1,6 @@
 import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
 import { digest } from "../domain/identifiers.ts";
-import { err, type Result } from "../domain/result.ts";
+import { err, ok, type Result } from "../domain/result.ts";
 import type { Caller } from "../ingest/caller.ts";
 import { claimKey } from "../ingest/identity.ts";
 import { parseForm, type Fields as RawFields, readBody } from "./body.ts";
@@ -15,14 +15,17 @@ export type Call<Input> = Caller & { readonly input: Input };
 
 type Shape = z.ZodRawShape;
 
-type InputOf<Params extends Shape, Fields extends Shape> = z.output<z.ZodObject<Params>> &
-  z.output<z.ZodObject<Fields>>;
+type InputOf<Params extends Shape, Fields extends Shape, Headers extends Shape> = z.output<z.ZodObject<Params>> &
+  z.output<z.ZodObject<Fields>> &
+  z.output<z.ZodObject<Headers>>;
 
 /** An endpoint as its resource's file defines it. */
-type Definition<Params extends Shape, Fields extends Shape, Reply extends z.ZodType<object>> = Omit<
-  Described,
-  "needs" | "limit"
-> & {
+type Definition<
+  Params extends Shape,
+  Fields extends Shape,
+  Headers extends Shape,
+  Reply extends z.ZodType<object>,
+> = Omit<Described, "needs" | "limit"> & {
   /** Unless given: to read (GET), or to manage (POST). */
   readonly needs?: Described["needs"];
   /** Unless given: of reads (GET), or of administration (POST). */
@@ -31,12 +34,14 @@ type Definition<Params extends Shape, Fields extends Shape, Reply extends z.ZodT
   readonly params?: Params;
   /** Parameters of the query (GET) or of the body (POST). */
   readonly fields: Fields;
+  /** Headers of its own, in lower case. */
+  readonly headers?: Headers;
   readonly response: Reply;
   /** The most that a body may have (bytes); LIMITS.bodyBytes unless given. */
   readonly bodyBytes?: number;
   /** Whether `handle` claims the Idempotency-Key itself; unless it does, it is claimed before. */
   readonly claimsKey?: boolean;
-  readonly handle: (call: Call<InputOf<Params, Fields>>) => Promise<Handled<z.output<Reply>>>;
+  readonly handle: (call: Call<InputOf<Params, Fields, Headers>>) => Promise<Handled<z.output<Reply>>>;
 };
 
 /** A call before its input is read. */
@@ -58,12 +63,14 @@ export function defineEndpoint<
   Fields extends Shape,
   Reply extends z.ZodType<object>,
   Params extends Shape = Record<never, never>,
->(definition: Definition<Params, Fields, Reply>): Endpoint {
+  Headers extends Shape = Record<never, never>,
+>(definition: Definition<Params, Fields, Headers, Reply>): Endpoint {
   const { apiVersion, method, path, auth = "key", bodyBytes, claimsKey = false, handle } = definition;
   const needs = definition.needs ?? (method === "get" ? "read" : "manage");
   const limit = definition.limit ?? (method === "get" ? "reads" : "administration");
   const fields = z.strictObject({ ...definition.fields, ...(apiVersion === "v1" ? { expand: EXPAND } : {}) });
   const params = z.strictObject(definition.params ?? ({} as Params));
+  const headers = definition.headers && z.object(definition.headers);
   const { response } = definition;
   return {
     apiVersion,
@@ -72,8 +79,10 @@ export function defineEndpoint<
     auth,
     needs,
     limit,
-    route: describeRoute({ ...definition, needs, limit }, { params, fields, response }),
+    route: describeRoute({ ...definition, needs, limit }, { params, fields, headers, response }),
     call: async (request, rawParams, context) => {
+      const inHeaders = headers === undefined ? ok({}) : check(headers, readHeaders(request, headers));
+      if (!inHeaders.ok) return inHeaders;
       const raw = method === "get" ? readQuery(request) : await readBody(request, apiVersion, bodyBytes);
       if (!raw.ok) return raw;
       const inPath = check(params, rawParams);
@@ -82,7 +91,7 @@ export function defineEndpoint<
       if (empty !== undefined) return err({ reason: "empty_parameter", param: empty });
       const inFields = check(fields, raw.value);
       if (!inFields.ok) return inFields;
-      const input = { ...inPath.value, ...inFields.value } as InputOf<Params, Fields>;
+      const input = { ...inHeaders.value, ...inPath.value, ...inFields.value } as InputOf<Params, Fields, Headers>;
       const call = { ...context, endpoint: `${method} ${path}`, input };
       if (method !== "get" && !claimsKey) {
         const claimed = await claimKey(digest(call.endpoint, JSON.stringify(input)), call);
@@ -94,6 +103,10 @@ export function defineEndpoint<
 }
 
 const readQuery = (request: Request): Result<RawFields, ApiError> => parseForm(new URL(request.url).search.slice(1));
+
+/** Those headers of a request that a schema names. */
+const readHeaders = ({ headers }: Request, { shape }: z.ZodObject): Record<string, string | undefined> =>
+  Object.fromEntries(Object.keys(shape).map((name) => [name, headers.get(name) ?? undefined]));
 
 /** Stripe's SDKs may ask to expand objects anywhere in v1; nothing here can be expanded. */
 const EXPAND = z

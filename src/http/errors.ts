@@ -380,6 +380,9 @@ const evaluate = <T extends string | number | undefined>(value: T | ((error: Api
 /** What the response to an error says, for those that are told later and elsewhere. */
 export const messageOf = (error: ApiError): string => evaluate(rowOf(error).message, error);
 
+/** The code of a v2 response to an error, for those that are told of it in another response. */
+export const codeOf = (error: ApiError): string => rowOf(error).v2.code;
+
 /** Whether a value fails for its length alone, which Stripe tells apart. */
 export const hasTooManyDigits = (value: string): boolean => /^[0-9]{16,}$/.test(value);
 

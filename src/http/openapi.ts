@@ -67,11 +67,12 @@ type Schemas = {
   readonly params: z.ZodObject;
   /** Parameters of the query (GET) or of the body (POST). */
   readonly fields: z.ZodObject;
+  readonly headers: z.ZodObject | undefined;
   readonly response: z.ZodType;
 };
 
 /** The part of the OpenAPI document that an endpoint's definition makes. */
-export function describeRoute(endpoint: Described, { params, fields, response }: Schemas): Route {
+export function describeRoute(endpoint: Described, { params, fields, headers, response }: Schemas): Route {
   const { apiVersion, method, path, summary, tag, auth } = endpoint;
   const contentType = apiVersion === "v1" ? "application/x-www-form-urlencoded" : "application/json";
   const error = {
@@ -87,6 +88,7 @@ export function describeRoute(endpoint: Described, { params, fields, response }:
     description: descriptionOf(endpoint),
     request: {
       ...(Object.keys(params.shape).length > 0 ? { params } : {}),
+      ...(headers === undefined ? {} : { headers }),
       ...(method === "get" ? { query: fields } : { body: { content: { [contentType]: { schema: fields } } } }),
     },
     responses: {

@@ -22,6 +22,9 @@ type Examined = {
 /** An examined report on its way into the log. */
 type ExaminedCandidate = Examined & { readonly candidate: Candidate };
 
+/** A report that counts nowhere, and why. */
+type Refused = ExaminedCandidate & { readonly refusal: StreamRefusal };
+
 /** Why a report of a stream counts nowhere. */
 export type StreamRefusal = Refusal | Extract<MeteringError, { reason: "duplicate_meter_event" }>;
 
@@ -29,9 +32,20 @@ export type StreamRefusal = Refusal | Extract<MeteringError, { reason: "duplicat
 export type Describe = (refusal: StreamRefusal) => Pick<RejectionAppend["rejection"], "code" | "message">;
 
 /**
- * The way of a stream's events at the edge: each is admitted, or becomes a rejection on its way to an
- * error report, in the words of `describe`; all of them are durable when this succeeds. No customer's turn is
- * taken: the log alone makes them unique. Events of one request are in receipt order as they stand in it.
+ * What became of a report of a stream:
+ * - `accepted`: stored, now or by an earlier attempt under the same Idempotency-Key;
+ * - `accepted_before`: the same report was accepted before, from another request or twice in this one;
+ * - `refused`: it counts nowhere.
+ */
+export type StreamOutcome =
+  | { readonly outcome: "accepted" | "accepted_before"; readonly identifier: string }
+  | { readonly outcome: "refused"; readonly refusal: StreamRefusal };
+
+/**
+ * The way of a stream's events at the edge: each is admitted, or refused. A refused one becomes a rejection on its
+ * way to an error report, in the words of `describe`; without it the caller alone learns of it, by the outcomes, which are in the
+ * order of the reports. Everything is durable when this succeeds. No customer's turn is
+ * taken: the log alone makes events unique. Events of one request are in receipt order as they stand in it.
  *
  * Yields `setting_changed`, `databases_changed`, `idempotency_key_reused`, `rate_limited` for too many refused events before any is
  * stored, and `log_full` also when other shards took their part: the whole can be sent again, since what is
@@ -40,17 +54,18 @@ export type Describe = (refusal: StreamRefusal) => Pick<RejectionAppend["rejecti
 export async function reportStream(
   reports: readonly EventReport[],
   caller: Caller,
-  describe: Describe,
-): Promise<Result<void, MeteringError>> {
+  describe: Describe | undefined,
+): Promise<Result<readonly StreamOutcome[], MeteringError>> {
   const log = await logOf(caller);
   if (!log.ok) return log;
   const examined = await examine(reports, caller);
   const claimed = await claim(examined, caller);
   if (!claimed.ok) return claimed;
-  const candidates = examined.map((each, position) => ({
-    ...each,
-    candidate: candidateOf(each.report, position, claimed.value, caller),
-  }));
+  const candidates = examined.map((each, position) => {
+    const candidate = candidateOf(each.report, position, claimed.value, caller);
+    if (describe !== undefined) return { ...each, candidate };
+    return { ...each, candidate: { ...candidate, keyDigest: keyDigestAt(position, caller) } };
+  });
   return store(candidates, log.value, caller, describe);
 }
 
@@ -77,7 +92,14 @@ function claim(examined: readonly Examined[], caller: Caller): Promise<Result<Cl
   return claimKey(requestDigest, caller, { alsoMadeBySdk });
 }
 
-/** Where a report goes in the log. Its Idempotency-Key was claimed for the whole request, so its row needs none. */
+/**
+ * By what the log knows a report again that an earlier attempt of its request brought. Only a caller who is told of each event
+ * needs it: that it was accepted before says enough to ignore it.
+ */
+const keyDigestAt = (position: number, { idempotencyKey }: Caller): string | undefined =>
+  idempotencyKey === undefined ? undefined : digest(idempotencyKey, String(position));
+
+/** Where a report goes in the log. Its Idempotency-Key was claimed for the whole request, so it is no claim. */
 function candidateOf(report: EventReport, position: number, claimed: Claimed | undefined, caller: Caller): Candidate {
   const made = newEventId(caller.now);
   const id = claimed === undefined ? made : placedAt(orderAt(claimed.at) + position, made);
@@ -96,38 +118,55 @@ async function store(
   candidates: readonly ExaminedCandidate[],
   log: LogContext,
   caller: Caller,
-  describe: Describe,
-): Promise<Result<void, MeteringError>> {
+  describe: Describe | undefined,
+): Promise<Result<readonly StreamOutcome[], MeteringError>> {
   const { env, key } = caller;
-  const acceptedBefore = await acceptedEarlier(candidates, log, caller);
-  const entries = candidates.flatMap((each): Append[] => {
-    const { candidate, admitted } = each;
-    if (admitted.ok) return [{ ...candidate, kind: "event", apiKey: key.number, event: admitted.value }];
-    return acceptedBefore.has(candidate) ? [] : [toRejection(each, describe(admitted.error), caller)];
-  });
-  const refused = entries.filter(({ kind }) => kind === "rejection").length;
-  if (!(await refusedEventsAllowed(env, key.id, refused))) return err({ reason: "rate_limited" });
-  const outcomes = await appendTo(log, entries, env);
-  const taken = candidates.filter(({ candidate }) => isTakenByAnother(outcomes.get(candidate.id)));
-  const duplicates = taken.map((each) =>
-    toRejection(each, describe({ reason: "duplicate_meter_event", identifier: each.candidate.identifier }), caller),
+  const before = await acceptedEarlier(candidates, log, caller);
+  const refused = candidates.flatMap((each): Refused[] =>
+    each.admitted.ok || before.has(each.candidate) ? [] : [{ ...each, refusal: each.admitted.error }],
   );
-  const reported = await appendTo(log, duplicates, env);
-  // The request's events are stored by now, so these count against the requests that follow.
-  await refusedEventsAllowed(env, key.id, duplicates.length);
+  if (!(await refusedEventsAllowed(env, key.id, refused.length))) return err({ reason: "rate_limited" });
+  const toRejections = (ofReports: readonly Refused[]): Append[] =>
+    describe === undefined ? [] : ofReports.map((each) => toRejection(each, describe(each.refusal), caller));
+  const events = candidates.flatMap(({ candidate, admitted }): Append[] =>
+    admitted.ok ? [{ ...candidate, kind: "event", apiKey: key.number, event: admitted.value }] : [],
+  );
+  const outcomes = await appendTo(log, [...events, ...toRejections(refused)], env);
+  const duplicates = candidates
+    .filter(({ candidate }) => isTakenByAnother(outcomes.get(candidate.id)))
+    .map((each): Refused => ({ ...each, refusal: duplicateOf(each.candidate) }));
+  const reported = await appendTo(log, toRejections(duplicates), env);
+  // The request's events are stored by now, so these count against the requests that follow. What is only
+  // told to the caller writes nothing, so it does not count.
+  if (describe !== undefined) await refusedEventsAllowed(env, key.id, duplicates.length);
   const isFull = [...outcomes.values(), ...reported.values()].some(({ outcome }) => outcome === "full");
-  return isFull ? err({ reason: "log_full" }) : ok(undefined);
+  if (isFull) return err({ reason: "log_full" });
+  const refusals = new Map([...refused, ...duplicates].map(({ candidate, refusal }) => [candidate, refusal]));
+  return ok(
+    candidates.map(({ candidate }) =>
+      toOutcome(candidate, refusals.get(candidate), outcomes.get(candidate.id) ?? before.get(candidate)),
+    ),
+  );
+}
+
+function toOutcome(
+  { identifier }: Candidate,
+  refusal: StreamRefusal | undefined,
+  logged: AppendOutcome | undefined,
+): StreamOutcome {
+  if (refusal !== undefined) return { outcome: "refused", refusal };
+  return { outcome: logged?.outcome === "accepted" ? "accepted" : "accepted_before", identifier };
 }
 
 /**
- * Which of the refused reports were accepted by an earlier attempt, when the time or the meter was another.
+ * What became earlier of those refused reports that were accepted then, when the time or the meter was another.
  * A name without any meter never had one.
  */
 async function acceptedEarlier(
   candidates: readonly ExaminedCandidate[],
   log: LogContext,
   { env, idempotencyKey }: Caller,
-): Promise<ReadonlySet<Candidate>> {
+): Promise<ReadonlyMap<Candidate, AppendOutcome>> {
   const inQuestion = candidates.filter(
     ({ report, admitted }) =>
       !admitted.ok && admitted.error.reason !== "no_meter" && (report.identifier ?? idempotencyKey) !== undefined,
@@ -137,11 +176,17 @@ async function acceptedEarlier(
     log,
     inQuestion.map(({ candidate }) => candidate),
   );
-  return new Set([...known].filter(([, outcome]) => isSameReport(outcome)).map(([candidate]) => candidate));
+  return new Map(
+    [...known].flatMap(([candidate, outcome]) =>
+      outcome !== undefined && isSameReport(outcome) ? [[candidate, outcome] as const] : [],
+    ),
+  );
 }
 
-const isSameReport = (outcome: AppendOutcome | undefined): boolean =>
-  outcome?.outcome === "accepted" || (outcome?.outcome === "duplicate" && outcome.sameReport);
+const isSameReport = (outcome: AppendOutcome): boolean =>
+  outcome.outcome === "accepted" || (outcome.outcome === "duplicate" && outcome.sameReport);
+
+const duplicateOf = ({ identifier }: Candidate): StreamRefusal => ({ reason: "duplicate_meter_event", identifier });
 
 const isTakenByAnother = (outcome: AppendOutcome | undefined): boolean =>
   outcome?.outcome === "duplicate" && !outcome.sameReport;
@@ -151,7 +196,7 @@ const isTakenByAnother = (outcome: AppendOutcome | undefined): boolean =>
  * refusal for another reason is reported too.
  */
 function toRejection(
-  { candidate, meter }: ExaminedCandidate,
+  { candidate, meter }: Refused,
   { code, message }: ReturnType<Describe>,
   { key, now }: Caller,
 ): RejectionAppend {

@@ -200,6 +200,30 @@ describe("C8 streams", () => {
     await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe("25");
   });
 
+  it("C8.18 tell what became of each event, in their order, when the header edgemeter-outcomes asks for it", async () => {
+    const meter = await createMeter();
+    const { authentication_token: key } = await stripe.v2.billing.meterEventSession.create();
+    const event = { event_name: meter.event_name, payload, identifier: unique("idmp") };
+    const events = [event, { ...event, identifier: unique("bad"), payload: { ...payload, value: "0" } }];
+    const headers = { "edgemeter-outcomes": "true" };
+    for (const outcome of ["accepted", "accepted_before"]) {
+      const { status, text } = await raw(STREAM, { key, json: { events }, headers });
+      expect({ status, body: JSON.parse(text) }).toEqual({
+        status: 200,
+        body: {
+          outcomes: [
+            { outcome, identifier: event.identifier },
+            { outcome: "refused", code: "payload_invalid_value", message: expect.stringContaining("Received 0.") },
+          ],
+        },
+      });
+    }
+    const wrong = await raw(STREAM, { key, json: { events }, headers: { "edgemeter-outcomes": "yes" } });
+    expect(wrong).toMatchObject({ status: 400, error: { code: "invalid_fields" } });
+    expect(wrong.error.message).toContain("edgemeter-outcomes");
+    await expect.poll(() => total(meter.id), { timeout: 60_000 }).toBe("25");
+  });
+
   it("C8.12 tell a client when to renew its token: TemporarySessionExpiredError", async () => {
     const meter = await createMeter();
     // A session that was opened 16 minutes ago.

@@ -1,11 +1,36 @@
 import { LIMITS } from "../../domain/limits.ts";
 import { ok } from "../../domain/result.ts";
-import { reportStream, type StreamRefusal } from "../../ingest/report-stream.ts";
+import { reportStream, type StreamOutcome, type StreamRefusal } from "../../ingest/report-stream.ts";
 import { defineEndpoint } from "../endpoint.ts";
-import { hasTooManyDigits, messageOf } from "../errors.ts";
+import { codeOf, hasTooManyDigits, messageOf } from "../errors.ts";
 import { requiredError, streamedEventName, toReport } from "../fields.ts";
 import * as z from "../zod.ts";
 import { eventFields } from "./meter-events.ts";
+
+const identifier = z.string().openapi({ description: "Made by the service, when the event came without one." });
+
+const Outcome = z
+  .discriminatedUnion("outcome", [
+    z
+      .object({ outcome: z.literal("accepted"), identifier })
+      .openapi({ description: "Stored, now or by an earlier attempt under the same Idempotency-Key." }),
+    z.object({ outcome: z.literal("accepted_before"), identifier }).openapi({
+      description: "The same report was accepted before, from another request or twice in this one. It counts once.",
+    }),
+    z
+      .object({ outcome: z.literal("refused"), code: z.string(), message: z.string() })
+      .openapi({ description: "As `POST /v2/billing/meter_events` refuses it. It is in no error report." }),
+  ])
+  .openapi("V2MeterEventStreamOutcome");
+
+const MeterEventStream = z
+  .object({
+    outcomes: z
+      .array(Outcome)
+      .optional()
+      .openapi({ description: "One for each event, in their order, where `edgemeter-outcomes: true` asked for them." }),
+  })
+  .openapi("V2MeterEventStream");
 
 const streamEvents = defineEndpoint({
   apiVersion: "v2",
@@ -17,7 +42,7 @@ const streamEvents = defineEndpoint({
   tag: "Meter event streams",
   summary: "Report many events",
   description:
-    "A 200 means that every valid event is stored and will be counted exactly once, and that every other one will be in an error report. A report that was accepted before is ignored; one whose identifier another report has is in the error report. Sent again after a failure, with identifiers or the same Idempotency-Key, nothing counts twice.",
+    "A 200 means that every valid event is stored and will be counted exactly once, and that every other one will be in an error report. A report that was accepted before is ignored; one whose identifier another report has is in the error report. Sent again after a failure, with identifiers or the same Idempotency-Key, nothing counts twice. With the header `edgemeter-outcomes: true` the response says what became of each event, and what is refused is in no error report.",
   errors: ["billing_meter_event_session_expired", "idempotency_error", "invalid_fields", "log_full"],
   fields: {
     events: z
@@ -25,14 +50,27 @@ const streamEvents = defineEndpoint({
       .min(1, "it cannot be empty.")
       .max(LIMITS.streamEvents, `it can have at most ${LIMITS.streamEvents} events.`),
   },
-  response: z.object({}).openapi("V2MeterEventStream"),
+  headers: {
+    "edgemeter-outcomes": z
+      .enum(["true", "false"], "this header must be true or false.")
+      .default("false")
+      .openapi({ description: "Whether the response says what became of each event." }),
+  },
+  response: MeterEventStream,
   bodyBytes: LIMITS.streamBodyBytes,
   claimsKey: true,
   handle: async (call) => {
-    const recorded = await reportStream(call.input.events.map(toReport), call, describe);
-    return recorded.ok ? ok({}) : recorded;
+    const { events, "edgemeter-outcomes": isTold } = call.input;
+    const outcomes = await reportStream(events.map(toReport), call, isTold === "true" ? undefined : describe);
+    if (!outcomes.ok) return outcomes;
+    return ok(isTold === "true" ? { outcomes: outcomes.value.map(toWire) } : {});
   },
 });
+
+const toWire = (outcome: StreamOutcome): z.output<typeof Outcome> =>
+  outcome.outcome === "refused"
+    ? { outcome: "refused", code: codeOf(outcome.refusal), message: messageOf(outcome.refusal) }
+    : outcome;
 
 /** What an error report says of a refused event. */
 const describe = (refusal: StreamRefusal): { code: string; message: string } => ({

@@ -26,12 +26,17 @@ const anEvent = (meter: { event_name: string }, fields: Record<string, unknown> 
   ...fields,
 });
 
-/** Streams events in a session, under an Idempotency-Key when there is one. */
-async function stream(events: unknown, { token, key }: { token?: string; key?: string } = {}) {
+type Streaming = { token?: string; key?: string; outcomes?: string };
+
+/** Streams events in a session, under an Idempotency-Key when there is one, and asks for outcomes when told to. */
+async function stream(events: unknown, { token, key, outcomes }: Streaming = {}) {
   const { status, body, headers } = await answerOf(STREAM, {
     key: token ?? (await aToken()),
     body: { events },
-    headers: key === undefined ? {} : { "idempotency-key": key },
+    headers: {
+      ...(key === undefined ? {} : { "idempotency-key": key }),
+      ...(outcomes === undefined ? {} : { "edgemeter-outcomes": outcomes }),
+    },
   });
   return { status, body, headers };
 }
@@ -552,6 +557,112 @@ describe("a stream's request sent again", () => {
     await stream([{ ...event, payload: { stripe_customer_id: "cus_1", value: "0" } }]);
     expect(await stream([event])).toMatchObject(ACCEPTED);
     await eventually(async () => expect(await storedEvents(meter.id)).toBe(1));
+  });
+});
+
+describe("a stream that asks for outcomes", () => {
+  const accepted = ({ identifier }: { identifier: unknown }) => ({ outcome: "accepted", identifier });
+  const acceptedBefore = ({ identifier }: { identifier: unknown }) => ({ outcome: "accepted_before", identifier });
+
+  /** The outcomes of events, under an Idempotency-Key when there is one. */
+  const outcomesOf = async (events: unknown[], key?: string): Promise<unknown> => {
+    const { status, body } = await stream(events, { outcomes: "true", ...(key === undefined ? {} : { key }) });
+    expect(status).toBe(200);
+    return body.outcomes;
+  };
+
+  it("is told one an event, in their order, refused in the words of a single event and in no error report", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: Date.now() });
+    const appended = watchAppends();
+    const meter = await createdMeter();
+    const archived = await createdMeter();
+    await call(`/v1/billing/meters/${archived.id}/deactivate`, { method: "POST" });
+    const at = (ms: number): string => new Date(Date.now() + ms).toISOString();
+    const first = anEvent(meter);
+    const refused = [
+      { ...first, payload: { stripe_customer_id: "cus_1", value: "1000" } },
+      anEvent({ event_name: unique("unknown") }),
+      anEvent(archived),
+      anEvent(meter, { payload: { value: "1" } }),
+      anEvent(meter, { payload: { stripe_customer_id: "cus_1" } }),
+      anEvent(meter, { payload: { stripe_customer_id: "cus_1", value: "1.5" } }),
+      anEvent(meter, { payload: { stripe_customer_id: "cus_1", value: "1234567890123456" } }),
+      anEvent(meter, { payload: { stripe_customer_id: " cus_1", value: "1" } }),
+      anEvent(meter, { timestamp: at(10 * MINUTE_MS) }),
+      anEvent(meter, { timestamp: at(-36 * 24 * 60 * MINUTE_MS) }),
+    ];
+    const unnamed = anEvent(meter, { identifier: undefined });
+    const outcomes = await outcomesOf([first, ...refused, first, unnamed]);
+    const single = await Promise.all(
+      refused.map(async (event) => (await answerOf("/v2/billing/meter_events", { body: event })).body.error),
+    );
+    expect(outcomes).toEqual([
+      accepted(first),
+      ...single.map((error) => {
+        const { code, message } = error as { code: string; message: string };
+        return { outcome: "refused", code, message };
+      }),
+      acceptedBefore(first),
+      accepted({ identifier: expect.stringMatching(/^em_/) }),
+    ]);
+    expect(rejections(appended)).toEqual([]);
+    vi.useRealTimers();
+    await eventually(async () => expect(await storedEvents(meter.id)).toBe(2));
+  });
+
+  it("is told of a retry what its first attempt was, and of the same reports in another request that they came before", async () => {
+    const meter = await createdMeter();
+    const [named, unnamed] = [anEvent(meter), anEvent(meter, { identifier: undefined })];
+    const key = unique("key");
+    const first = await outcomesOf([named, named, unnamed], key);
+    expect(first).toEqual([accepted(named), acceptedBefore(named), accepted({ identifier: expect.any(String) })]);
+    expect(await outcomesOf([named, named, unnamed], key)).toEqual(first);
+    for (const again of [undefined, unique("key")])
+      expect(await outcomesOf([named], again)).toEqual([acceptedBefore(named)]);
+    const single = anEvent(meter);
+    await call("/v2/billing/meter_events", { body: single });
+    expect(await outcomesOf([single])).toEqual([acceptedBefore(single)]);
+    await eventually(async () => expect(await storedEvents(meter.id)).toBe(3));
+  });
+
+  it("is told of a retry that came when its meter was archived that it was accepted", async () => {
+    const meter = await createdMeter();
+    const event = anEvent(meter);
+    const key = unique("key");
+    await outcomesOf([event], key);
+    await call(`/v1/billing/meters/${meter.id}/deactivate`, { method: "POST" });
+    expect(await outcomesOf([event], key)).toEqual([accepted(event)]);
+    expect(await outcomesOf([event])).toEqual([acceptedBefore(event)]);
+    expect(await outcomesOf([anEvent(meter)])).toMatchObject([{ outcome: "refused", code: "archived_meter" }]);
+  });
+
+  it("is limited in the events that the rules refuse, and not in duplicates, which write nothing", async () => {
+    const meter = await createdMeter();
+    const event = anEvent(meter);
+    await stream([event]);
+    const limit = vi
+      .spyOn(env.REFUSED_EVENTS_LIMIT as RateLimit, "limit")
+      .mockImplementation(async () => ({ success: false }));
+    const other = { ...event, payload: { stripe_customer_id: "cus_1", value: "7" } };
+    expect(await outcomesOf([other])).toMatchObject([{ outcome: "refused", code: "duplicate_meter_event" }]);
+    expect(limit).not.toHaveBeenCalled();
+    const bad = anEvent(meter, { payload: { stripe_customer_id: "cus_1", value: "0" } });
+    expect((await stream([bad, anEvent(meter)], { outcomes: "true" })).status).toBe(429);
+    await eventually(async () => expect(await storedEvents(meter.id)).toBe(1));
+  });
+
+  it("asks with `true`; `false` is as without the header, and anything else is refused before any is stored", async () => {
+    const meter = await createdMeter();
+    expect(await stream([anEvent(meter)], { outcomes: "false" })).toMatchObject(ACCEPTED);
+    expect((await stream([anEvent(meter)], { outcomes: "false" })).body).toEqual({});
+    for (const outcomes of ["yes", "TRUE", "1"]) {
+      const { status, body } = await stream([anEvent(meter)], { outcomes });
+      expect({ status, body }).toMatchObject({
+        status: 400,
+        body: { error: { code: "invalid_fields", message: expect.stringContaining("edgemeter-outcomes") } },
+      });
+    }
+    await eventually(async () => expect(await storedEvents(meter.id)).toBe(2));
   });
 });
 
