@@ -24,6 +24,7 @@ type Request = {
   readonly json?: object;
   readonly form?: Readonly<Record<string, string>>;
   readonly idempotencyKey?: string;
+  readonly headers?: Readonly<Record<string, string>>;
 };
 
 /** A response that a retry would not change: a 2xx, or a refusal with its code and message. */
@@ -55,12 +56,9 @@ export class Client {
 
   /** The response to a request, parsed. Throws a `CommandError` for a refusal, and for what is not as `schema` says. */
   async call<T>(request: Request, schema: z.ZodType<T>): Promise<T> {
-    const what = `${methodOf(request)} ${request.path.replace(/\?.*/, "")}`;
-    const { ok, body, message } = await this.send(request);
-    if (!ok) throw new CommandError(`${what}: ${message}`);
-    const parsed = schema.safeParse(body);
-    if (!parsed.success) throw new CommandError(`the response to ${what} is not understood. Is it another version?`);
-    return parsed.data;
+    const answer = await this.send(request);
+    if (!answer.ok) throw new CommandError(`${nameOf(request)}: ${answer.message}`);
+    return parseAnswer(request, answer, schema);
   }
 
   /** The objects of all pages of a list. `path` has a query already. */
@@ -76,7 +74,8 @@ export class Client {
   }
 
   /**
-   * Sends a request until its response is final. It retries after a lost connection, 409, 429 and 5xx.
+   * Sends a request until its response is final. It retries after a lost connection, and after a 409,
+   * 429 or 5xx that does not say that a retry is of no use.
    * Throws a `CommandError` also for a response that makes every other request pointless.
    */
   async send(request: Request): Promise<Answer> {
@@ -112,14 +111,14 @@ export class Client {
     if (status < 200 || (status >= 300 && status < 400)) {
       throw new CommandError(`${url} answered with status ${status}. Is it an edgemeter?`);
     }
-    const isFinal = status === 409 && response.headers.get("stripe-should-retry") === "false";
+    const isFinal = response.headers.get("stripe-should-retry") === "false";
     if (!isFinal && (status === 409 || status === 429 || status >= 500)) throw new Transient(message);
     return answer;
   }
 
   /** One request and its whole response. */
   async #exchange(request: Request): Promise<{ response: Response; text: string }> {
-    const { path, key = this.#server.key, json, form, idempotencyKey } = request;
+    const { path, key = this.#server.key, json, form, idempotencyKey, headers } = request;
     try {
       const response = await fetch(this.#server.url + path, {
         method: methodOf(request),
@@ -127,6 +126,7 @@ export class Client {
           authorization: `Bearer ${key}`,
           ...(json && { "content-type": "application/json" }),
           ...(idempotencyKey && { "idempotency-key": idempotencyKey }),
+          ...headers,
         },
         body: json === undefined ? (form && new URLSearchParams(form)) || null : JSON.stringify(json),
         redirect: "manual",
@@ -140,6 +140,15 @@ export class Client {
 }
 
 const methodOf = ({ json, form }: Request): string => (json === undefined && form === undefined ? "GET" : "POST");
+
+const nameOf = (request: Request): string => `${methodOf(request)} ${request.path.replace(/\?.*/, "")}`;
+
+/** What a success says. Throws a `CommandError` when it is not as `schema` says. */
+export function parseAnswer<T>(request: Request, { body }: Answer, schema: z.ZodType<T>): T {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  throw new CommandError(`the response to ${nameOf(request)} is not understood. Is it another version?`);
+}
 
 /** Whether a stream session has to be renewed. */
 export const isExpired = ({ status, code }: Answer): boolean =>

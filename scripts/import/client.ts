@@ -1,8 +1,9 @@
 import { randomUUID } from "node:crypto";
 import { z } from "zod";
+import { LIMITS } from "../../src/domain/limits.ts";
 import type { Formula } from "../../src/domain/meter.ts";
 import { CommandError } from "../command-error.ts";
-import { type Answer, type Client, isExpired } from "../http.ts";
+import { type Client, isExpired, parseAnswer } from "../http.ts";
 import type { ImportedEvent } from "./events.ts";
 
 const Meter = z
@@ -52,9 +53,19 @@ async function findMeter(client: Client, eventName: string): Promise<Meter | und
 }
 
 /** What became of an event at the server: what it was counted as, or why it was rejected. */
-export type Outcome = "accepted" | "duplicate" | { readonly error: string };
+export type Outcome = z.output<typeof Outcome>;
 
-/** An event as both v2 endpoints take it. */
+const Outcome = z
+  .discriminatedUnion("outcome", [
+    z.object({ outcome: z.literal(["accepted", "accepted_before"]) }),
+    z.object({ outcome: z.literal("refused"), code: z.string(), message: z.string() }),
+  ])
+  .transform((told): "accepted" | "duplicate" | { readonly error: string } => {
+    if (told.outcome !== "refused") return told.outcome === "accepted" ? "accepted" : "duplicate";
+    return told.code === "duplicate_meter_event" ? "duplicate" : { error: told.message };
+  });
+
+/** An event as a stream takes it. */
 const toWire = (event: ImportedEvent, meter: Meter): object => ({
   event_name: meter.eventName,
   identifier: event.identifier,
@@ -69,30 +80,20 @@ const payloadOf = ({ customer, value, payload }: ImportedEvent, meter: Meter): o
   [meter.customerKey]: customer,
 });
 
-/** A sender of events to a meter. It throws a `CommandError` when an event got no response. */
-export function eventSender(client: Client, meter: Meter): (event: ImportedEvent) => Promise<Outcome> {
-  // With a key of its own in this run, a row's retry is told what its lost first attempt became.
-  const run = randomUUID();
-  return async (event) => {
-    const path = "/v2/billing/meter_events";
-    const idempotencyKey = `${run}-${event.row.number}`;
-    const { ok, code, message } = await client.send({ path, idempotencyKey, json: toWire(event, meter) });
-    if (ok) return "accepted";
-    return code === "duplicate_meter_event" ? "duplicate" : { error: message };
-  };
-}
-
-/** Events of one request to the stream; what the API takes at most. */
-export const BATCH_SIZE = 100;
+/** Events of one request; what the API takes at most. */
+export const BATCH_SIZE = LIMITS.streamEvents;
 
 const Session = z.object({ authentication_token: z.string() });
 
 /**
- * A sender of up to BATCH_SIZE events at a time over a stream session, which it renews as needed.
- * A stream does not say which events it knew already, and reports refused ones later: `accepted`
- * means taken. It throws a `CommandError` when a batch got no response.
+ * A sender of up to BATCH_SIZE events at a time, which gives the outcome of each. It streams in a session, which it
+ * renews as needed. It throws a `CommandError` when a batch got no response.
  */
-export function batchSender(client: Client, meter: Meter): (batch: readonly ImportedEvent[]) => Promise<Outcome> {
+export function eventSender(
+  client: Client,
+  meter: Meter,
+): (events: readonly ImportedEvent[]) => Promise<readonly Outcome[]> {
+  // With a key of its own in this run, a retry is told what its lost first attempt became.
   const run = randomUUID();
   let session: Promise<string> | undefined;
 
@@ -100,23 +101,32 @@ export function batchSender(client: Client, meter: Meter): (batch: readonly Impo
   const openSession = async (): Promise<string> =>
     (await client.call({ path: "/v2/billing/meter_event_session", json: {} }, Session)).authentication_token;
 
-  const sendOver = (key: string, batch: readonly ImportedEvent[]): Promise<Answer> =>
-    client.send({
+  return async function send(events): Promise<readonly Outcome[]> {
+    const request = {
       path: "/v2/billing/meter_event_stream",
-      key,
-      idempotencyKey: `${run}-${batch[0]?.row.number}-${batch.length}`,
-      json: { events: batch.map((event) => toWire(event, meter)) },
-    });
-
-  return async (batch) => {
+      headers: { "edgemeter-outcomes": "true" },
+      idempotencyKey: `${run}-${events[0]?.row.number}-${events.length}`,
+      json: { events: events.map((event) => toWire(event, meter)) },
+    };
     session ??= openSession();
     const used = session;
-    let answer = await sendOver(await used, batch);
+    let answer = await client.send({ ...request, key: await used });
     if (isExpired(answer)) {
-      // Several batches may learn it at once; the first of them opens the next session.
+      // Several requests may learn it at once; the first of them opens the next session.
       if (session === used) session = openSession();
-      answer = await sendOver(await session, batch);
+      answer = await client.send({ ...request, key: await session });
     }
-    return answer.ok ? "accepted" : { error: answer.message };
+    if (answer.ok) {
+      const Told = z.object({ outcomes: z.array(Outcome).length(events.length) });
+      return parseAnswer(request, answer, Told).outcomes;
+    }
+    if (events.length <= 1) return events.map(() => ({ error: ofOneEvent(answer.message) }));
+    // An event of a wrong shape refuses its whole request: by halves, only the bad ones are rejected.
+    const middle = Math.ceil(events.length / 2);
+    const first = await send(events.slice(0, middle));
+    return [...first, ...(await send(events.slice(middle)))];
   };
 }
+
+/** A message about the only event of a request, without its place there. */
+const ofOneEvent = (message: string): string => message.replace(/events\[0\]\[(\w+)\]/, "$1");

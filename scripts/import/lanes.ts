@@ -1,13 +1,10 @@
-// The API takes one write at a time of a customer on a meter. So each customer has a lane: its items
-// happen in sequence, while the lanes go side by side.
+// What must stay in order goes by one lane: its items happen in sequence, while the lanes go side by side.
 import PQueue from "p-queue";
 
 type LaneOptions<T> = {
-  readonly laneOf: (item: T) => string;
+  readonly laneOf: (item: T) => number;
   /** Done with each item. When it throws, `stop` is aborted. */
   readonly work: (item: T) => Promise<void>;
-  /** Items being worked on at a time. */
-  readonly concurrency: number;
   /** Items held at a time, waiting or being worked on. No more are taken meanwhile, however uneven the lanes. */
   readonly window: number;
   /** Once aborted no item is started any more; those being worked on are waited for. */
@@ -20,19 +17,17 @@ type LaneOptions<T> = {
  */
 export async function workInLanes<T>(
   items: AsyncIterable<T>,
-  { laneOf, work, concurrency, window, stop }: LaneOptions<T>,
+  { laneOf, work, window, stop }: LaneOptions<T>,
 ): Promise<void> {
   const held = new PQueue({ concurrency: window });
-  const working = new PQueue({ concurrency });
   /** The last item of each lane that has any. */
-  const lanes = new Map<string, Promise<void>>();
+  const lanes = new Map<number, Promise<void>>();
   let failure: { readonly error: unknown } | undefined;
   const fail = (error: unknown): void => {
     if (stop.signal.aborted) return;
     failure = { error };
     stop.abort();
   };
-  const start = (item: T) => working.add(async () => (stop.signal.aborted ? undefined : work(item).catch(fail)));
 
   try {
     for await (const item of items) {
@@ -41,7 +36,7 @@ export async function workInLanes<T>(
       const before = lanes.get(lane);
       const done = held.add(async () => {
         await before;
-        await start(item);
+        if (!stop.signal.aborted) await work(item).catch(fail);
         if (lanes.get(lane) === done) lanes.delete(lane);
       });
       lanes.set(lane, done);

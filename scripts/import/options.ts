@@ -18,8 +18,6 @@ export type ImportOptions = {
   readonly shiftToNow: boolean;
   /** Requests at a time. */
   readonly concurrency: number;
-  /** Send batches over a stream session instead of one event at a time. */
-  readonly stream: boolean;
   /** Create the meter with this formula when there is none. */
   readonly createMeter?: Formula;
 };
@@ -65,8 +63,9 @@ export function parseOptions(argv: readonly string[]): ImportOptions {
     .addOption(urlOption())
     .addOption(keyOption(LOCAL_KEYS.test))
     .option("--shift-to-now", "move all timestamps by the same time, so that the newest is now", false)
-    .addOption(new Option("--concurrency <n>", "requests at a time").default(32).argParser(positiveInteger))
-    .option("--stream", "send 100 events a request over a stream session; then duplicates count as accepted", false)
+    .addOption(
+      new Option("--concurrency <n>", "requests at a time, of 100 rows each").default(8).argParser(positiveInteger),
+    )
     .option("--source <name>", "name of the source in the identifiers (default: the file's name)")
     .addOption(new Option("--create-meter <formula>", "create the meter if there is none").choices(FORMULAS))
     .parse(argv);

@@ -1,8 +1,9 @@
 import { stat } from "node:fs/promises";
+import { hashedTo } from "../../src/domain/identifiers.ts";
 import type { Formula } from "../../src/domain/meter.ts";
 import { CommandError } from "../command-error.ts";
 import { Client } from "../http.ts";
-import { BATCH_SIZE, batchSender, eventSender, type Meter, type Outcome, requireMeter } from "./client.ts";
+import { BATCH_SIZE, eventSender, type Meter, type Outcome, requireMeter } from "./client.ts";
 import { columnIndex, eventMapper, type ImportedEvent } from "./events.ts";
 import { exportedColumns, exportedMapper, exportedName, inReceiptOrder } from "./exported.ts";
 import { workInLanes } from "./lanes.ts";
@@ -15,11 +16,8 @@ import { newestTimestamp, shiftToNow } from "./timestamps.ts";
 /** How long a row is tried: long enough for a server to be restarted (ms). */
 const PATIENCE_MS = 120_000;
 
-/** Rows held at a time for each request under way: enough for the rows of one customer not to hold up the others. */
-const WINDOW_PER_REQUEST = 64;
-
-/** Stream requests at a time, at most: each is a hundred events. */
-const STREAM_CONCURRENCY = 8;
+/** Batches held at a time for each request under way: enough for one lane not to hold up the others. */
+const WINDOW_PER_REQUEST = 4;
 
 /**
  * Replays a file, counting in `tally` as it goes. Ends early once `stop` is aborted. Throws a
@@ -47,7 +45,7 @@ export async function runImport(options: ImportOptions, tally: Tally, stop: Abor
       : eventMapper(mapping, columns, shift);
   const meter = await requireMeter(client, eventName, options.createMeter);
   warnOfOtherFormula(meter, options.createMeter);
-  const rows = mapping === undefined ? await inOrderFor(meter, options, table) : table.rows;
+  const rows = mapping === undefined ? await inOrderFor(meter, file, table) : table.rows;
   const rejectedRows = new RejectedRows(file, columns);
 
   const count = (row: Row, outcome: Outcome | "cancelled"): void => {
@@ -65,30 +63,19 @@ export async function runImport(options: ImportOptions, tally: Tally, stop: Abor
     }
   }
 
-  const sendBatch = batchSender(client, meter);
-  let batches = 0;
-
-  /** Sends a batch; when it is refused as a whole, each event by itself, so that only the bad ones are rejected. */
-  async function workOnBatch(batch: readonly ImportedEvent[]): Promise<void> {
-    const outcome = await sendBatch(batch);
-    if (outcome === "accepted" || batch.length === 1) for (const { row } of batch) count(row, outcome);
-    else for (const event of batch) await workOnBatch([event]);
-  }
-
-  const sendEvent = eventSender(client, meter);
-  const work = async (event: ImportedEvent): Promise<void> => count(event.row, await sendEvent(event));
+  const send = eventSender(client, meter);
+  const work = async ({ events }: Batch): Promise<void> => {
+    for (const [index, outcome] of (await send(events)).entries()) {
+      const event = events[index];
+      if (event !== undefined) count(event.row, outcome);
+    }
+  };
 
   const endProgress = showProgress("importing", tally, size);
   try {
-    if (options.stream) {
-      // A stream takes no turns, so each batch has a lane of its own.
-      const laneOf = (): string => String(batches++);
-      const limits = { concurrency: Math.min(concurrency, STREAM_CONCURRENCY), window: 2 * STREAM_CONCURRENCY };
-      await workInLanes(inBatches(events(), BATCH_SIZE), { laneOf, work: workOnBatch, ...limits, stop });
-    } else {
-      const window = concurrency * WINDOW_PER_REQUEST;
-      await workInLanes(events(), { laneOf: ({ customer }) => customer, work, concurrency, window, stop });
-    }
+    const batches = inBatches(events(), laneChooser(meter, concurrency));
+    const window = concurrency * WINDOW_PER_REQUEST;
+    await workInLanes(batches, { laneOf: ({ lane }) => lane, work, window, stop });
   } finally {
     endProgress();
   }
@@ -100,26 +87,43 @@ export async function runImport(options: ImportOptions, tally: Tally, stop: Abor
  * window it is that of receipt, for which all rows are held in memory.
  */
 async function inOrderFor(
-  { formula, eventTimeWindow }: Meter,
-  { file, stream }: ImportOptions,
+  { eventTimeWindow }: Meter,
+  file: string,
   { columns, rows }: Table,
 ): Promise<AsyncIterable<Row> | Iterable<Row>> {
-  if (stream && (formula === "last" || eventTimeWindow !== null)) {
-    throw new CommandError("the meter keeps the last of some events, and --stream keeps no order: leave it out.");
-  }
   return eventTimeWindow === null ? rows : inReceiptOrder(rows, exportedColumns(file, columns));
 }
 
-async function* inBatches<T>(items: AsyncIterable<T>, size: number): AsyncGenerator<readonly T[], void, undefined> {
-  let batch: T[] = [];
-  for await (const item of items) {
-    batch.push(item);
-    if (batch.length === size) {
-      yield batch;
-      batch = [];
+/**
+ * By which of some lanes an event goes. Where the meter keeps the last of some events, those of a customer go by one, so that they
+ * stay in order. Elsewhere each batch goes by the next lane.
+ */
+function laneChooser({ formula, eventTimeWindow }: Meter, lanes: number): (event: ImportedEvent) => number {
+  if (formula === "last" || eventTimeWindow !== null) return ({ customer }) => hashedTo(customer, lanes);
+  let chosen = 0;
+  return () => Math.floor(chosen++ / BATCH_SIZE) % lanes;
+}
+
+/** Events of one request, which go by one lane. */
+type Batch = { readonly lane: number; readonly events: readonly ImportedEvent[] };
+
+/** The events of each lane in batches, in their order. */
+async function* inBatches(
+  events: AsyncIterable<ImportedEvent>,
+  laneOf: (event: ImportedEvent) => number,
+): AsyncGenerator<Batch, void, undefined> {
+  const begun = new Map<number, ImportedEvent[]>();
+  for await (const event of events) {
+    const lane = laneOf(event);
+    const batch = begun.get(lane) ?? [];
+    batch.push(event);
+    if (batch.length < BATCH_SIZE) begun.set(lane, batch);
+    else {
+      begun.delete(lane);
+      yield { lane, events: batch };
     }
   }
-  if (batch.length > 0) yield batch;
+  for (const [lane, batch] of begun) yield { lane, events: batch };
 }
 
 /** Reads the file once for its newest timestamp; the shift in ms. */

@@ -5,6 +5,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { text } from "node:stream/consumers";
+import { isDeepStrictEqual } from "node:util";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { z } from "zod";
 import { Client } from "../../scripts/http.ts";
@@ -14,25 +15,28 @@ import { type Listening, listen } from "../support/node/listen.ts";
 
 const EventBody = z.object({
   event_name: z.string(),
-  identifier: z.string().max(100),
+  identifier: z.string(),
   payload: z.record(z.string(), z.string()),
   timestamp: z.iso.datetime(),
 });
 type Event = z.output<typeof EventBody>;
+const StreamBody = z.object({ events: z.array(EventBody).min(1).max(100) });
 
 /** What a server does with an attempt instead of answering it properly. */
-type Fault = "drop" | "accept and drop" | 409 | 429 | 503;
+type Fault = "drop" | "accept and drop" | "expire" | 409 | 429 | 503;
 
 /** As much of an edgemeter as an import needs. */
 class FakeServer {
+  /** In the order in which they were accepted. */
   readonly events = new Map<string, Event>();
-  /** Customers of which two writes were under way at a time. */
+  /** Customers of which two requests were under way at a time. */
   readonly overlaps = new Set<string>();
   meters = [aMeter("tokens")];
-  /** Faults by an event's value and the attempt, from 1, of its Idempotency-Key. */
+  /** Faults by the value of a request's first event and the attempt, from 1, of its Idempotency-Key. */
   fault: (value: number, attempt: number) => Fault | undefined = () => undefined;
-  /** Awaited before an event is answered. */
-  beforeAnswer: (event: Event) => Promise<void> = async () => undefined;
+  /** Awaited before a request is answered. */
+  beforeAnswer: (events: readonly Event[]) => Promise<void> = async () => undefined;
+  sessions = 0;
   readonly #attempts = new Map<string, number>();
   readonly #accepted = new Map<string, string>();
   readonly #busy = new Set<string>();
@@ -43,9 +47,10 @@ class FakeServer {
 
   async answer(request: Request): Promise<Response | undefined> {
     const { pathname, searchParams } = new URL(request.url);
-    const key = request.headers.get("idempotency-key") ?? "";
-    if (request.headers.get("authorization") !== `Bearer ${LOCAL_KEYS.test}`) {
-      return refusal(401, "unauthorized", "Invalid API Key provided.");
+    const streams = pathname === "/v2/billing/meter_event_stream";
+    const secret = streams ? `token_${this.sessions}` : LOCAL_KEYS.test;
+    if (request.headers.get("authorization") !== `Bearer ${secret}`) {
+      return refusal(401, streams ? EXPIRED : "unauthorized", "Invalid API Key provided.");
     }
     switch (`${request.method} ${pathname}`) {
       case "GET /v1/billing/meters":
@@ -53,8 +58,10 @@ class FakeServer {
       case "POST /v1/billing/meters":
         this.meters.push(aMeter(new URLSearchParams(await request.text()).get("event_name") ?? ""));
         return Response.json(this.meters.at(-1));
-      case "POST /v2/billing/meter_events":
-        return this.#receive(EventBody.parse(await request.json()), key);
+      case "POST /v2/billing/meter_event_session":
+        return Response.json({ authentication_token: `token_${++this.sessions}` });
+      case "POST /v2/billing/meter_event_stream":
+        return this.#receive(StreamBody.parse(await request.json()).events, request.headers);
       default:
         return refusal(404, "not_found", "Unrecognized request URL.");
     }
@@ -66,35 +73,63 @@ class FakeServer {
     return { object: "list", data: this.meters.slice(from, from + 2), has_more: this.meters.length > from + 2 };
   }
 
-  async #receive(event: Event, key: string): Promise<Response | undefined> {
-    const customer = event.payload.stripe_customer_id ?? event.payload.who ?? "";
-    if (this.#busy.has(customer)) this.overlaps.add(customer);
-    this.#busy.add(customer);
-    await this.beforeAnswer(event);
-    this.#busy.delete(customer);
+  async #receive(events: readonly Event[], headers: Headers): Promise<Response | undefined> {
+    const customers = new Set(events.map(({ payload }) => payload.stripe_customer_id ?? payload.who ?? ""));
+    for (const customer of customers.intersection(this.#busy)) this.overlaps.add(customer);
+    for (const customer of customers) this.#busy.add(customer);
+    await this.beforeAnswer(events);
+    for (const customer of customers) this.#busy.delete(customer);
 
+    const key = headers.get("idempotency-key") ?? "";
     const attempt = (this.#attempts.get(key) ?? 0) + 1;
     this.#attempts.set(key, attempt);
-    const fault = this.fault(Number(event.payload.value), attempt);
+    const fault = this.fault(Number(events[0]?.payload.value), attempt);
     if (typeof fault === "number") return refusal(fault, "not_now", "Not now.");
-    if (fault === "drop") return undefined;
-    if (event.payload.value === "0") return refusal(400, "payload_invalid_value", 'The value must be "positive".');
-    if ((this.#accepted.get(event.identifier) ?? key) !== key) {
-      return refusal(400, "duplicate_meter_event", "An event already exists.");
+    if (fault === "expire") {
+      this.sessions++;
+      return refusal(401, EXPIRED, "The session has expired.");
     }
-    this.#accepted.set(event.identifier, key);
-    this.events.set(event.identifier, event);
-    return fault === undefined ? Response.json(event) : undefined;
+    if (fault === "drop") return undefined;
+    const misshapen = events.findIndex(({ identifier, payload }) => payload.value === "" || identifier.length > 100);
+    if (misshapen >= 0) {
+      return refusal(400, "invalid_fields", `Invalid events[${misshapen}][payload][value]: it cannot be empty.`);
+    }
+    const outcomes = events.map((event) => this.#take(event, key));
+    if (fault !== undefined) return undefined;
+    return Response.json(headers.get("edgemeter-outcomes") === "true" ? { outcomes } : {});
+  }
+
+  #take(event: Event, key: string): object {
+    const { identifier, payload } = event;
+    if (payload.value === "0") {
+      return { outcome: "refused", code: "payload_invalid_value", message: 'The value must be "positive".' };
+    }
+    const holder = this.#accepted.get(identifier);
+    if (holder !== undefined && holder !== key) {
+      const isSame = isDeepStrictEqual(this.events.get(identifier), event);
+      const message = "An event already exists.";
+      if (!isSame) return { outcome: "refused", code: "duplicate_meter_event", message };
+      return { outcome: "accepted_before", identifier };
+    }
+    this.#accepted.set(identifier, key);
+    this.events.set(identifier, event);
+    return { outcome: "accepted", identifier };
   }
 }
 
-const aMeter = (eventName: string, customerKey = "stripe_customer_id", valueKey = "value") => ({
-  id: `mtr_${eventName}`,
-  event_name: eventName,
-  default_aggregation: { formula: "sum" },
-  customer_mapping: { type: "by_id", event_payload_key: customerKey },
-  value_settings: { event_payload_key: valueKey },
-});
+const EXPIRED = "billing_meter_event_session_expired";
+
+const aMeter = (eventName: string, changes: { formula?: string; window?: string; keys?: [string, string] } = {}) => {
+  const { formula = "sum", window = null, keys: [customerKey, valueKey] = ["stripe_customer_id", "value"] } = changes;
+  return {
+    id: `mtr_${eventName}`,
+    event_name: eventName,
+    default_aggregation: { formula },
+    customer_mapping: { type: "by_id", event_payload_key: customerKey },
+    value_settings: { event_payload_key: valueKey },
+    event_time_window: window,
+  };
+};
 
 const refusal = (status: number, code: string, message: string): Response =>
   Response.json({ error: { code, message } }, { status });
@@ -147,40 +182,72 @@ const existing = (file: string): Promise<string | undefined> => readFile(file, "
 
 describe("an import", () => {
   test("counts every row as accepted through lost connections and refusals that pass, then as duplicates", async () => {
-    const file = await aFile(rows(30));
-    const faults: readonly (Fault | undefined)[] = ["drop", "accept and drop", 409, 429, 503, undefined];
-    server.fault = (value, attempt) => (attempt === 1 ? faults[value % faults.length] : undefined);
+    const file = await aFile(rows(1_130));
+    const faults: readonly (Fault | undefined)[] = ["drop", "accept and drop", "expire", 409, 429, 503, undefined];
+    // The first values of requests are 1, 101, 201, …
+    server.fault = (value, attempt) => (attempt === 1 ? faults[((value - 1) / 100) % faults.length] : undefined);
     expect(await runImport(file, ...SPREAD)).toMatchObject({
       code: 0,
-      counts: "accepted 30  duplicate 0  rejected 0",
+      counts: "accepted 1130  duplicate 0  rejected 0",
       stderr: "",
     });
-    expect(server.events.size).toBe(30);
-    expect(server.sum).toBe((30 * 31) / 2);
+    expect(server.events.size).toBe(1_130);
+    expect(server.sum).toBe((1_130 * 1_131) / 2);
 
-    expect(await runImport(file, ...SPREAD, "--shift-to-now")).toMatchObject({
-      code: 0,
-      counts: "accepted 0  duplicate 30  rejected 0",
-    });
-    expect(server.events.size).toBe(30);
+    // The same reports, and others under the same identifiers.
+    for (const options of [[], ["--shift-to-now"]]) {
+      expect(await runImport(file, ...SPREAD, ...options)).toMatchObject({
+        code: 0,
+        counts: "accepted 0  duplicate 1130  rejected 0",
+      });
+    }
+    expect(server.events.size).toBe(1_130);
     expect(await existing(`${file}.rejected.csv`)).toBeUndefined();
   });
 
-  test("writes a customer's rows in sequence, and those of several side by side", async () => {
-    const file = await aFile(rows(40));
-    const writing = new Set<string>();
+  test("has as many requests under way as it is told, of one customer too", async () => {
+    const file = await aFile(rows(1_200));
+    let underWay = 0;
     let most = 0;
     const all = Promise.withResolvers<void>();
-    server.beforeAnswer = async ({ payload }) => {
-      writing.add(payload.stripe_customer_id ?? "");
-      most = Math.max(most, writing.size);
-      // Nobody is answered before each of the five customers has a write under way.
-      if (most === 5) all.resolve();
+    server.beforeAnswer = async () => {
+      most = Math.max(most, ++underWay);
+      // None is answered before there are four.
+      if (most === 4) all.resolve();
       await all.promise;
-      writing.delete(payload.stripe_customer_id ?? "");
+      underWay--;
     };
-    expect(await runImport(file, ...SPREAD)).toMatchObject({ code: 0, counts: "accepted 40  duplicate 0  rejected 0" });
+    const result = await runImport(file, ...COLUMNS, "--customer", "acme", "--concurrency", "4");
+    expect(result).toMatchObject({ code: 0, counts: "accepted 1200  duplicate 0  rejected 0" });
+    expect(most).toBe(4);
+    expect(server.sessions).toBe(1);
+  });
+
+  test.each([
+    ["keeps the latest event", { formula: "last" }],
+    ["keeps an event an hour", { window: "hour" }],
+  ])("keeps each customer's rows in order for a meter that %s", async (_, changes) => {
+    server.meters = [aMeter("tokens", changes)];
+    server.fault = (value, attempt) => (attempt === 1 && value % 3 === 0 ? "accept and drop" : undefined);
+    const file = await aFile(rows(2_000));
+    const result = await runImport(file, ...COLUMNS, "--spread-customers", "7");
+    expect(result).toMatchObject({ code: 0, counts: "accepted 2000  duplicate 0  rejected 0" });
     expect([...server.overlaps]).toEqual([]);
+    for (const ofOne of Map.groupBy(server.events.values(), ({ payload }) => payload.stripe_customer_id).values()) {
+      const values = ofOne.map(({ payload }) => Number(payload.value));
+      expect(values).toEqual(values.toSorted((a, b) => a - b));
+    }
+  });
+
+  test("rejects rows of a wrong shape, and no others of their requests", async () => {
+    const lines = Array.from({ length: 250 }, (_, i) => `${1_700_000_000 + i},${i % 90 === 7 ? "" : i + 1}`);
+    const file = await aFile(["time,tokens", ...lines].join("\n"));
+    const result = await runImport(file, ...SPREAD);
+    expect(result).toMatchObject({ code: 1, counts: "accepted 247  duplicate 0  rejected 3" });
+    const rejected = (await existing(`${file}.rejected.csv`))?.trimEnd().split("\n").slice(1).sort();
+    expect(rejected).toEqual(
+      [8, 98, 188].map((row) => `${1_700_000_000 + row - 1},,${row},Invalid payload[value]: it cannot be empty.`),
+    );
   });
 
   test("shifts all timestamps by as much, the newest to just before now", async () => {
@@ -248,7 +315,13 @@ describe("an import", () => {
   });
 
   test("takes the payload's keys from the meter, on whatever page of the list it is", async () => {
-    server.meters = [aMeter("a"), aMeter("b"), aMeter("c"), aMeter("d"), aMeter("tokens", "who", "how_many")];
+    server.meters = [
+      aMeter("a"),
+      aMeter("b"),
+      aMeter("c"),
+      aMeter("d"),
+      aMeter("tokens", { keys: ["who", "how_many"] }),
+    ];
     expect(await runImport(await aFile(rows(1)), ...COLUMNS, "--customer", "acme")).toMatchObject({ code: 0 });
     expect([...server.events.values()].map(({ payload }) => payload)).toEqual([{ who: "acme", how_many: "1" }]);
   });
@@ -263,14 +336,14 @@ describe("an import", () => {
   });
 
   test("that is interrupted ends what is under way, says how far it came, and can be taken up again", async () => {
-    const file = await aFile(rows(50));
+    const file = await aFile(rows(3_000));
     const gate = Promise.withResolvers<void>();
     server.beforeAnswer = async () => {
-      if (server.events.size >= 10) await gate.promise;
+      if (server.events.size >= 300) await gate.promise;
     };
-    server.fault = (value) => (value === 3 ? 503 : undefined);
+    server.fault = (value) => (value === 201 ? 503 : undefined);
     const child = start([file, ...SPREAD]);
-    while (server.events.size < 10) await new Promise((resolve) => setImmediate(resolve));
+    while (server.events.size < 300) await new Promise((resolve) => setImmediate(resolve));
     child.kill("SIGINT");
     child.kill("SIGINT");
     server.beforeAnswer = async () => undefined;
@@ -278,12 +351,12 @@ describe("an import", () => {
     const { code, counts } = await child.result;
     const accepted = server.events.size;
     expect({ code, counts }).toEqual({ code: 130, counts: `accepted ${accepted}  duplicate 0  rejected 0` });
-    expect(accepted).toBeLessThan(50);
+    expect(accepted).toBeLessThan(3_000);
 
     server.fault = () => undefined;
     const again = await runImport(file, ...SPREAD);
-    expect(again.counts).toBe(`accepted ${50 - accepted}  duplicate ${accepted}  rejected 0`);
-    expect(server.sum).toBe((50 * 51) / 2);
+    expect(again.counts).toBe(`accepted ${3_000 - accepted}  duplicate ${accepted}  rejected 0`);
+    expect(server.sum).toBe((3_000 * 3_001) / 2);
   });
 });
 
@@ -337,6 +410,32 @@ describe("an import that cannot be done ends with code 2 and one line:", () => {
     expect({ code, stderr }).toMatchObject({ code: 2, stderr: expect.stringMatching(/^import: .*ECONNREFUSED.*\n$/) });
   });
 
+  test.each<[string, string, () => Response, string]>([
+    [
+      "a server that knows no outcomes",
+      "/v2/billing/meter_event_stream",
+      () => Response.json({}),
+      "the response to POST /v2/billing/meter_event_stream is not understood. Is it another version?",
+    ],
+    [
+      "a server without sessions",
+      "/v2/billing/meter_event_session",
+      () => {
+        const headers = { "stripe-should-retry": "false" };
+        return Response.json({ error: { message: "It needs SESSION_SECRET." } }, { status: 503, headers });
+      },
+      "POST /v2/billing/meter_event_session: It needs SESSION_SECRET.",
+    ],
+  ])("%s", async (_, where, respond, message) => {
+    const { url, close } = await listen((request) =>
+      request.url.endsWith(where) ? respond() : server.answer(request),
+    );
+    const { code, stderr } = await runImport(await aFile(rows(1)), ...SPREAD, "--url", url);
+    await close();
+    expect(stderr).toContain(message);
+    expect({ code, lines: stderr.split("\n").length }).toEqual({ code: 2, lines: 2 });
+  });
+
   test("an empty file", async () => {
     const { code, stderr } = await runImport(await aFile(""), ...SPREAD);
     expect({ code, stderr }).toMatchObject({ code: 2, stderr: expect.stringMatching(/^import: .* is empty.*\n$/) });
@@ -363,9 +462,9 @@ test("a server that never comes back is given up when patience ends", async () =
     customerKey: "stripe_customer_id",
     valueKey: "value",
   };
-  const client = new Client({ url: listening.url, key: LOCAL_KEYS.test, stop, firstPatienceMs: 300 });
-  const sendEvent = eventSender(client, meter);
+  const client = new Client({ url: listening.url, key: LOCAL_KEYS.test, stop, patienceMs: 300 });
+  const send = eventSender(client, meter);
   const row = { number: 1, fields: [], end: 0 };
   const event = { row, identifier: "imp_1", customer: "acme", value: "1", timestamp: 0 };
-  await expect(sendEvent(event)).rejects.toThrow(/^gave up on .*: Not now\.$/);
+  await expect(send([event])).rejects.toThrow(/^gave up on .*: Not now\.$/);
 });
