@@ -95,8 +95,8 @@ async function inOrderFor(
 }
 
 /**
- * By which of some lanes an event goes. Where the meter keeps the last of some events, those of a customer go by one, so that they
- * stay in order. Elsewhere each batch goes by the next lane.
+ * By which of some lanes an event goes. Where the meter keeps the last of some events, those of a customer go by
+ * one, so that they stay in order. Elsewhere each batch goes by the next lane.
  */
 function laneChooser({ formula, eventTimeWindow }: Meter, lanes: number): (event: ImportedEvent) => number {
   if (formula === "last" || eventTimeWindow !== null) return ({ customer }) => hashedTo(customer, lanes);

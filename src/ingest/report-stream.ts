@@ -43,9 +43,9 @@ export type StreamOutcome =
 
 /**
  * The way of a stream's events at the edge: each is admitted, or refused. A refused one becomes a rejection on its
- * way to an error report, in the words of `describe`; without it the caller alone learns of it, by the outcomes, which are in the
- * order of the reports. Everything is durable when this succeeds. No customer's turn is
- * taken: the log alone makes events unique. Events of one request are in receipt order as they stand in it.
+ * way to an error report, in the words of `describe`; without it, the outcomes alone tell the caller. They are in the
+ * order of the reports. Everything is durable when this succeeds. No customer's turn is taken: the log alone makes
+ * events unique. Events of one request are in receipt order as they stand in it.
  *
  * Yields `setting_changed`, `databases_changed`, `idempotency_key_reused`, `rate_limited` for too many refused events before any is
  * stored, and `log_full` also when other shards took their part: the whole can be sent again, since what is
@@ -93,8 +93,8 @@ function claim(examined: readonly Examined[], caller: Caller): Promise<Result<Cl
 }
 
 /**
- * By what the log knows a report again that an earlier attempt of its request brought. Only a caller who is told of each event
- * needs it: that it was accepted before says enough to ignore it.
+ * By what the log knows a report again that an earlier attempt of its request brought. It is kept only where the
+ * caller is told of each event: to ignore a report, it is enough that it was accepted before.
  */
 const keyDigestAt = (position: number, { idempotencyKey }: Caller): string | undefined =>
   idempotencyKey === undefined ? undefined : digest(idempotencyKey, String(position));
