@@ -125,7 +125,8 @@ async function store(
   const refused = candidates.flatMap((each): Refused[] =>
     each.admitted.ok || before.has(each.candidate) ? [] : [{ ...each, refusal: each.admitted.error }],
   );
-  if (!(await refusedEventsAllowed(env, key.id, refused.length))) return err({ reason: "rate_limited" });
+  const isReportable = describe === undefined || (await refusedEventsAllowed(env, key.id, refused.length));
+  if (!isReportable) return err({ reason: "rate_limited" });
   const toRejections = (ofReports: readonly Refused[]): Append[] =>
     describe === undefined ? [] : ofReports.map((each) => toRejection(each, describe(each.refusal), caller));
   const events = candidates.flatMap(({ candidate, admitted }): Append[] =>
@@ -136,8 +137,7 @@ async function store(
     .filter(({ candidate }) => isTakenByAnother(outcomes.get(candidate.id)))
     .map((each): Refused => ({ ...each, refusal: duplicateOf(each.candidate) }));
   const reported = await appendTo(log, toRejections(duplicates), env);
-  // The request's events are stored by now, so these count against the requests that follow. What is only
-  // told to the caller writes nothing, so it does not count.
+  // The request's events are stored by now, so these count against the requests that follow.
   if (describe !== undefined) await refusedEventsAllowed(env, key.id, duplicates.length);
   const isFull = [...outcomes.values(), ...reported.values()].some(({ outcome }) => outcome === "full");
   if (isFull) return err({ reason: "log_full" });
