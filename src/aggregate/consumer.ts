@@ -1,20 +1,33 @@
 import { eventsDatabase, nameOfDatabase } from "../catalog/databases.ts";
+import { LANES } from "../domain/placement.ts";
 import { type Env, settingsOf } from "../env.ts";
-import { linesOf, type Share } from "../log/groups.ts";
+import { cutLinesOf, type Share } from "../log/groups.ts";
 import { decodeMessage } from "../log/message.ts";
 import { isLiveShard } from "../log/shard-name.ts";
 import { eventLog } from "../log/shards.ts";
 import { logError } from "../logger.ts";
 import { NoAnswer, withTimeout } from "../timeout.ts";
 import { applyEntries, isAboutData } from "./apply.ts";
+import type { Entries } from "./entries.ts";
 import { isFull, noteSize } from "./fill.ts";
 import { applyOrPark } from "./poison.ts";
 
-/** Entries (bytes of their JSON) that the transactions of a run take at a time: under D1's 30 seconds, and in memory together. */
-const TRANSACTION_BYTES = 2_000_000;
+/** Entries (bytes of their JSON) that a run takes at a time: they are in memory together. */
+const TOGETHER_BYTES = 2_000_000;
 
-/** What a transaction may take, however many databases share TRANSACTION_BYTES (bytes). */
+/** What a database may take of them, however many there are (bytes). */
 const LEAST_BYTES = 250_000;
+
+/** What is taken together is stored lane by lane, as far as the transactions have so many bytes each. */
+const TRANSACTION_BYTES = 250_000;
+
+/**
+ * After a transaction its database rests for so many times as long as that took, up to so long (ms), before the same
+ * run gives it another, so that whoever reads it gets a turn; locally, all requests, since workerd has one thread. Runs
+ * do not wait for each other: a backlog has several, which use each other's rests.
+ */
+const REST_FACTOR = 1.5;
+const MOST_REST_MS = 200;
 
 /**
  * After so many statements a run begins no more transactions; their logs send what is left again. D1 takes 1,000
@@ -36,6 +49,8 @@ type Run = {
   readonly env: Env;
   readonly budget: Budget;
   deadline: number;
+  /** When the database has rested from the last transaction. */
+  restedAt: number;
 };
 
 /**
@@ -69,9 +84,9 @@ async function applyAll(
   const [first] = shares;
   if (first === undefined) return;
   const db = counting(eventsDatabase(env, isLiveShard(first.shard), first.database), budget);
-  const run = { db, name, env, budget, deadline: Date.now() + RUN_MS };
-  const most = Math.max(LEAST_BYTES, TRANSACTION_BYTES / databases);
-  for (const together of transactions(shares, most)) await applyAndConfirm(together, run);
+  const run = { db, name, env, budget, deadline: Date.now() + RUN_MS, restedAt: 0 };
+  const most = Math.max(LEAST_BYTES, TOGETHER_BYTES / databases);
+  for (const together of takenTogether(shares, most)) await applyAndConfirm(together, run, LANES);
 }
 
 /** A database whose statements are taken from a budget. */
@@ -86,12 +101,19 @@ const counting = (db: D1Database, budget: Budget): D1Database =>
     },
   });
 
-async function applyAndConfirm(shares: readonly Share[], run: Run): Promise<void> {
-  if (run.budget.statements <= 0 || Date.now() >= run.deadline) return;
-  if (await isFull(run.db, run.name, settingsOf(run.env))) return;
+/** Applies shares, which may take up to `most` transactions, and confirms them when all of those are in. */
+async function applyAndConfirm(shares: readonly Share[], run: Run, most: number): Promise<void> {
   const now = Date.now();
   try {
-    noteSize(run.name, await withTimeout(applyEntries(run.db, shares.flatMap(entriesOf), now), TRANSACTION_MS));
+    for (const entries of transactionsOf(shares, most)) {
+      const rest = run.restedAt - Date.now();
+      if (rest > 0) await scheduler.wait(rest);
+      if (run.budget.statements <= 0 || Date.now() >= run.deadline) return;
+      if (await isFull(run.db, run.name, settingsOf(run.env))) return;
+      const began = Date.now();
+      noteSize(run.name, await withTimeout(applyEntries(run.db, entries, now), TRANSACTION_MS));
+      run.restedAt = Date.now() + Math.min(REST_FACTOR * (Date.now() - began), MOST_REST_MS);
+    }
   } catch (error) {
     // A database that hangs must not keep this run, which others' shares are waiting for.
     if (error instanceof NoAnswer) run.deadline = 0;
@@ -105,8 +127,8 @@ async function applyAndConfirm(shares: readonly Share[], run: Run): Promise<void
     } else if (others.length > 0) {
       // One share's data must not hold up the others.
       const middle = Math.ceil(shares.length / 2);
-      await applyAndConfirm(shares.slice(0, middle), run);
-      await applyAndConfirm(shares.slice(middle), run);
+      await applyAndConfirm(shares.slice(0, middle), run, 1);
+      await applyAndConfirm(shares.slice(middle), run, 1);
     } else if (await takeApart(run.db, first, now)) {
       await confirm(shares, run.env);
     }
@@ -115,7 +137,26 @@ async function applyAndConfirm(shares: readonly Share[], run: Run): Promise<void
   await confirm(shares, run.env);
 }
 
-const entriesOf = (share: Share) => linesOf(share).map((line) => ({ ...line, kind: share.kind }));
+/**
+ * The entries of shares, for one transaction after another: as many as their size asks for, up to `most`. Each lane is in
+ * one of them, and so is what counts in one sum. A crash between them leaves some of the shares' entries stored, which
+ * change nothing when the shares come again.
+ */
+function transactionsOf(shares: readonly Share[], most: number): Entries[][] {
+  const size = shares.reduce((bytes, share) => bytes + share.size, 0);
+  const transactions: Entries[][] = Array.from(
+    { length: Math.min(most, Math.ceil(size / TRANSACTION_BYTES)) },
+    () => [],
+  );
+  for (const share of shares) {
+    for (const { lanes, ...line } of cutLinesOf(share)) {
+      for (const [lane, entries] of lanes.entries()) {
+        if (entries !== "") transactions[lane % transactions.length]?.push({ ...line, kind: share.kind, entries });
+      }
+    }
+  }
+  return transactions.filter((entries) => entries.length > 0);
+}
 
 /** Stores what D1 takes of a share that it refuses, and parks the rest; whether nothing is left to do. */
 async function takeApart(db: D1Database, share: Share, now: number): Promise<boolean> {
@@ -145,8 +186,8 @@ const withoutRepeats = (shares: readonly Share[]): Share[] => [
   ...new Map(shares.map((share) => [`${share.shard}:${share.group}:${share.database}`, share])).values(),
 ];
 
-/** What goes into one transaction together. What was sent in vain before goes alone, so that its neighbours pass. */
-function* transactions(shares: readonly Share[], most: number): Generator<Share[]> {
+/** Shares that are applied and confirmed together. What was sent in vain before goes alone, so that its neighbours pass. */
+function* takenTogether(shares: readonly Share[], most: number): Generator<Share[]> {
   let current: Share[] = [];
   let bytes = 0;
   for (const share of shares.filter(({ alone }) => !alone)) {

@@ -30,6 +30,12 @@ export function databasesOf(meter: string, customer: string, placement: Placemen
 export const databaseOf = (meter: string, customer: string, databases: number): number =>
   databases === 1 ? 0 : jump(hashOfPair(meter, customer), databases);
 
+/** Customers are dealt into so many lanes, each of which the aggregator can store by itself. */
+export const LANES = 8;
+
+/** The lane of a customer's events on a meter. It is one for all of them, so that their sum is written once. */
+export const laneOf = (meter: string, customer: string): number => Number(hashOfPair(meter, customer) % BigInt(LANES));
+
 /** FNV-1a, 64 bits in two halves, over the UTF-16 units of both. */
 export function hashOfPair(meter: string, customer: string): bigint {
   const text = `${meter}\n${customer}`;

@@ -1,7 +1,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { objectNamed } from "../catalog/objects.ts";
 import { UNIQUENESS_MS } from "../domain/limits.ts";
-import { databaseOf, databasesAt, longerOf, ONE_DATABASE, type Placement } from "../domain/placement.ts";
+import { databaseOf, databasesAt, laneOf, longerOf, ONE_DATABASE, type Placement } from "../domain/placement.ts";
 import { sliceOf } from "../domain/window.ts";
 import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
@@ -589,6 +589,7 @@ export class EventLog extends DurableObject<Env> {
       event,
       database: databaseOf(event.meter, event.customer, databases),
       slice,
+      lane: laneOf(event.meter, event.customer),
       timestamp: event.timestamp,
       text: writeEvent(event),
     }));
@@ -637,7 +638,11 @@ export class EventLog extends DurableObject<Env> {
     }
     const { entry, place } = stored;
     const text = writeCancellation(entry);
-    this.#appendGroups("cancellations", [{ ...place, timestamp: entry.timestamp, text }], now);
+    this.#appendGroups(
+      "cancellations",
+      [{ ...place, lane: laneOf(entry.meter, entry.customer), timestamp: entry.timestamp, text }],
+      now,
+    );
     return outcome;
   }
 
@@ -658,6 +663,7 @@ export class EventLog extends DurableObject<Env> {
 const inFirstDatabase = (rejection: LogRejection): PlacedEntry => ({
   database: 0,
   slice: sliceOf(rejection.received),
+  lane: 0,
   timestamp: rejection.received,
   text: writeRejection(rejection),
 });

@@ -1,4 +1,5 @@
 // What the log appends, the queue carries and the aggregator stores: entries in groups.
+import { LANES } from "../domain/placement.ts";
 import { QUARTER_HOUR_MS } from "../domain/window.ts";
 import { deflate, inflate } from "./packed.ts";
 
@@ -28,6 +29,9 @@ export type Line = Place & {
   readonly entries: string;
 };
 
+/** A line with its entries by lane: a text for each lane, as in `Line`, which is empty where the lane has none. */
+type CutLine = Omit<Line, "entries"> & { readonly lanes: readonly string[] };
+
 /** A group's entries for one database, as the log keeps them and the queue carries them. */
 export type Body = {
   readonly database: number;
@@ -55,22 +59,31 @@ export type Share = Body & {
   readonly alone: boolean;
 };
 
-/** The most that the entries of a group may take as text (bytes): deflated or not, they fit one message. */
+/** The most that the entries of a group may take as text (bytes), but for empty lanes: deflated or not, they fit one message. */
 export const GROUP_BYTES = 110_000;
+
+/** Lines of fewer entries are not cut into lanes: it would save no time, and each cut costs some two bytes. */
+const LEAST_TO_CUT = 16;
+
+/** What stands between lanes, and nowhere in JSON that `JSON.stringify` wrote. */
+const CUT = "\t";
 
 /** An entry on its way into a group. */
 export type PlacedEntry = Place & {
+  /** See `laneOf`. */
+  readonly lane: number;
   /** ms */
   readonly timestamp: number;
   /** As JSON, shorter than a group. */
   readonly text: string;
 };
 
-/** Cuts entries into groups, each ordered by database and slice. */
+/** Cuts entries into groups, each ordered by database, slice and lane. */
 export function cutIntoGroups<E extends PlacedEntry>(entries: readonly E[]): E[][] {
   const groups: E[][] = [];
   let bytes = GROUP_BYTES;
-  for (const entry of entries.toSorted((a, b) => a.database - b.database || a.slice - b.slice)) {
+  const ordered = entries.toSorted((a, b) => a.database - b.database || a.slice - b.slice || a.lane - b.lane);
+  for (const entry of ordered) {
     const size = Buffer.byteLength(entry.text) + 1;
     if (bytes + size > GROUP_BYTES) {
       groups.push([]);
@@ -85,27 +98,39 @@ export function cutIntoGroups<E extends PlacedEntry>(entries: readonly E[]): E[]
 /** The bodies of a group: for each of its databases a line for each slice. */
 export const bodiesOf = (entries: readonly PlacedEntry[]): Body[] =>
   [...Map.groupBy(entries, ({ database }) => database)].map(([database, ofDatabase]) => {
-    const lines = [...Map.groupBy(ofDatabase, ({ slice }) => slice)].map(([slice, ofLine]) => lineOf(slice, ofLine));
-    const text = lines.map(({ entries }) => entries).join("\n");
+    const bySlice = [...Map.groupBy(ofDatabase, ({ slice }) => slice)];
+    const text = bySlice.map(([, ofLine]) => textOf(ofLine)).join("\n");
     return {
       database,
-      lines: lines.map(({ slice, from, to, count }) => ({ slice, from, to, count })),
+      lines: bySlice.map(([slice, ofLine]) => lineOf(slice, ofLine)),
       size: Buffer.byteLength(text),
       packed: deflate(text),
     };
   });
 
-function lineOf(slice: number, entries: readonly PlacedEntry[]): Omit<Line, "database"> {
+function lineOf(slice: number, entries: readonly PlacedEntry[]): Body["lines"][number] {
   const quarters = entries.map(({ timestamp }) => Math.floor(timestamp / QUARTER_HOUR_MS));
   const [from, to] = [Math.min(...quarters), Math.max(...quarters)];
-  return { slice, from, to, count: entries.length, entries: entries.map(({ text }) => text).join(",") };
+  return { slice, from, to, count: entries.length };
+}
+
+/** A line's entries as text, by lane when there are many. */
+function textOf(entries: readonly PlacedEntry[]): string {
+  const joined = (some: readonly PlacedEntry[]): string => some.map(({ text }) => text).join(",");
+  if (entries.length < LEAST_TO_CUT) return joined(entries);
+  const byLane = Map.groupBy(entries, ({ lane }) => lane);
+  return Array.from({ length: LANES }, (_, lane) => joined(byLane.get(lane) ?? [])).join(CUT);
 }
 
 /** The lines of a body with their entries. Throws for a body that `bodiesOf` did not make. */
-export function linesOf({ database, lines, packed }: Body): Line[] {
+export const linesOf = (body: Body): Line[] =>
+  cutLinesOf(body).map(({ lanes, ...line }) => ({ ...line, entries: lanes.filter((text) => text !== "").join(",") }));
+
+/** Likewise, by lane; the entries of a line that was not cut are all in its first. */
+export function cutLinesOf({ database, lines, packed }: Body): CutLine[] {
   const texts = inflate(packed).split("\n");
   if (texts.length !== lines.length) throw new Error("a body with other lines than it says");
-  return lines.map((line, index) => ({ database, ...line, entries: texts[index] ?? "" }));
+  return lines.map((line, index) => ({ database, ...line, lanes: texts[index]?.split(CUT) ?? [] }));
 }
 
 /** How many entries a group or one of its bodies has. */

@@ -19,7 +19,7 @@ export const sizeOf = ({ lines, packed }: Pick<Share, "lines" | "packed">): numb
   SHARE_BYTES + lines.length * LINE_BYTES + packed.length;
 
 /** The layout of a message, of the bodies in it and of their entries. */
-const VERSION = 1;
+const VERSION = 2;
 
 const LENGTH_BYTES = 4;
 

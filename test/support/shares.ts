@@ -20,10 +20,11 @@ const linesOf = <T extends { readonly received: number; readonly timestamp?: num
   cutIntoGroups(
     entries.map((entry) =>
       typeof entry === "string"
-        ? { database: 0, slice: sliceOf(NOON), timestamp: NOON, text: entry }
+        ? { database: 0, slice: sliceOf(NOON), lane: 0, timestamp: NOON, text: entry }
         : {
             database: 0,
             slice: sliceOf(entry.received),
+            lane: 0,
             timestamp: entry.timestamp ?? entry.received,
             text: write(entry),
           },

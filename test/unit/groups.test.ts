@@ -19,7 +19,7 @@ import { aLogEntry, NOON } from "../support/builders.ts";
 const UUID = "01234567-89ab-cdef-0123-456789abcdef";
 
 /** Where entries are placed in most tests. */
-const PLACE = { database: 0, slice: 498_792, timestamp: NOON };
+const PLACE = { database: 0, slice: 498_792, lane: 0, timestamp: NOON };
 
 const placed = (text: string, changes: Partial<PlacedEntry> = {}): PlacedEntry => ({ ...PLACE, text, ...changes });
 
