@@ -1,12 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { LIMITS } from "../../src/domain/limits.ts";
+import { LANES } from "../../src/domain/placement.ts";
 import { QUARTER_HOUR_MS } from "../../src/domain/window.ts";
 import { readEvents, writeCancellation, writeEvent } from "../../src/log/codec.ts";
 import {
   bodiesOf,
   countOf,
   cutIntoGroups,
+  cutLinesOf,
   GROUP_BYTES,
   type Line,
   linesOf,
@@ -34,13 +36,14 @@ const read = (lines: readonly Line[]): unknown[] => lines.flatMap(({ entries }) 
 /** Entries; some with characters of several bytes, so that bytes and characters differ. */
 const entries = fc.array(
   fc.record({
-    length: fc.integer({ min: 0, max: 30_000 }),
+    length: fc.oneof(fc.integer({ min: 0, max: 30_000 }), fc.integer({ min: 0, max: 100 })),
     unit: fc.constantFrom("x", "€", "🙂", "\n", '"'),
     database: fc.integer({ min: 0, max: 2 }),
     slice: fc.constantFrom(498_780, 498_792),
+    lane: fc.nat({ max: LANES - 1 }),
     quarters: fc.integer({ min: -3_000, max: 0 }),
   }),
-  { maxLength: 40 },
+  { maxLength: 80 },
 );
 
 describe("an entry", () => {
@@ -87,14 +90,16 @@ describe("entries cut into groups", () => {
   test("are all there, in their order, and each group fits a message with all of its shares", () => {
     fc.assert(
       fc.property(entries, (shapes) => {
-        const all = shapes.map(({ length, unit, database, slice, quarters }, i) =>
-          placed(JSON.stringify({ i, database, slice, text: unit.repeat(length / Buffer.byteLength(unit)) }), {
-            ...{ database, slice },
+        const all = shapes.map(({ length, unit, database, slice, lane, quarters }, i) =>
+          placed(JSON.stringify({ i, lane, text: unit.repeat(length / Buffer.byteLength(unit)) }), {
+            ...{ database, slice, lane },
             timestamp: NOON + quarters * QUARTER_HOUR_MS,
           }),
         );
         const groups = cutIntoGroups(all);
-        expect(groups.flat()).toEqual(all.toSorted((a, b) => a.database - b.database || a.slice - b.slice));
+        expect(groups.flat()).toEqual(
+          all.toSorted((a, b) => a.database - b.database || a.slice - b.slice || a.lane - b.lane),
+        );
         for (const ofGroup of groups) {
           const bodies = bodiesOf(ofGroup);
           const group = { id: Number.MAX_SAFE_INTEGER, kind: "cancellations", bodies } as const;
@@ -102,7 +107,8 @@ describe("entries cut into groups", () => {
           expect(read(shares.flatMap(linesOf))).toEqual(ofGroup.map((entry) => JSON.parse(entry.text)));
           expect(countOf(bodies)).toBe(ofGroup.length);
           expect(encodeMessage(shares).length).toBeLessThanOrEqual(MESSAGE_BYTES);
-          expect(shares.reduce((sum, share) => sum + share.size, 0)).toBeLessThanOrEqual(GROUP_BYTES);
+          const cuts = bodies.reduce((sum, { lines }) => sum + lines.length * (LANES - 1), 0);
+          expect(shares.reduce((sum, share) => sum + share.size, 0)).toBeLessThanOrEqual(GROUP_BYTES + cuts);
         }
       }),
     );
@@ -124,6 +130,16 @@ describe("entries cut into groups", () => {
       aLine("1,5", { count: 2, database: 1 }),
       aLine("3", { database: 1, slice: 498_804, from: from - 1, to: to - 1 }),
     ]);
+  });
+
+  test("have the lanes of lines with many entries apart, in their order", () => {
+    const entriesOf = (count: number) => {
+      const all = Array.from({ length: count }, (_, i) => placed(String(i), { lane: (i * 5) % 3 }));
+      return cutIntoGroups(all).flatMap((group) => bodiesOf(group).flatMap(cutLinesOf));
+    };
+    expect(entriesOf(15)).toMatchObject([{ count: 15, lanes: ["0,3,6,9,12,2,5,8,11,14,1,4,7,10,13"] }]);
+    const apart = ["0,3,6,9,12,15", "2,5,8,11,14", "1,4,7,10,13", "", "", "", "", ""];
+    expect(entriesOf(16)).toMatchObject([{ count: 16, lanes: apart }]);
   });
 
   test("fill each group before they begin the next, to the byte", () => {

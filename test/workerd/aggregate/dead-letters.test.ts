@@ -63,6 +63,20 @@ describe("a group that D1 refuses", () => {
     expect(await storedEvents(meter)).toBe(0);
   });
 
+  it("holds up nothing of a batch that is stored lane by lane", async () => {
+    const { log } = aShard();
+    const meter = unique("mtr_test_poison");
+    const events = Array.from({ length: 1_500 }, (_, i) => {
+      const event = aNewEvent({ meter, customer: `cus_${i % 100}` });
+      return { ...event, event: { ...event.event, payload: { note: "x".repeat(100) } } };
+    });
+    const poison = { ...aNewEvent({ meter }), identifier: null as never };
+    await log.append([...events.slice(0, 700), poison, ...events.slice(700)], aContext());
+    await eventually(async () => expect((await log.status()).entries).toBe(0));
+    expect(await lettersOf(meter)).toHaveLength(1);
+    expect(await storedEvents(meter)).toBe(1_500);
+  });
+
   it("holds up no other group of its batch", async () => {
     const [poisoned, sound] = [unique("mtr_test_poison"), unique("mtr_test_sound")];
     await deliver(

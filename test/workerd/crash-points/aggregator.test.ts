@@ -61,29 +61,50 @@ const logEnds = (fault: "eviction" | "abort"): Crash => [
   },
 ];
 
-/** More than one transaction takes: some 300 events of 8 KB each, of one customer, in the first database. */
-async function manySent(): Promise<{ story: Story; events: number }> {
+const EVENTS = 300;
+
+/** Events of customers in turn with payloads of a length, in the first database. */
+async function manySent(customers: readonly string[], length: number): Promise<Story> {
   const story = await Story.begin();
-  const note = "x".repeat(7_500);
-  const events = Array.from({ length: 300 }, () => {
-    const event = aNewEvent({ meter: story.meter.id, timestamp: FUTURE });
+  const note = "x".repeat(length);
+  const events = Array.from({ length: EVENTS }, (_, i) => {
+    const customer = customers[i % customers.length] ?? "";
+    const event = aNewEvent({ meter: story.meter.id, customer, timestamp: FUTURE });
     return { ...event, event: { ...event.event, payload: { note } } };
   });
   await story.logOfShard(0).append(events, aContext());
   await story.ring();
   expect(story.queue.length).toBeGreaterThan(0);
-  return { story, events: events.length };
+  return story;
 }
 
+/** More than is taken together. */
 const half = (fate: Fate): Crash => [
   "the first part counts, the log sends the second again, and each event counts once",
   async () => {
-    const { story, events } = await manySent();
+    const story = await manySent(["cus_1"], 7_500);
     await story.deliverTo(env.EVENTS_0, fate, 1);
     const first = await story.counted();
     expect(first).toBeGreaterThan(0);
-    expect(first).toBeLessThan(events);
-    await story.comesTo(events);
+    expect(first).toBeLessThan(EVENTS);
+    await story.comesTo(EVENTS);
+  },
+];
+
+/** So much that it is stored lane by lane, of customers in several lanes. */
+const betweenLanes = (fate: Fate): Crash => [
+  "the log sends all again, and each event counts once",
+  async () => {
+    const customers = Array.from({ length: 10 }, (_, i) => `cus_${i}`);
+    const each = EVENTS / customers.length;
+    const story = await manySent(customers, 1_500);
+    const messages = story.sent;
+    await story.deliverTo(env.EVENTS_0, fate, 1);
+    const counted = await Promise.all(customers.map((customer) => story.counted(customer)));
+    // A customer's events are in one lane.
+    expect(new Set(counted)).toEqual(new Set([0, each]));
+    await story.comesTo(each, ...customers);
+    expect(story.sent).toBe(2 * messages);
   },
 ];
 
@@ -148,6 +169,10 @@ crashPoints("crash-points/aggregator.test.ts", {
   "between two transactions of a batch": {
     "D1 refuses the second": half(D1.isAway),
     "the consumer dies": half(dies),
+  },
+  "between two lanes of what is taken together": {
+    "D1 refuses the second": betweenLanes(D1.isAway),
+    "the consumer dies": betweenLanes(dies),
   },
   "before a slice's table is made": {
     "D1 refuses": slice(D1.isAway, false),
