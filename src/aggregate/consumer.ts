@@ -22,9 +22,10 @@ const LEAST_BYTES = 250_000;
 const TRANSACTION_BYTES = 250_000;
 
 /**
- * After a transaction its database rests for so many times as long as that took, up to so long (ms), before the same
- * run gives it another, so that whoever reads it gets a turn; locally, all requests, since workerd has one thread. Runs
- * do not wait for each other: a backlog has several, which use each other's rests.
+ * Before a run gives a database another transaction, that rests for so many times as long as the last one took, up to
+ * so long (ms). Its readers get a turn meanwhile, and locally all requests do, since workerd runs everything on one
+ * thread. So a run alone keeps a database busy for two fifths of the time. Runs do not wait for each other: a backlog
+ * has several, which use each other's rests.
  */
 const REST_FACTOR = 1.5;
 const MOST_REST_MS = 200;
@@ -101,18 +102,12 @@ const counting = (db: D1Database, budget: Budget): D1Database =>
     },
   });
 
-/** Applies shares, which may take up to `most` transactions, and confirms them when all of those are in. */
+/** Applies shares, in up to `most` transactions, and confirms them when all of those are in. */
 async function applyAndConfirm(shares: readonly Share[], run: Run, most: number): Promise<void> {
   const now = Date.now();
   try {
     for (const entries of transactionsOf(shares, most)) {
-      const rest = run.restedAt - Date.now();
-      if (rest > 0) await scheduler.wait(rest);
-      if (run.budget.statements <= 0 || Date.now() >= run.deadline) return;
-      if (await isFull(run.db, run.name, settingsOf(run.env))) return;
-      const began = Date.now();
-      noteSize(run.name, await withTimeout(applyEntries(run.db, entries, now), TRANSACTION_MS));
-      run.restedAt = Date.now() + Math.min(REST_FACTOR * (Date.now() - began), MOST_REST_MS);
+      if (!(await store(entries, run, now))) return;
     }
   } catch (error) {
     // A database that hangs must not keep this run, which others' shares are waiting for.
@@ -137,17 +132,28 @@ async function applyAndConfirm(shares: readonly Share[], run: Run, most: number)
   await confirm(shares, run.env);
 }
 
+/** Stores entries in one transaction, after a rest; whether the run had time, and the database room, for it. */
+async function store(entries: readonly Entries[], run: Run, now: number): Promise<boolean> {
+  const rest = run.restedAt - Date.now();
+  if (rest > 0) await scheduler.wait(rest);
+  if (run.budget.statements <= 0 || Date.now() >= run.deadline) return false;
+  if (await isFull(run.db, run.name, settingsOf(run.env))) return false;
+  const began = Date.now();
+  noteSize(run.name, await withTimeout(applyEntries(run.db, entries, now), TRANSACTION_MS));
+  const ended = Date.now();
+  run.restedAt = ended + Math.min(REST_FACTOR * (ended - began), MOST_REST_MS);
+  return true;
+}
+
 /**
- * The entries of shares, for one transaction after another: as many as their size asks for, up to `most`. Each lane is in
- * one of them, and so is what counts in one sum. A crash between them leaves some of the shares' entries stored, which
- * change nothing when the shares come again.
+ * The entries of shares, for one transaction after another: as many as their size asks for, up to `most`, and a part of
+ * LANES, so that all take alike. Each lane is in one of them, and with it all that counts in one sum. A crash between
+ * them leaves a part of the shares stored, which changes nothing when they come again.
  */
 function transactionsOf(shares: readonly Share[], most: number): Entries[][] {
   const size = shares.reduce((bytes, share) => bytes + share.size, 0);
-  const transactions: Entries[][] = Array.from(
-    { length: Math.min(most, Math.ceil(size / TRANSACTION_BYTES)) },
-    () => [],
-  );
+  const count = Math.min(most, 2 ** Math.ceil(Math.log2(Math.max(1, size / TRANSACTION_BYTES))));
+  const transactions: Entries[][] = Array.from({ length: count }, () => []);
   for (const share of shares) {
     for (const { lanes, ...line } of cutLinesOf(share)) {
       for (const [lane, entries] of lanes.entries()) {

@@ -1,19 +1,22 @@
 import { env } from "cloudflare:workers";
 import fc from "fast-check";
-import { beforeAll, describe, expect, inject, it } from "vitest";
+import { afterEach, beforeAll, describe, expect, inject, it, vi } from "vitest";
 import { applyEntries } from "../../../src/aggregate/apply.ts";
+import { consume } from "../../../src/aggregate/consumer.ts";
 import type { Entries } from "../../../src/aggregate/entries.ts";
 import { eventsDatabase } from "../../../src/catalog/databases.ts";
 import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
-import { databasesOf } from "../../../src/domain/placement.ts";
-import { DAY_MS, HOUR_MS, MINUTE_MS, type TimeRange } from "../../../src/domain/window.ts";
-import type { LogEntry } from "../../../src/log/codec.ts";
+import { databasesOf, laneOf } from "../../../src/domain/placement.ts";
+import { DAY_MS, HOUR_MS, MINUTE_MS, sliceOf, type TimeRange } from "../../../src/domain/window.ts";
+import { type LogEntry, writeEvent } from "../../../src/log/codec.ts";
+import { bodiesOf, cutIntoGroups } from "../../../src/log/groups.ts";
+import { encodeMessage } from "../../../src/log/message.ts";
 import { type EventPlace, listEvents } from "../../../src/query/events.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { aLogEntry, aMeter, NOON, resultOf, unique } from "../../support/builders.ts";
 import { fold } from "../../support/fold.ts";
 import { cancellationLines, eventLines, toEntries } from "../../support/shares.ts";
-import { recordPlacement, storedEvents, storedIn } from "../support.ts";
+import { aBatch, aShard, recordPlacement, storedEvents, storedIn } from "../support.ts";
 
 const db = env.TEST_EVENTS;
 
@@ -108,6 +111,53 @@ describe("applying groups", () => {
       await applyEntries(counting, some, NOON);
       expect(rows).toBe(110);
     }
+  });
+});
+
+describe("a batch", () => {
+  afterEach(() => {
+    vi.restoreAllMocks();
+    vi.useRealTimers();
+  });
+
+  /** Applies events of some customers, each of 1.5 KB; gives how long the database rested (ms) after transactions of `ms`. */
+  async function restsOf(count: number, ms: number): Promise<{ transactions: number; rests: unknown[] }> {
+    const meter = aMeter().id;
+    const entries = Array.from({ length: count }, (_, i) => {
+      const event = aLogEntry({ meter, customer: `cus_${i % 100}`, payload: { note: "x".repeat(1_400) } });
+      const lane = laneOf(meter, event.customer);
+      return { database: 0, slice: sliceOf(NOON), lane, timestamp: NOON, text: writeEvent(event) };
+    });
+    const { shard } = aShard();
+    const shares = cutIntoGroups(entries).flatMap((group, i) =>
+      bodiesOf(group).map(
+        (body) => ({ ...body, shard, group: NOON * 1_000 + i, kind: "events", alone: false }) as const,
+      ),
+    );
+    await apply(events(aLogEntry({ meter })));
+    vi.useFakeTimers({ toFake: ["Date"], now: NOON });
+    const wait = vi.spyOn(scheduler, "wait").mockImplementation(async (time) => {
+      vi.setSystemTime(Date.now() + time);
+    });
+    const batch = db.batch.bind(db);
+    const transactions = vi.spyOn(db, "batch").mockImplementation(async (statements) => {
+      vi.setSystemTime(Date.now() + ms);
+      return batch(statements);
+    });
+    await consume(aBatch([encodeMessage(shares)]), env);
+    const [calls, rests] = [transactions.mock.calls.length, wait.mock.calls.map(([time]) => time)];
+    vi.restoreAllMocks();
+    expect(await storedEvents(meter)).toBe(count + 1);
+    return { transactions: calls, rests };
+  }
+
+  it("that is large is stored in parts, and the database rests in between, no longer than 200 ms", async () => {
+    expect(await restsOf(300, 20)).toEqual({ transactions: 2, rests: [30] });
+    expect(await restsOf(600, 400)).toEqual({ transactions: 4, rests: [200, 200, 200] });
+  });
+
+  it("that is small is stored at once", async () => {
+    expect(await restsOf(100, 20)).toEqual({ transactions: 1, rests: [] });
   });
 });
 
