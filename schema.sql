@@ -124,7 +124,7 @@ CREATE INDEX series_of_meter ON series (meter);
 -- of receipt, S being the first of them (hours since 1970); src/aggregate/sql/slices.ts makes it from this table's own text.
 -- Written by the aggregator and by redriven dead letters, repaired by the auditor, always in one transaction with the
 -- sums; read by summaries where a range cuts a quarter hour, by lists and by the auditor.
--- The key clusters what is read together, so no secondary index is paid for.
+-- The key clusters what is read together, so an event on time pays for no secondary index.
 CREATE TABLE events (
   series INTEGER NOT NULL,
   timestamp INTEGER NOT NULL, -- ms
@@ -138,6 +138,10 @@ CREATE TABLE events (
   cancelled_by INTEGER, -- api_keys.number
   PRIMARY KEY (series, timestamp, id)
 ) WITHOUT ROWID;
+
+-- For lists of late events, in the order of receipt: one row more for an event that was received an hour after its
+-- timestamp or later (LATE_MS of src/domain/limits.ts), none for the others.
+CREATE INDEX late_events ON events (id) WHERE delay >= 3600000;
 
 -- The slices that there are or were: src/archive/states.ts tells their lives. Written by the aggregator with every transaction
 -- that widens a range, and by the archive; read by everything that reads events.
@@ -180,11 +184,17 @@ CREATE TABLE archive_files (
   key TEXT NOT NULL, -- of the object in R2
   sha256 TEXT NOT NULL, -- of the object, in hex
   checked INTEGER, -- ms; NULL until it was read back and compared
+  max_delay INTEGER NOT NULL DEFAULT 9007199254740991, -- ms; the greatest of its events, or more. Likewise all times of receipt
+  min_received INTEGER NOT NULL DEFAULT 0, -- ms; lie from here
+  max_received INTEGER NOT NULL DEFAULT 9007199254740991, -- ms; to here
   PRIMARY KEY (slice, file)
 ) WITHOUT ROWID;
 
 -- For readers, who look for a day's files of some series.
 CREATE INDEX archive_files_by_day ON archive_files (day, first_series, last_series);
+
+-- For lists of late events, in the order of receipt.
+CREATE INDEX late_files ON archive_files (max_received) WHERE max_delay >= 3600000;
 
 -- How many files the manifest has, and their bytes: one row, once there was a file. Kept by the triggers, whoever writes
 -- the manifest; read by /v1/edgemeter/pipeline, which must not count the files of years.
