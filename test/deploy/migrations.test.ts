@@ -57,6 +57,18 @@ describe("schema.sql", async () => {
   });
 });
 
+test("what files held before their greatest delay was written is known from their slices", async () => {
+  const sql = new DatabaseSync(":memory:");
+  const [initial, ...later] = await migrationsOf(EVENTS);
+  sql.exec(initial?.sql ?? "");
+  sql.exec(`INSERT INTO archive_files VALUES
+    (24, 0, 0, 1, 1, 80000000, 'a', 1, 90000000, 'b', 80000000, 90000000, 2, 2, 0, 2, '', 1, 'key', '', NULL)`);
+  for (const migration of later) sql.exec(migration.sql);
+  const [file] = sql.prepare("SELECT max_delay, min_received, max_received FROM archive_files").all();
+  // The slice ends 36 hours after 1970 began.
+  expect({ ...file }).toEqual({ max_delay: 129_600_000 - 80_000_000, min_received: 0, max_received: 129_599_999 });
+});
+
 /** What a database is made of, but for spaces, comments and quotes. */
 async function objectsOf(run: RunSql): Promise<object> {
   const objects = await rowsOf(
@@ -93,7 +105,7 @@ describe("a database with rows", () => {
   const SERIES = { id: 1, meter: "mtr_1", customer: "cus_1", dimensions: "" };
 
   /** A migration of the future. */
-  const next = (sql: string) => ({ name: "0002_next.sql", file: "events/0002_next.sql", sql });
+  const next = (sql: string) => ({ name: "9999_next.sql", file: "events/9999_next.sql", sql });
 
   beforeAll(() =>
     onEvents(async (run) => {
@@ -121,7 +133,7 @@ describe("a database with rows", () => {
       const after = await objectsOf(run);
       await migrate(run, await first);
       expect(await objectsOf(run)).toEqual(after);
-      expect(await appliedTo(run)).toEqual(["0001_initial.sql", "0002_next.sql"]);
+      expect(await appliedTo(run)).toEqual([...(await first).map(({ name }) => name), "9999_next.sql"]);
     });
   });
 });
@@ -142,7 +154,7 @@ test("a local server uses more databases and shards at once, and never fewer", a
   });
   await prepareLocal(stateDir, three);
   const use = async ({ run }: LocalDatabases): Promise<void> => {
-    expect(await appliedTo(run("EVENTS_2"))).toEqual(["0001_initial.sql"]);
+    expect(await appliedTo(run("EVENTS_2"))).toEqual((await migrationsOf("EVENTS_2")).map(({ name }) => name));
     const rows = (await rowsOf(run(CONTROL), READ_SIZES)) ?? [];
     const recorded = rows.map(({ value }) => readSteps(String(value)));
     expect(recorded.map((steps) => steps.map(([count]) => count))).toEqual([

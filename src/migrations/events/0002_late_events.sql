@@ -1,4 +1,5 @@
--- Lists of late events: see schema.sql. What a file holds that was written before is only known from its slice.
+-- Lists of late events: see schema.sql. What a file holds that was written before is known from its slice alone; the
+-- manifest has a row for up to 50,000 events.
 CREATE INDEX late_events ON events (id) WHERE delay >= 3600000;
 
 ALTER TABLE archive_files ADD COLUMN max_delay INTEGER NOT NULL DEFAULT 9007199254740991;
