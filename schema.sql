@@ -124,7 +124,7 @@ CREATE INDEX series_of_meter ON series (meter);
 -- of receipt, S being the first of them (hours since 1970); src/aggregate/sql/slices.ts makes it from this table's own text.
 -- Written by the aggregator and by redriven dead letters, repaired by the auditor, always in one transaction with the
 -- sums; read by summaries where a range cuts a quarter hour, by lists and by the auditor.
--- The key clusters what is read together, so no secondary index is paid for.
+-- The key clusters what is read together, so an event on time pays for no secondary index.
 CREATE TABLE events (
   series INTEGER NOT NULL,
   timestamp INTEGER NOT NULL, -- ms
@@ -138,6 +138,10 @@ CREATE TABLE events (
   cancelled_by INTEGER, -- api_keys.number
   PRIMARY KEY (series, timestamp, id)
 ) WITHOUT ROWID;
+
+-- For lists of late events, in the order of receipt: one row more for an event that was received an hour after its
+-- timestamp or later (LATE_MS of src/domain/limits.ts), none for the others.
+CREATE INDEX late_events ON events (id) WHERE delay >= 3600000;
 
 -- The slices that there are or were: src/archive/states.ts tells their lives. Written by the aggregator with every transaction
 -- that widens a range, and by the archive; read by everything that reads events.
@@ -171,6 +175,9 @@ CREATE TABLE archive_files (
   last_id TEXT NOT NULL,
   min_timestamp INTEGER NOT NULL, -- ms
   max_timestamp INTEGER NOT NULL, -- ms; among its timestamps
+  max_delay INTEGER NOT NULL, -- ms from timestamp to receipt; the greatest of its events
+  min_received INTEGER NOT NULL, -- ms
+  max_received INTEGER NOT NULL, -- ms; among its times of receipt
   rows INTEGER NOT NULL,
   counted INTEGER NOT NULL, -- of these, those that are not cancelled
   sum_high INTEGER NOT NULL, -- of their values
@@ -185,6 +192,9 @@ CREATE TABLE archive_files (
 
 -- For readers, who look for a day's files of some series.
 CREATE INDEX archive_files_by_day ON archive_files (day, first_series, last_series);
+
+-- For lists of late events, in the order of receipt.
+CREATE INDEX late_files ON archive_files (max_received) WHERE max_delay >= 3600000;
 
 -- How many files the manifest has, and their bytes: one row, once there was a file. Kept by the triggers, whoever writes
 -- the manifest; read by /v1/edgemeter/pipeline, which must not count the files of years.

@@ -5,7 +5,7 @@ import { forDatabase, withJsonEach } from "./json-each.ts";
 import { INSERT_SERIES } from "./sql/entries.ts";
 import { INSERT_REJECTIONS } from "./sql/error-reports.ts";
 import { cancelEvents, insertEvents } from "./sql/events.ts";
-import { bringSlicesForward, isAboutColumn, openSlice, sliceWithoutTable, widen } from "./sql/slices.ts";
+import { bringSlicesForward, isAboutShape, openSlice, sliceWithoutTable, widen } from "./sql/slices.ts";
 import { addToSums, subtractFromSums } from "./sql/sums.ts";
 import { FORGET_CANCELLED_BASES, keepSurvivors, VACATE_CANCELLED } from "./sql/survivors.ts";
 import { restoreVacated } from "./vacated.ts";
@@ -60,7 +60,7 @@ async function applyOnce(db: D1Database, entries: readonly Entries[], now: numbe
       if (slice !== undefined && !opened.has(slice)) {
         opened.add(slice);
         if ((await openSlice(db, slice)) === "archived") rest = rest.filter((each) => each.slice !== slice);
-      } else if (isAboutColumn(error) && !areForward) {
+      } else if (isAboutShape(error) && !areForward) {
         areForward = true;
         await bringSlicesForward(db);
       } else throw error;

@@ -2,11 +2,13 @@ import { HOUR_MS, sliceOf } from "../domain/window.ts";
 import { tableOf } from "./sql/events.ts";
 import { bringSlicesForward, liveSlices, openSlice } from "./sql/slices.ts";
 
-/** The numbers of columns of the template and of a slice (?1): one row while they are the same. */
-const COLUMNS = `
-  SELECT COUNT(*) AS columns FROM pragma_table_info('events')
-  UNION
-  SELECT COUNT(*) FROM pragma_table_info(?1)`;
+/** The numbers of columns and indexes of the template and of a slice (?1): one row while they are the same. */
+const SHAPES = `
+  SELECT DISTINCT
+    (SELECT COUNT(*) FROM pragma_table_info(tables.name)) AS columns,
+    (SELECT COUNT(*) FROM sqlite_schema WHERE type = 'index' AND tbl_name = tables.name) AS indexes
+  FROM sqlite_schema AS tables
+  WHERE name IN ('events', ?1)`;
 
 /** How long before it begins a slice is made (ms). */
 const AHEAD_MS = 12 * HOUR_MS;
@@ -21,6 +23,6 @@ export async function keepSlices(db: D1Database, now: number): Promise<void> {
   if (!live.some(({ slice }) => slice === next)) await openSlice(db, next);
   const [oldest] = live;
   if (oldest === undefined) return;
-  const { results } = await db.prepare(COLUMNS).bind(tableOf(oldest.slice)).all();
+  const { results } = await db.prepare(SHAPES).bind(tableOf(oldest.slice)).all();
   if (results.length > 1) await bringSlicesForward(db);
 }

@@ -78,7 +78,7 @@ async function bringBack(
   if ((await stateOf(db, slice)) !== "archived") return err(`slice ${slice} of ${work.name} is not archived`);
   const table = tableUntilWhole(slice);
   if (file === 0) {
-    const definitions = await definitionsOf(db, table);
+    const definitions = await definitionsOf(db, table, tableOf(slice));
     await db.batch([db.prepare(`DROP TABLE IF EXISTS ${table}`), ...definitions]);
   }
   const files = await filesOf(db, slice);

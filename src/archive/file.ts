@@ -3,6 +3,7 @@ import { gunzipSync, gzipSync } from "node:zlib";
 import { type ParquetRow, parquetMetadataAsync, parquetReadObjects, rowIndex } from "hyparquet";
 import { type BasicType, ByteWriter, parquetWrite } from "hyparquet-writer";
 import type { KeyNames } from "../catalog/api-keys.ts";
+import type { TimeRange } from "../domain/window.ts";
 import type { OfMeter, Row, RowKey } from "./rows.ts";
 
 /**
@@ -62,8 +63,12 @@ export async function encodeFile(
   return new Uint8Array(writer.getBuffer());
 }
 
-/** What a reader wants of a file: the rows of some series whose timestamps are from `start` to `end` (ms, half open). */
-export type Wanted = { readonly series: readonly number[]; readonly start: number; readonly end: number };
+/**
+ * What a reader wants of a file: the rows whose timestamps are from `start` to `end` (ms, half open), of some series, or
+ * of a meter those that were received so long after their timestamps (`delay`, ms) or longer.
+ */
+export type Wanted = TimeRange &
+  ({ readonly series: readonly number[] } | { readonly meter: string; readonly delay: number });
 
 /** What a summary needs of an event. */
 export type Counted = Pick<Row, "timestamp" | "id" | "value">;
@@ -108,12 +113,40 @@ export async function* decodeCounted(bytes: ArrayBuffer, wanted: Wanted): AsyncG
 /** The wanted rows of a file as the decoder has them, all their columns or some, a row group at a time. */
 async function* groupsOf(bytes: ArrayBuffer, wanted: Wanted, columns?: string[]): AsyncGenerator<ParquetRow[]> {
   const options = { ...READ, file: bytes, metadata: await parquetMetadataAsync(bytes) };
-  const series = new Set(wanted.series.map(BigInt));
-  const isWanted = (row: ParquetRow): boolean =>
-    series.has(row.series) && row.timestamp >= wanted.start && row.timestamp < wanted.end;
-  for (const range of await rangesOf(options, wanted, isWanted)) {
+  const { isWanted, ...known } = conditionOf(wanted);
+  for (const range of await rangesOf({ ...options, ...known }, isWanted)) {
     yield (await parquetReadObjects({ ...options, ...range, ...(columns && { columns }) })).filter(isWanted);
   }
+}
+
+type ReadOptions = Parameters<typeof parquetReadObjects>[0];
+
+/** Whether a row is wanted; by which columns that is known, and what the file's own statistics may say of it. */
+type Condition = Required<Pick<ReadOptions, "columns" | "filter">> & {
+  readonly isWanted: (row: ParquetRow) => boolean;
+};
+
+function conditionOf(wanted: Wanted): Condition {
+  const { start, end } = wanted;
+  const timestamp = { $gte: start, $lt: end };
+  const isWithin = (row: ParquetRow): boolean => row.timestamp >= start && row.timestamp < end;
+  if ("meter" in wanted) {
+    const { meter, delay } = wanted;
+    return {
+      columns: ["meter", "timestamp", "received"],
+      filter: { meter: { $eq: meter }, timestamp },
+      isWanted: (row) => row.meter === meter && row.received - row.timestamp >= delay && isWithin(row),
+    };
+  }
+  const series = new Set(wanted.series.map(BigInt));
+  return {
+    columns: ["series", "timestamp"],
+    filter: {
+      series: { $gte: BigInt(Math.min(...wanted.series)), $lte: BigInt(Math.max(...wanted.series)) },
+      timestamp,
+    },
+    isWanted: (row) => series.has(row.series) && isWithin(row),
+  };
 }
 
 /**
@@ -163,24 +196,14 @@ function toRows(found: readonly ParquetRow[], numbers: Numbers): Row[] {
 }
 
 /**
- * From where to where the wanted rows of each row group are, by two columns alone: many files that may have some have
- * none.
+ * From where to where the wanted rows of each row group are, by two or three columns alone: many files that may have
+ * some have none.
  */
 async function rangesOf(
-  options: Parameters<typeof parquetReadObjects>[0],
-  { series, start, end }: Wanted,
+  options: ReadOptions,
   isWanted: (row: ParquetRow) => boolean,
 ): Promise<{ rowStart: number; rowEnd: number }[]> {
-  const found = await parquetReadObjects({
-    ...options,
-    columns: ["series", "timestamp"],
-    includeRowIndex: true,
-    // By the file's own statistics.
-    filter: {
-      series: { $gte: BigInt(Math.min(...series)), $lte: BigInt(Math.max(...series)) },
-      timestamp: { $gte: start, $lt: end },
-    },
-  });
+  const found = await parquetReadObjects({ ...options, includeRowIndex: true });
   const places = found.filter(isWanted).map((row) => row[rowIndex] ?? 0);
   return [...Map.groupBy(places, (place) => Math.floor(place / ROW_GROUP)).values()].map((ofGroup) => ({
     rowStart: ofGroup[0] ?? 0,

@@ -1,6 +1,7 @@
 // The table `archive_files`: what each file of the archive has, and where it is.
 import { bind } from "../aggregate/sql/bind.ts";
 import { DIRECTION, type Order } from "../aggregate/sql/events.ts";
+import { LATE_MS } from "../domain/limits.ts";
 import { LIMB } from "../domain/value.ts";
 import { DAY_MS } from "../domain/window.ts";
 import { checksumOf } from "./file.ts";
@@ -18,6 +19,11 @@ export type ArchiveFile = Totals & {
   /** Of its timestamps (ms); both are among them. */
   readonly minTimestamp: number;
   readonly maxTimestamp: number;
+  /** Of the times from timestamp to receipt (ms), the greatest or more. */
+  readonly maxDelay: number;
+  /** Its events were received between them (ms); both may be among the times. */
+  readonly minReceived: number;
+  readonly maxReceived: number;
   /** See `checksumOf`. */
   readonly checksum: string;
   readonly bytes: number;
@@ -31,7 +37,8 @@ export type ArchiveFile = Totals & {
 
 const COLUMNS = `
   slice, file, late, day, first_series, first_timestamp, first_id, last_series, last_timestamp, last_id,
-  min_timestamp, max_timestamp, rows, counted, sum_high, sum_low, checksum, bytes, key, sha256`;
+  min_timestamp, max_timestamp, max_delay, min_received, max_received, rows, counted, sum_high, sum_low, checksum, bytes,
+  key, sha256`;
 
 /**
  * An archiver that is late repeats what another has done: its row says the same. A slice that was opened again meanwhile
@@ -41,7 +48,8 @@ const INSERT = `
   INSERT INTO archive_files (${COLUMNS})
   SELECT
     :slice, :file, :late, :day, :first_series, :first_timestamp, :first_id, :last_series, :last_timestamp, :last_id,
-    :min_timestamp, :max_timestamp, :rows, :counted, :sum_high, :sum_low, :checksum, :bytes, :key, :sha256
+    :min_timestamp, :max_timestamp, :max_delay, :min_received, :max_received, :rows, :counted, :sum_high, :sum_low,
+    :checksum, :bytes, :key, :sha256
   WHERE :slice IN (SELECT slice FROM slices WHERE state = :state)
   ON CONFLICT DO NOTHING`;
 
@@ -99,6 +107,24 @@ export const filesHolding = (wanted: string, order: Order): string => `
   ORDER BY day ${DIRECTION[order]}, ${order === "newest_first" ? "max_timestamp DESC" : "min_timestamp"}
   LIMIT :limit`;
 
+/**
+ * The files of archived slices (:slices, a JSON array) that may have events of a meter (and of :customer, unless that is
+ * NULL) which came at least :delay late (LATE_MS or more), with timestamps from :from to :to and received from
+ * :received_from to :received_to (ms, half open). In the order of receipt, which the index has.
+ */
+export const filesOfLate = (order: Order): string => `
+  SELECT ${COLUMNS}, checked FROM archive_files INDEXED BY late_files
+  WHERE max_delay >= ${LATE_MS} AND max_delay >= :delay
+    AND min_received < :received_to AND max_received >= :received_from
+    AND min_timestamp < :to AND max_timestamp >= :from
+    AND slice IN (SELECT value FROM json_each(:slices))
+    AND EXISTS (
+      SELECT 1 FROM series
+      WHERE meter = :meter AND (:customer IS NULL OR customer = :customer) AND id BETWEEN first_series AND last_series
+    )
+  ORDER BY ${order === "newest_first" ? "max_received DESC" : "min_received"}
+  LIMIT :limit`;
+
 export type FileRow = {
   slice: number;
   file: number;
@@ -112,6 +138,9 @@ export type FileRow = {
   last_id: string;
   min_timestamp: number;
   max_timestamp: number;
+  max_delay: number;
+  min_received: number;
+  max_received: number;
   rows: number;
   counted: number;
   sum_high: number;
@@ -131,6 +160,9 @@ export const toFile = (row: FileRow): ArchiveFile => ({
   last: { series: row.last_series, timestamp: row.last_timestamp, id: row.last_id },
   minTimestamp: row.min_timestamp,
   maxTimestamp: row.max_timestamp,
+  maxDelay: row.max_delay,
+  minReceived: row.min_received,
+  maxReceived: row.max_received,
   rows: row.rows,
   counted: row.counted,
   sum: BigInt(row.sum_high) * BigInt(LIMB) + BigInt(row.sum_low),
@@ -148,11 +180,17 @@ export function describeRows(
   const [first, last] = [rows[0], rows.at(-1)];
   if (first === undefined || last === undefined) throw new Error("a file without rows");
   let [minTimestamp, maxTimestamp] = [first.timestamp, first.timestamp];
-  for (const { timestamp } of rows) {
+  let [minReceived, maxReceived] = [first.received, first.received];
+  let maxDelay = first.received - first.timestamp;
+  for (const { timestamp, received } of rows) {
     minTimestamp = Math.min(minTimestamp, timestamp);
     maxTimestamp = Math.max(maxTimestamp, timestamp);
+    minReceived = Math.min(minReceived, received);
+    maxReceived = Math.max(maxReceived, received);
+    maxDelay = Math.max(maxDelay, received - timestamp);
   }
-  return { ...totalsOf(rows), first, last, minTimestamp, maxTimestamp, checksum: checksumOf(rows) };
+  const bounds = { minTimestamp, maxTimestamp, maxDelay, minReceived, maxReceived };
+  return { ...totalsOf(rows), ...bounds, first, last, checksum: checksumOf(rows) };
 }
 
 /** Whether two descriptions are of the same rows. */
@@ -171,6 +209,7 @@ export const insertFile = (
     ...{ first_series: file.first.series, first_timestamp: file.first.timestamp, first_id: file.first.id },
     ...{ last_series: file.last.series, last_timestamp: file.last.timestamp, last_id: file.last.id },
     ...{ min_timestamp: file.minTimestamp, max_timestamp: file.maxTimestamp },
+    ...{ max_delay: file.maxDelay, min_received: file.minReceived, max_received: file.maxReceived },
     ...{ rows: file.rows, counted: file.counted },
     ...{ sum_high: Number(file.sum / BigInt(LIMB)), sum_low: Number(file.sum % BigInt(LIMB)) },
     ...{ checksum: file.checksum, bytes: file.bytes, key: file.key, sha256: file.sha256 },

@@ -7,7 +7,7 @@ import { err, ok, type Result } from "../domain/result.ts";
 import type { TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import { type Counted, decodeCounted, decodeWanted, type Wanted } from "./file.ts";
-import { type ArchiveFile, type FileRow, filesHolding, toFile } from "./manifest.ts";
+import { type ArchiveFile, type FileRow, filesHolding, filesOfLate, toFile } from "./manifest.ts";
 import type { Row } from "./rows.ts";
 
 /** A file, and what is wanted of it. */
@@ -41,6 +41,27 @@ export async function findFiles(
   const ids = wanted?.results.map((row) => row.series) ?? [];
   const files = named?.results.map(toFile) ?? [];
   return { series: ids, files: files.map((file) => ({ file, wanted: { series: ids, start, end } })) };
+}
+
+/** Which late events are looked for in the archived slices of a database. Times in ms. */
+export type LateSearch = Omit<Search, "series" | "key"> & {
+  readonly meter: string;
+  /** All customers', without one. */
+  readonly customer: string | undefined;
+  /** The least time from timestamp to receipt: LATE_MS or more. */
+  readonly delay: number;
+  /** When they were received. */
+  readonly received: TimeRange;
+};
+
+/** The files of archived slices that may have late events of a meter, in the order of receipt. */
+export async function findLateFiles(db: D1Database, search: LateSearch): Promise<WantedFile[]> {
+  const { slices, meter, customer, delay, range, received, order, limit } = search;
+  const { results } = await bind(db, filesOfLate(order), {
+    ...{ slices: JSON.stringify(slices), meter, customer: customer ?? null, delay, limit },
+    ...{ from: range.start, to: range.end, received_from: received.start, received_to: received.end },
+  }).all<FileRow>();
+  return results.map((row) => ({ file: toFile(row), wanted: { meter, delay, ...range } }));
 }
 
 /** How many files a request has in memory at most, and how many rows in them: a large file is read alone. */
@@ -104,8 +125,15 @@ export class ArchiveReader {
     if (createHash("sha256").update(new Uint8Array(bytes)).digest("hex") !== file.sha256) {
       throw new Error(`${file.key} in the archive is not the file that was written`);
     }
-    const series = wanted.series.filter((id) => id >= file.first.series && id <= file.last.series);
-    if (series.length > 0) for await (const found of decode(bytes, { ...wanted, series })) take(found);
+    const within = wantedOf(file, wanted);
+    if (within !== undefined) for await (const found of decode(bytes, within)) take(found);
     return ok(undefined);
   }
+}
+
+/** What is wanted of a file, without series that it cannot have; nothing when it can have none. */
+function wantedOf({ first, last }: ArchiveFile, wanted: Wanted): Wanted | undefined {
+  if ("meter" in wanted) return wanted;
+  const series = wanted.series.filter((id) => id >= first.series && id <= last.series);
+  return series.length > 0 ? { ...wanted, series } : undefined;
 }

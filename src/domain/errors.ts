@@ -1,10 +1,13 @@
+/** A time of an event, by which a list may be bounded. */
+export type EventTime = "timestamp" | "receipt";
+
 /** What to ask for instead of a range that the archive cannot serve. Times in ms. */
 export type OtherRange =
   /** A summary of whole quarter hours, which needs no events. */
   | { readonly of: "summary"; readonly aligned: { readonly start: number; readonly end: number } }
-  /** Events from a time on, or before one. */
-  | { readonly of: "events"; readonly from: number }
-  | { readonly of: "events"; readonly before: number }
+  /** Events with timestamps from a time on, or before one; or received from then on, or before. */
+  | { readonly of: EventTime; readonly from: number }
+  | { readonly of: EventTime; readonly before: number }
   /** An export of events from a time on. */
   | { readonly of: "export"; readonly from: number };
 

@@ -60,6 +60,15 @@ export function orderOf(id: string): number {
   return order;
 }
 
+/** Later times (ms) have no places. */
+const LAST_TIME = Math.floor(Number.MAX_SAFE_INTEGER / IDS_PER_MS);
+
+/** What sorts before every event id of a time (ms) and later, and after all of earlier ones. */
+export const idsFrom = (time: number): string => writeOrder(orderAt(Math.min(Math.max(0, time), LAST_TIME)));
+
+/** The time (ms) of an event id's place in receipt order. */
+export const timeOfId = (id: string): number => Math.floor(orderOf(id) / IDS_PER_MS);
+
 /** The part of an event id that no other event has, whatever its place. */
 export const tokenOf = (id: string): string => id.slice(ORDER_LENGTH);
 

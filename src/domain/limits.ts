@@ -1,4 +1,4 @@
-import { DAY_MS, MINUTE_MS } from "./window.ts";
+import { DAY_MS, HOUR_MS, MINUTE_MS } from "./window.ts";
 
 /**
  * Every limit that Stripe leaves open, in one place. README.md lists them for users;
@@ -44,6 +44,9 @@ export const TIMESTAMP_PAST_MS = 35 * DAY_MS;
 
 /** How far ahead an event's timestamp may lie: 5 minutes (ms). */
 export const TIMESTAMP_AHEAD_MS = 5 * MINUTE_MS;
+
+/** From which time between its timestamp and its receipt on an event is in the index of late ones (ms). */
+export const LATE_MS = HOUR_MS;
 
 /** Refused events of a code that an error report shows; the others are only counted. */
 export const REJECTION_SAMPLES = 10;

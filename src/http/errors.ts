@@ -85,11 +85,12 @@ const fault = (error: { readonly key: string; readonly fault: string }): string 
 const noActiveMeter = ({ eventName }: { readonly eventName: string }): string =>
   `No active meter found for event name "${eventName}".`;
 
-const RANGE_PARAM = { summary: undefined, events: "timestamp", export: "from" } as const;
+const RANGE_PARAM = { summary: undefined, timestamp: "timestamp", receipt: "created", export: "from" } as const;
 const rangeParam = ({ instead }: { readonly instead: OtherRange }): string | undefined => RANGE_PARAM[instead.of];
 const NEEDING = {
   summary: "This range begins or ends within a quarter hour, so it needs events",
-  events: "This page needs events",
+  timestamp: "This page needs events",
+  receipt: "This page needs events",
   export: "This range may have events",
 } as const;
 const needing = ({ of }: OtherRange): string => NEEDING[of];
@@ -101,9 +102,10 @@ function asking(instead: OtherRange): string {
     return `The nearest quarter hours need none: start_time ${start / SECOND_MS} and end_time ${end / SECOND_MS}.`;
   }
   if (instead.of === "export") return `Export those of a later time on: from=${Math.ceil(instead.from / SECOND_MS)}.`;
+  const param = RANGE_PARAM[instead.of];
   return "from" in instead
-    ? `Ask for events from a later time on: timestamp[gte]=${Math.ceil(instead.from / SECOND_MS)}.`
-    : `Ask for events before an earlier time: timestamp[lt]=${Math.floor(instead.before / SECOND_MS)}.`;
+    ? `Ask for events from a later time on: ${param}[gte]=${Math.ceil(instead.from / SECOND_MS)}.`
+    : `Ask for events before an earlier time: ${param}[lt]=${Math.floor(instead.before / SECOND_MS)}.`;
 }
 
 /** Stripe's statuses, codes and messages for every reason (docs/wire-contract.md, section 2). */

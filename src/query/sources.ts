@@ -1,7 +1,7 @@
 import {
   bringSlicesForward,
   type Holding,
-  isAboutColumn,
+  isAboutShape,
   slicesHolding,
   sliceWithoutTable,
 } from "../aggregate/sql/slices.ts";
@@ -16,18 +16,20 @@ import type { TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 
 /**
- * The databases that may hold what a customer used on a meter: as many as its mode grew past it, at most. What each
- * has is a part of the truth, so all of them must answer. Yields `databases_changed`.
+ * The databases that may hold what a customer used on a meter: as many as its mode grew past it, at most; all of the
+ * mode's without a customer. What each has is a part of the truth, so all of them must answer. Yields
+ * `databases_changed`.
  */
 export async function sourcesOf(
   env: Env,
   { id, livemode }: Meter,
-  customer: string,
+  customer: string | undefined,
 ): Promise<Result<D1Database[], MeteringError>> {
   const placement = livemode ? await currentPlacement(env) : ok(ONE_DATABASE);
   if (!placement.ok) return err({ reason: "databases_changed", recorded: placement.error });
   // What an alias has stayed where the erased customer's usage is, and who that was is not known any more.
-  const places = looksLikeAlias(customer) ? allPlaces(placement.value) : databasesOf(id, customer, placement.value);
+  const isAnywhere = customer === undefined || looksLikeAlias(customer);
+  const places = isAnywhere ? allPlaces(placement.value) : databasesOf(id, customer, placement.value);
   return ok(places.map((place) => eventsDatabase(env, livemode, place)));
 }
 
@@ -43,7 +45,7 @@ export async function withSlices<T>(
   try {
     return await read(await slicesHolding(db, ranges));
   } catch (error) {
-    if (isAboutColumn(error)) await bringSlicesForward(db);
+    if (isAboutShape(error)) await bringSlicesForward(db);
     else if (sliceWithoutTable(error) === undefined) throw error;
     return read(await slicesHolding(db, ranges));
   }

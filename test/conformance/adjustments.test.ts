@@ -229,7 +229,14 @@ describe("C11 v1 events", () => {
 });
 
 describe("C12 stored events", () => {
-  type Known = { id: string; identifier: string; aggregated: boolean; cancelled_at: number | null; payload: object };
+  type Known = {
+    id: string;
+    identifier: string;
+    created: number;
+    aggregated: boolean;
+    cancelled_at: number | null;
+    payload: object;
+  };
   const list = async (query: string): Promise<{ data: Known[]; has_more: boolean }> =>
     JSON.parse((await raw(`/v1/billing/meter_events?${query}`)).text);
 
@@ -292,6 +299,45 @@ describe("C12 stored events", () => {
     });
   });
 
+  it("C12.5 that came late are listed in the order of receipt, of one customer or of all, in pages", async () => {
+    const meter = await createMeter();
+    const reportLate = async (customer: string, seconds: number): Promise<string> => {
+      const timestamp = new Date(Date.now() - seconds * 1_000).toISOString();
+      const changes = { payload: { stripe_customer_id: customer, value: "5" }, timestamp };
+      const { event_name } = meter;
+      return (await stripe.v2.billing.meterEvents.create({ event_name, ...changes })).identifier;
+    };
+    const [day, first, , second] = [
+      await reportLate("cus_1", 86_400),
+      await reportLate("cus_2", 3_600),
+      await reportLate("cus_1", 3_500),
+      await reportLate("cus_1", 7_200),
+    ];
+    const listLate = async (query: string): Promise<{ data: Known[]; has_more: boolean }> =>
+      (await stripe.rawRequest("GET", `/v1/billing/meter_events?meter=${meter.id}&${query}`)) as never;
+    const names = async (query: string) => (await listLate(query)).data.map(({ identifier }) => identifier);
+    await expect.poll(() => names("late[gte]=3600"), { timeout: 60_000 }).toEqual([second, first, day]);
+    expect(await names("late[gte]=7200")).toEqual([second, day]);
+    expect(await names("late[gte]=3600&customer=cus_2")).toEqual([first]);
+    const period = Math.floor(Date.now() / 1_000) - 80_000;
+    expect(await names(`late[gte]=3600&timestamp[lt]=${period}`)).toEqual([day]);
+    await cancel(meter.event_name, second ?? "");
+    await expect.poll(() => names("late[gte]=3600&cancelled=false"), { timeout: 60_000 }).toEqual([first, day]);
+    expect(await names("late[gte]=3600&cancelled=true")).toEqual([second]);
+
+    const page = await listLate("late[gte]=3600&limit=2");
+    expect(page).toMatchObject({ has_more: true, data: [{}, { payload: { stripe_customer_id: "cus_2" } }] });
+    const [newest, next] = page.data;
+    expect(await names(`late[gte]=3600&limit=2&starting_after=${next?.id}`)).toEqual([day]);
+    expect(await names(`late[gte]=3600&limit=1&ending_before=${next?.id}`)).toEqual([second]);
+    expect(await names(`late[gte]=3600&created[gt]=${newest?.created}`)).toEqual([]);
+    expect(await names(`late[gte]=3600&created[lte]=${newest?.created}`)).toEqual([second, first, day]);
+    for (const seconds of ["3599", "-1", "x", "3600.5"]) {
+      const path = `/v1/billing/meter_events?meter=${meter.id}&late[gte]=${seconds}`;
+      expect(await raw(path)).toMatchObject({ status: 400, error: { param: "late[gte]" } });
+    }
+  });
+
   it("C12.2 are listed latest first, by time and by whether they count, in pages", async () => {
     const meter = await createMeter();
     const identifiers: string[] = [];
@@ -315,6 +361,7 @@ describe("C12 stored events", () => {
     expect(await names(`limit=2&starting_after=${first.data[1]?.id}`)).toEqual(latestFirst.slice(2, 4));
     const all = (await list(`${base}&limit=100`)).data;
     expect(await names(`limit=2&ending_before=${all[4]?.id}`)).toEqual(latestFirst.slice(2, 4));
+    expect(await names(`limit=100&created[gte]=${(all[0]?.created ?? 0) + 1}`)).not.toContain(latestFirst[0]);
     expect(await raw(`/v1/billing/meter_events?${base}&starting_after=nonsense`)).toMatchObject({ status: 400 });
     expect(await raw("/v1/billing/meter_events?meter=mtr_test_nobody&customer=c")).toMatchObject({ status: 400 });
     expect(await raw(`/v1/billing/meter_events?meter=${meter.id}`)).toMatchObject({

@@ -1,6 +1,6 @@
 // DuckDB reads the archive's folder, as an analyst does, and has for every customer what the API says: the aggregator's,
 // the archive's and the API's own code and statements, on SQLite itself, which D1 is.
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { DatabaseSync, type SQLInputValue } from "node:sqlite";
@@ -22,7 +22,9 @@ const MIGRATIONS = path.join(import.meta.dirname, "../../src/migrations");
 /** A database as the Worker has it, in memory. */
 function aDatabase(folder: "control" | "events"): D1Database {
   const sqlite = new DatabaseSync(":memory:");
-  sqlite.exec(readFileSync(path.join(MIGRATIONS, folder, "0001_initial.sql"), "utf8"));
+  for (const name of readdirSync(path.join(MIGRATIONS, folder)).sort()) {
+    sqlite.exec(readFileSync(path.join(MIGRATIONS, folder, name), "utf8"));
+  }
   const prepare = (sql: string, values: readonly SQLInputValue[] = []): object => {
     const rows = () => sqlite.prepare(sql).all(...values);
     const arrays = () => {

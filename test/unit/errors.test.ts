@@ -85,12 +85,14 @@ const EXAMPLES: { [R in ApiError["reason"]]: readonly Extract<ApiError, { reason
   log_full: [{ reason: "log_full" }],
   archived_range_unaligned: [
     { of: "summary", aligned: { start: 1_758_141_000_000, end: 1_758_150_000_000 } } as const,
-    { of: "events", from: 1_758_141_836_001 } as const,
-    { of: "events", before: 1_758_141_836_999 } as const,
+    { of: "timestamp", from: 1_758_141_836_001 } as const,
+    { of: "timestamp", before: 1_758_141_836_999 } as const,
+    { of: "receipt", before: 1_758_141_837_000 } as const,
   ].map((instead) => ({ reason: "archived_range_unaligned", instead })),
   archived_range_deleted: [
     { of: "summary", aligned: { start: 1_758_141_000_000, end: 1_758_150_000_000 } } as const,
-    { of: "events", from: 1_758_141_836_001 } as const,
+    { of: "timestamp", from: 1_758_141_836_001 } as const,
+    { of: "receipt", from: 1_758_141_836_001 } as const,
     { of: "export", from: 1_758_141_836_001 } as const,
   ].map((instead) => ({ reason: "archived_range_deleted", instead })),
   databases_changed: [{ reason: "databases_changed", recorded: 4 }],

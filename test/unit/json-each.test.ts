@@ -1,5 +1,5 @@
 // The aggregator's statements on both functions that read JSON arrays: on SQLite itself, which D1 is.
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { DatabaseSync, type SQLInputValue } from "node:sqlite";
 import fc from "fast-check";
@@ -12,7 +12,11 @@ import { HOUR_MS, sliceOf } from "../../src/domain/window.ts";
 import { aLogEntry, NOON, unique } from "../support/builders.ts";
 import { cancellationLines, eventLines, rejectionLines, toEntries } from "../support/shares.ts";
 
-const SCHEMA = readFileSync(path.join(import.meta.dirname, "../../src/migrations/events/0001_initial.sql"), "utf8");
+const MIGRATIONS = path.join(import.meta.dirname, "../../src/migrations/events");
+const SCHEMA = readdirSync(MIGRATIONS)
+  .sort()
+  .map((name) => readFileSync(path.join(MIGRATIONS, name), "utf8"))
+  .join("\n");
 const TABLE = tableOf(sliceOf(NOON));
 const UUID = "01234567-89ab-cdef-0123-456789abcdef";
 

@@ -6,15 +6,19 @@ import { tableOf } from "../../src/aggregate/sql/events.ts";
 import { type LiveSlice, liveSlices } from "../../src/aggregate/sql/slices.ts";
 import { eventsDatabases } from "../../src/catalog/databases.ts";
 import { writePlacement } from "../../src/catalog/deployment.ts";
+import type { MeteringError } from "../../src/domain/errors.ts";
 import { hashedTo, newEventId, uniqueKey, uuidOf } from "../../src/domain/identifiers.ts";
-import { isLiveMeter } from "../../src/domain/meter.ts";
+import { isLiveMeter, type Meter } from "../../src/domain/meter.ts";
 import { ONE_DATABASE, type Placement } from "../../src/domain/placement.ts";
+import type { Result } from "../../src/domain/result.ts";
 import { settingsOf } from "../../src/env.ts";
 import type { LogEntry } from "../../src/log/codec.ts";
 import type { LogContext } from "../../src/log/entries.ts";
 import { CALL_VERSION, type CallContext, type ClaimAppend, type EventAppend } from "../../src/log/entries.ts";
 import type { EventLog } from "../../src/log/event-log.ts";
 import { isLiveShard, placeOfShard, shardName } from "../../src/log/shard-name.ts";
+import type { EventQuery, Whose } from "../../src/query/event-order.ts";
+import { type EventPage, listEvents } from "../../src/query/events.ts";
 import { unique } from "../support/builders.ts";
 
 /** A time of the tests (ms). It lies ahead, since the runtime rings an alarm that lies behind at once. */
@@ -216,3 +220,16 @@ export async function storedEvents(meter: string): Promise<number> {
 /** Messages as the queue hands them to the aggregator. */
 export const aBatch = (bodies: readonly unknown[]): MessageBatch =>
   ({ messages: bodies.map((body, i) => ({ id: `message ${i}`, body })), ackAll: () => {} }) as unknown as MessageBatch;
+
+/** A page of events, newest first: of cus_1 on a meter, unless it is changed. */
+export const readPage = (
+  meter: Meter,
+  changes: Partial<Omit<EventQuery, keyof Whose>> & { readonly [K in keyof Whose]?: Whose[K] } = {},
+): Promise<Result<EventPage, MeteringError>> => {
+  const always = { start: 0, end: Number.MAX_SAFE_INTEGER };
+  return listEvents(env, {
+    ...{ meter, customer: "cus_1", late: undefined, range: always, received: always, cancelled: undefined, limit: 11 },
+    from: { order: "newest_first", place: undefined },
+    ...changes,
+  } as EventQuery);
+};

@@ -1,4 +1,5 @@
 // What is done to the events of a slice.
+import { LATE_MS } from "../../domain/limits.ts";
 import { entries } from "./entries.ts";
 
 /** The table of a slice. */
@@ -59,21 +60,48 @@ export type Order = "newest_first" | "oldest_first";
 
 export const DIRECTION: Record<Order, "DESC" | "ASC"> = { newest_first: "DESC", oldest_first: "ASC" };
 
-/**
- * A page of a slice's events of some series: :series, a JSON array of ids, or the one id when there is one, since only
- * then the table's key has the page's order; :cancelled 1 for cancelled ones alone, 0 for the others, -1 for all.
- */
-export const listSlice = (slice: number, order: Order, ofOne: boolean): string => `
-  SELECT series, timestamp, id, value, timestamp + delay AS received, json(payload) AS payload, api_key,
+/** What a list shows of an event. */
+const LISTED = `
+    series, customer, dimensions, timestamp, stored.id AS id, value, timestamp + delay AS received, json(payload) AS payload, api_key,
     cancelled, cancelled_by,
     IIF(typeof(identifier) = 'blob', NULL, identifier) AS identifier,
-    IIF(typeof(identifier) = 'blob', hex(identifier), NULL) AS uuid
-  FROM ${tableOf(slice)}
+    IIF(typeof(identifier) = 'blob', hex(identifier), NULL) AS uuid`;
+
+/**
+ * Which events every list may be asked for: with timestamps from :from to :to, received from :received_from to
+ * :received_to (ms, half open); :cancelled 1 for cancelled ones alone, 0 for the others, -1 for all.
+ */
+const FILTERED = `
+    timestamp >= :from AND timestamp < :to
+    AND timestamp + delay >= :received_from AND timestamp + delay < :received_to
+    AND (:cancelled < 0 OR (cancelled IS NOT NULL) = :cancelled)`;
+
+/**
+ * A page of a slice's events of some series: :series, a JSON array of ids, or the one id when there is one, since only
+ * then the table's key has the page's order.
+ */
+export const listSlice = (slice: number, order: Order, ofOne: boolean): string => `
+  SELECT ${LISTED}
+  FROM ${tableOf(slice)} AS stored CROSS JOIN series ON series.id = stored.series
   WHERE series ${ofOne ? "= :series" : "IN (SELECT value FROM json_each(:series))"}
-    AND timestamp >= :from AND timestamp < :to
-    AND (timestamp, id) ${order === "newest_first" ? "<" : ">"} (:timestamp, :id)
-    AND (:cancelled < 0 OR (cancelled IS NOT NULL) = :cancelled)
-  ORDER BY timestamp ${DIRECTION[order]}, id ${DIRECTION[order]}
+    AND (timestamp, stored.id) ${order === "newest_first" ? "<" : ">"} (:timestamp, :id)
+    AND ${FILTERED}
+  ORDER BY timestamp ${DIRECTION[order]}, stored.id ${DIRECTION[order]}
+  LIMIT :limit`;
+
+/**
+ * A page of a slice's late events of a meter (of :customer, unless that is NULL), in the order of receipt, with ids
+ * between :after and :before: those that came at least :delay (LATE_MS or more) after their timestamps. INDEXED BY, since
+ * any other way is a walk over the slice.
+ */
+export const listLate = (slice: number, order: Order): string => `
+  SELECT ${LISTED}
+  FROM ${tableOf(slice)} AS stored INDEXED BY late_events_${tableOf(slice)}
+  CROSS JOIN series ON series.id = stored.series
+  WHERE delay >= ${LATE_MS} AND delay >= :delay AND stored.id > :after AND stored.id < :before
+    AND meter = :meter AND (:customer IS NULL OR customer = :customer)
+    AND ${FILTERED}
+  ORDER BY stored.id ${DIRECTION[order]}
   LIMIT :limit`;
 
 export const insertEvents = (slice: number, table: string = tableOf(slice)): string => `

@@ -75,6 +75,12 @@ const WIDEN = `
 const DEFINITIONS = `
   SELECT name, sql FROM sqlite_schema WHERE tbl_name = 'events' AND sql IS NOT NULL ORDER BY type DESC`;
 
+const MISSING_INDEXES = `
+  SELECT own.name AS slice, wanted.name, wanted.sql
+  FROM sqlite_schema AS own JOIN sqlite_schema AS wanted ON wanted.tbl_name = 'events'
+  WHERE own.type = 'table' AND own.name GLOB 'events_[0-9]*' AND wanted.type = 'index' AND wanted.sql IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM sqlite_schema AS known WHERE known.name = wanted.name || '_' || own.name)`;
+
 const MISSING_COLUMNS = `
   SELECT own.name AS slice, wanted.name, wanted.type, wanted.dflt_value AS initial
   FROM sqlite_schema AS own JOIN pragma_table_info('events') AS wanted
@@ -95,7 +101,7 @@ export const holding = (slices: readonly LiveSlice[], range: TimeRange): LiveSli
   slices.filter(({ timestamps }) => timestamps && timestamps.start < range.end && range.start < timestamps.end);
 
 /** By how much the clocks of an edge and of a log may differ (ms). */
-const CLOCKS_MS = HOUR_MS;
+export const CLOCKS_MS = HOUR_MS;
 
 /** The slices, live and archived, that may hold timestamps of each of some ranges. */
 export async function slicesHolding(db: D1Database, ranges: readonly TimeRange[]): Promise<Holding[]> {
@@ -142,10 +148,17 @@ export async function openSlice(db: D1Database, slice: number): Promise<SliceSta
   return state ?? "open";
 }
 
-/** The statements that make a table of the template's shape of today, with its indexes, unless it is there. */
-export async function definitionsOf(db: D1Database, table: string): Promise<D1PreparedStatement[]> {
+/**
+ * The statements that make a table of the template's shape of today, with its indexes, unless it is there. Indexes are
+ * named after the table that it will be in the end, since they cannot be renamed.
+ */
+export async function definitionsOf(
+  db: D1Database,
+  table: string,
+  inTheEnd: string = table,
+): Promise<D1PreparedStatement[]> {
   const { results } = await db.prepare(DEFINITIONS).all<{ name: string; sql: string }>();
-  return results.map(({ name, sql }) => db.prepare(definitionOf(sql, name, table)));
+  return results.map(({ name, sql }) => db.prepare(definitionOf(sql, name, table, inTheEnd)));
 }
 
 /** A slice's state; nothing when the database knows no such slice. */
@@ -166,20 +179,20 @@ export function sliceWithoutTable(error: unknown): number | undefined {
   return slice === undefined ? undefined : Number(slice);
 }
 
-/** Whether D1 says that a table lacks a column: a live slice may be older than the template. */
-export const isAboutColumn = (error: unknown): boolean =>
-  error instanceof Error && /no such column|has no column named/.test(error.message);
+/** Whether D1 says that a table lacks a column or an index: a live slice may be older than the template. */
+export const isAboutShape = (error: unknown): boolean =>
+  error instanceof Error && /no such column|has no column named|no such index/.test(error.message);
 
 /** The template's definition under a slice's name: the table's, or that of an index of it. */
-function definitionOf(sql: string, name: string, table: string): string {
+function definitionOf(sql: string, name: string, table: string, inTheEnd: string): string {
   const made = sql.replace(/^CREATE (TABLE|UNIQUE INDEX|INDEX) /i, "CREATE $1 IF NOT EXISTS ");
   if (name === "events") return made.replace(/\bevents\b/, table);
-  return made.replace(name, `${name}_${table}`).replace(/\bON events\b/i, `ON ${table}`);
+  return made.replace(name, `${name}_${inTheEnd}`).replace(/\bON events\b/i, `ON ${table}`);
 }
 
 /**
- * Gives live slices the columns that a migration has given the template since, also those that are sealed: readers
- * ask all of them in the same words. A file keeps the columns of its day, and what compares it looks at no others.
+ * Gives live slices the columns and indexes that a migration has given the template since, also those that are sealed:
+ * readers ask all of them in the same words. A file keeps the columns of its day, and what compares it looks at no others.
  */
 export async function bringSlicesForward(db: D1Database): Promise<void> {
   const { results } = await db
@@ -188,4 +201,6 @@ export async function bringSlicesForward(db: D1Database): Promise<void> {
   for (const { slice, name, type, initial } of results) {
     await db.prepare(`ALTER TABLE ${slice} ADD COLUMN ${name} ${type} DEFAULT ${initial ?? "NULL"}`).run();
   }
+  const indexes = await db.prepare(MISSING_INDEXES).all<{ slice: string; name: string; sql: string }>();
+  for (const { slice, name, sql } of indexes.results) await db.prepare(definitionOf(sql, name, slice, slice)).run();
 }

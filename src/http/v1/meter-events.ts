@@ -1,7 +1,7 @@
 import { type DeadLetter, deadLetterOf } from "../../aggregate/dead-letters.ts";
 import { eventsDatabase } from "../../catalog/databases.ts";
 import { payloadOf } from "../../domain/event.ts";
-import { LIMITS } from "../../domain/limits.ts";
+import { LATE_MS, LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
 import { isBackwards, type Page, pageOf } from "../../domain/page.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
@@ -9,10 +9,21 @@ import { SECOND_MS } from "../../domain/window.ts";
 import { keyOf, logOf } from "../../ingest/identity.ts";
 import { reportEvent } from "../../ingest/report-event.ts";
 import { retrieveFrom } from "../../log/calls.ts";
-import { type EventPlace, listEvents, type StoredEvent } from "../../query/events.ts";
+import type { EventPlace, StoredEvent, Whose } from "../../query/event-order.ts";
+import { listEvents } from "../../query/events.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import { choice, eventName, payload, reportedIdentifier, text, toReport, toUnix, unixSeconds } from "../fields.ts";
+import {
+  choice,
+  eventName,
+  payload,
+  reportedIdentifier,
+  requiredError,
+  text,
+  toReport,
+  toUnix,
+  unixSeconds,
+} from "../fields.ts";
 import { cursorOf, listOf, paging, toList } from "../list.ts";
 import { firstGivenTo } from "../response.ts";
 import * as z from "../zod.ts";
@@ -135,18 +146,40 @@ function rangeOf({ gt, gte, lt, lte }: z.output<typeof timeRange>): { start: num
   return { start: start * SECOND_MS, end: Math.min(end * SECOND_MS, Number.MAX_SAFE_INTEGER) };
 }
 
+const LATE_S = LATE_MS / SECOND_MS;
+
+/** What `late[gte]` takes: seconds. */
+const lateness = z
+  .string(requiredError)
+  .regex(/^[0-9]{1,9}$/, "it must be a number of seconds.")
+  .transform(Number)
+  .refine(
+    (seconds) => seconds >= LATE_S,
+    `it must be at least ${LATE_S}: there is no index of events that came less than an hour late.`,
+  )
+  .openapi({ type: "integer", minimum: LATE_S, example: LATE_S });
+
 const identifier = text(LIMITS.identifierLength);
 
 const PATH = "/v1/billing/meter_events";
 
 const listFields = {
   meter: text(LIMITS.payloadKeyLength).optional().openapi({ description: "Needed, unless an identifier is given." }),
-  customer: text(LIMITS.payloadValueLength).optional().openapi({ description: "Needed with a meter." }),
+  customer: text(LIMITS.payloadValueLength)
+    .optional()
+    .openapi({ description: "Needed with a meter, unless `late` is given." }),
   identifier: identifier.optional().openapi({
     description:
       "The event with this identifier instead, as `GET /v1/billing/meter_events/{identifier}` finds it; also `.` and `..`, which cannot stand in a path.",
   }),
   timestamp: timeRange.optional(),
+  created: timeRange.optional().openapi({ description: "When they were received." }),
+  late: z
+    .strictObject({ gte: lateness })
+    .optional()
+    .openapi({
+      description: `Those received so many seconds after their timestamps or later (at least ${LATE_S}), latest receipt first; of all customers without one.`,
+    }),
   cancelled: choice(["true", "false"]).optional(),
   ...paging,
 };
@@ -160,7 +193,7 @@ const listEndpoint = defineEndpoint({
   tag,
   summary: "List stored events",
   description:
-    "Of one customer on one meter, latest timestamp first. An event shows up within seconds. With an identifier: that event, at once, or none.",
+    "edgemeter's own. Of one customer on one meter, latest timestamp first. An event shows up within seconds. With `late`: what came after its time, of one customer on a meter or of all, in the order of receipt. With an identifier: that event, at once, or none.",
   fields: listFields,
   response: listOf(KnownEventObject),
   handle: async (call) => {
@@ -176,7 +209,8 @@ type KnownEvent = z.output<typeof KnownEventObject>;
 async function listOfCustomer(call: ListCall): Promise<Result<Page<KnownEvent>, ApiError>> {
   const { input, env } = call;
   if (input.meter === undefined) return err({ reason: "missing_parameter", param: "meter" });
-  if (input.customer === undefined) return err({ reason: "missing_parameter", param: "customer" });
+  const whose = whoseOf(input);
+  if (whose === undefined) return err({ reason: "missing_parameter", param: "customer" });
   const found = await requireMeter(call, input.meter, "meter");
   if (!found.ok) return found;
   const meter = found.value;
@@ -187,28 +221,34 @@ async function listOfCustomer(call: ListCall): Promise<Result<Page<KnownEvent>, 
     return err({ reason: "no_such_event", id: cursor.value.id, param: cursor.value.param });
   }
   const events = await listEvents(env, {
+    ...whose,
     meter,
-    customer: input.customer,
     range: rangeOf(input.timestamp ?? {}),
+    received: rangeOf(input.created ?? {}),
     cancelled: input.cancelled === undefined ? undefined : input.cancelled === "true",
     from: { order: isBackwards(cursor.value) ? "oldest_first" : "newest_first", place },
     limit: input.limit + 1,
   });
   if (!events.ok) return events;
-  const page = pageOf(events.value, cursor.value, input.limit);
-  return ok({ ...page, items: page.items.map((event) => toWire(meter, event, { aggregated: true })) });
+  const { items, hasMore } = pageOf(events.value.events, cursor.value, input.limit);
+  return ok({
+    items: items.map((event) => toWire(meter, event, { aggregated: true })),
+    hasMore: hasMore || events.value.isCut,
+  });
+}
+
+/** Whose events, in which order; nothing when it takes a customer and there is none. */
+function whoseOf({ customer, late }: ListCall["input"]): Whose | undefined {
+  if (late !== undefined) return { customer, late: late.gte * SECOND_MS };
+  return customer === undefined ? undefined : { customer, late: undefined };
 }
 
 /** A page of the one event that an identifier stands for, or of none. */
 async function listOfIdentifier(call: ListCall, identifier: string): Promise<Result<Page<KnownEvent>, ApiError>> {
-  const { meter, customer, timestamp, cancelled, starting_after, ending_before } = call.input;
+  const { meter, customer, timestamp, created, late, cancelled, starting_after, ending_before } = call.input;
   for (const [param, given] of Object.entries({
-    meter,
-    customer,
-    timestamp,
-    cancelled,
-    starting_after,
-    ending_before,
+    ...{ meter, customer, timestamp, created, late, cancelled },
+    ...{ starting_after, ending_before },
   })) {
     const message = `Invalid ${param}: it cannot be combined with an identifier.`;
     if (given !== undefined) return err({ reason: "invalid_field", message, param });

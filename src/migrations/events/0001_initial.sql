@@ -35,6 +35,8 @@ CREATE TABLE events (
   PRIMARY KEY (series, timestamp, id)
 ) WITHOUT ROWID;
 
+CREATE INDEX late_events ON events (id) WHERE delay >= 3600000;
+
 CREATE TABLE slices (
   slice INTEGER PRIMARY KEY,
   state TEXT NOT NULL,
@@ -62,6 +64,9 @@ CREATE TABLE archive_files (
   last_id TEXT NOT NULL,
   min_timestamp INTEGER NOT NULL,
   max_timestamp INTEGER NOT NULL,
+  max_delay INTEGER NOT NULL,
+  min_received INTEGER NOT NULL,
+  max_received INTEGER NOT NULL,
   rows INTEGER NOT NULL,
   counted INTEGER NOT NULL,
   sum_high INTEGER NOT NULL,
@@ -75,6 +80,8 @@ CREATE TABLE archive_files (
 ) WITHOUT ROWID;
 
 CREATE INDEX archive_files_by_day ON archive_files (day, first_series, last_series);
+
+CREATE INDEX late_files ON archive_files (max_received) WHERE max_delay >= 3600000;
 
 CREATE TABLE archive_totals (
   id INTEGER PRIMARY KEY,

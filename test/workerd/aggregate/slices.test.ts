@@ -6,11 +6,10 @@ import { tableOf } from "../../../src/aggregate/sql/events.ts";
 import { liveSlices, openSlice } from "../../../src/aggregate/sql/slices.ts";
 import { HOUR_MS, sliceOf } from "../../../src/domain/window.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
-import { listEvents } from "../../../src/query/events.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { aLogEntry, aMeter, NOON, resultOf } from "../../support/builders.ts";
 import { cancellationLines, eventLines, toEntries } from "../../support/shares.ts";
-import { storedIn } from "../support.ts";
+import { readPage, storedIn } from "../support.ts";
 
 const db = env.TEST_EVENTS;
 const SLICE = sliceOf(NOON);
@@ -28,16 +27,17 @@ beforeEach(async () => {
   await db.exec("DELETE FROM slices");
 });
 
+const indexOf = (slice: number): Promise<string | null> =>
+  db
+    .prepare("SELECT sql FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL AND tbl_name = ?")
+    .bind(tableOf(slice))
+    .first("sql");
+
 describe("a slice", () => {
   it("is made like the template, with its indexes, as often as it is opened", async () => {
-    await db.exec("CREATE INDEX late_events ON events (delay) WHERE delay >= 3600000");
     for (const _ of [1, 2]) expect(await openSlice(db, SLICE)).toBe("open");
     expect(await columnsOf(tableOf(SLICE))).toEqual(await columnsOf("events"));
-    const index = db
-      .prepare("SELECT sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = ?")
-      .bind(tableOf(SLICE));
-    expect(await index.first("sql")).toContain(`ON ${tableOf(SLICE)} (delay) WHERE delay >= 3600000`);
-    await db.exec("DROP INDEX late_events");
+    expect(await indexOf(SLICE)).toContain(`ON ${tableOf(SLICE)} (id) WHERE delay >= 3600000`);
   });
 
   it("is made by the first event that belongs into it, and knows what it holds", async () => {
@@ -90,6 +90,9 @@ describe("a migration of the template", () => {
     const meter = aMeter();
     const event = aLogEntry({ meter: meter.id });
     await store(event);
+    await db.exec(`DROP INDEX late_events_${tableOf(SLICE)}`);
+    await keepSlices(db, NOON);
+    expect(await indexOf(SLICE)).toContain(`ON ${tableOf(SLICE)} (id) WHERE delay >= 3600000`);
     await db.exec("ALTER TABLE events ADD COLUMN region TEXT DEFAULT 'eu'");
     await keepSlices(db, NOON);
     expect(await columnsOf(tableOf(SLICE))).toContain("region");
@@ -117,7 +120,8 @@ describe("a migration of the template", () => {
     await makeOld();
     const range = { start: 0, end: Date.UTC(2100, 0) };
     const from = { order: "oldest_first", place: undefined } as const;
-    const listed = await listEvents(env, { meter, customer: "cus_1", range, cancelled: undefined, from, limit: 10 });
-    expect(resultOf(listed).map(({ id }) => id)).toEqual(events.map(({ id }) => id));
+    expect(resultOf(await readPage(meter, { range, from })).events.map(({ id }) => id)).toEqual(
+      events.map(({ id }) => id),
+    );
   });
 });

@@ -11,15 +11,15 @@ import { insertMeter } from "../../../src/catalog/meters.ts";
 import type { MeteringError } from "../../../src/domain/errors.ts";
 import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
 import { databasesOf, ONE_DATABASE } from "../../../src/domain/placement.ts";
-import type { Result } from "../../../src/domain/result.ts";
+import { ok, type Result } from "../../../src/domain/result.ts";
 import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS, SECOND_MS, type TimeRange } from "../../../src/domain/window.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
-import { type EventPlace, type EventQuery, listEvents, type StoredEvent } from "../../../src/query/events.ts";
+import type { EventPlace, EventQuery, StoredEvent } from "../../../src/query/event-order.ts";
 import { readSummaries, type Summary } from "../../../src/query/summaries.ts";
 import { aLogEntry, aMeter, anEventId, errorOf, NOON, resultOf, unique } from "../../support/builders.ts";
 import type { Drawn as DrawnOf } from "../../support/draw.ts";
 import { fold } from "../../support/fold.ts";
-import { answerOf, FUTURE, recordPlacement } from "../support.ts";
+import { answerOf, FUTURE, readPage, recordPlacement } from "../support.ts";
 import { archive, cancel, empty, hasTable, statesOf, store } from "./support.ts";
 
 /** The first day of all stories. */
@@ -44,15 +44,15 @@ const summaryOf = (meter: Meter, customer: string, range: TimeRange): Promise<Re
     ...{ order: "newest_first", limit: 2 },
   });
 
-const pageOf = (meter: Meter, changes: Partial<EventQuery> = {}): Promise<Result<StoredEvent[], MeteringError>> =>
-  listEvents(env, {
-    ...{ meter, customer: "cus_1", range: ALL_TIME, cancelled: undefined, limit: 11 },
-    from: { order: "newest_first", place: undefined },
-    ...changes,
-  });
+type Changes = Parameters<typeof readPage>[1];
+
+async function pageOf(meter: Meter, changes: Changes = {}): Promise<Result<readonly StoredEvent[], MeteringError>> {
+  const page = await readPage(meter, changes);
+  return page.ok ? ok(page.value.events) : page;
+}
 
 /** Page by page to the end. */
-async function listAll(meter: Meter, changes: Partial<EventQuery> & Pick<EventQuery, "limit">): Promise<StoredEvent[]> {
+async function listAll(meter: Meter, changes: Changes & Pick<EventQuery, "limit">): Promise<StoredEvent[]> {
   const order = changes.from?.order ?? "newest_first";
   const listed: StoredEvent[] = [];
   for (;;) {
@@ -333,7 +333,7 @@ describe("a reader of archived slices", () => {
     expect(resultOf(await summaryOf(meter, "cus_1", later))).toMatchObject([{ value: 2n }]);
 
     const from = START + MINUTE_MS + 1;
-    const gone = { reason: "archived_range_deleted", instead: { of: "events", from } };
+    const gone = { reason: "archived_range_deleted", instead: { of: "timestamp", from } };
     for (const order of ["newest_first", "oldest_first"] as const) {
       expect(errorOf(await pageOf(meter, { from: { order, place: undefined } }))).toEqual(gone);
       const kept = await pageOf(meter, { from: { order, place: undefined }, range: { ...ALL_TIME, start: from } });
@@ -387,7 +387,8 @@ describe("a reader of archived slices", () => {
         `WITH columns AS (SELECT * FROM archive_files WHERE min_timestamp = ?1)
         INSERT INTO archive_files
         SELECT slice, number.value, late, day, first_series, first_timestamp, first_id, last_series, last_timestamp, last_id,
-          min_timestamp, max_timestamp, rows, counted, sum_high, sum_low, checksum, bytes, columns.key, sha256, checked
+          min_timestamp, max_timestamp, max_delay, min_received, max_received, rows, counted, sum_high, sum_low, checksum,
+          bytes, columns.key, sha256, checked
         FROM columns, json_each(?2) AS number`,
       )
       .bind(START + MINUTE_MS, JSON.stringify(Array.from({ length: count - 1 }, (_, i) => 1_000 + i)))
@@ -410,8 +411,8 @@ describe("a reader of archived slices", () => {
     });
     expect(get).not.toHaveBeenCalled();
     for (const [order, instead] of [
-      ["newest_first", { of: "events", from: START + MINUTE_MS + 1 }],
-      ["oldest_first", { of: "events", before: START + MINUTE_MS }],
+      ["newest_first", { of: "timestamp", before: START + MINUTE_MS + SECOND_MS }],
+      ["oldest_first", { of: "timestamp", from: START + MINUTE_MS }],
     ] as const) {
       const refused = await pageOf(meter, { ...cancelled, from: { order, place: undefined } });
       expect(errorOf(refused)).toEqual({ reason: "archived_range_unaligned", instead });
@@ -442,7 +443,7 @@ describe("a reader of archived slices", () => {
 
     const from = START + 15 * MINUTE_MS;
     expect(errorOf(await pageOf(meter))).toEqual({
-      ...{ reason: "archived_range_deleted", instead: { of: "events", from } },
+      ...{ reason: "archived_range_deleted", instead: { of: "timestamp", from } },
     });
     expect(resultOf(await pageOf(meter, { range: { ...ALL_TIME, start: from } })).map(({ id }) => id)).toEqual([
       late.id,

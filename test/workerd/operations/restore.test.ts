@@ -261,6 +261,8 @@ describe("the table of an archived slice", () => {
     const { entries, cancelled, before } = await archivedStory(OLD);
     await restore({ slice: String(SLICE), database: "EVENTS_0" });
     expect(await hasTable(db, SLICE)).toBe(true);
+    const index = db.prepare("SELECT name FROM pragma_index_list(?) WHERE origin = 'c'").bind(tableOf(SLICE));
+    expect(await index.first("name")).toBe(`late_events_${tableOf(SLICE)}`);
     expect(await usageIn(db)).toEqual(before);
     await store(db, entries);
     await cancel(db, cancelled);
