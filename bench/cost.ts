@@ -1,5 +1,6 @@
 // From counted operations to dollars.
 import type { Counts } from "./counted/counting.ts";
+import type { CountedCase } from "./counted-case.ts";
 import type { Settings } from "./sides.ts";
 
 const MILLION = 1_000_000;
@@ -59,9 +60,13 @@ export const dollarsOf = (lines: readonly { readonly dollars: number }[]): numbe
  * called and while a timer of theirs ran (a commit's wait, the wait before a sending), but no more than all the time.
  * An object that waits for nothing sleeps and costs nothing.
  */
-export function awakeSeconds(counts: Counts, settings: Settings, elapsedSeconds: number): number {
-  const logMs = counts.logBusyMs + counts.commits * settings.groupCommitMs + counts.sends * settings.sendDelayMs;
-  return counts.meterBusyMs / 1_000 + Math.min(logMs / 1_000, elapsedSeconds * settings.shards);
+export function awakeSeconds(
+  { counts, events, seconds }: Pick<CountedCase, "counts" | "events" | "seconds">,
+  { shards, groupCommitMs, sendIntervalMs }: Settings,
+): number {
+  const waitMs = sendIntervalMs(events / seconds / shards);
+  const logMs = counts.logBusyMs + counts.commits * groupCommitMs + counts.sends * waitMs;
+  return counts.meterBusyMs / 1_000 + Math.min(logMs / 1_000, seconds * shards);
 }
 
 export const awakeDollars = (seconds: number): number => seconds * OBJECT_GB * PRICES.objectGbSecond;

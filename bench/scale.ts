@@ -34,7 +34,7 @@ export type Shape = { readonly counted: CountedCase; readonly dollars: number };
 
 /**
  * How much of each limit is used, with one database. A request's events go to as many logs as it has events, at most to
- * all. A log commits at most once per GROUP_COMMIT_MS, and sends at most once per SEND_DELAY_MS unless a message is full.
+ * all. A log commits at most once per GROUP_COMMIT_MS, and sends at most once per interval unless a message is full.
  */
 function uses({ counted }: Shape, rate: number, shards: number, settings: Settings) {
   const { counts, events, logBytes, perRequest } = counted;
@@ -43,7 +43,7 @@ function uses({ counted }: Shape, rate: number, shards: number, settings: Settin
   const perShard = rate / shards / events;
   // An event's share of a message is most of what the log keeps of it.
   const messages = Math.max(
-    Math.min(commits, 1_000 / settings.sendDelayMs),
+    Math.min(commits, 1_000 / settings.sendIntervalMs(rate / shards)),
     (perShard * logBytes) / LIMITS.messageBytes,
   );
   return [

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
 import { unstable_readConfig } from "wrangler";
+import { intervalAt } from "../src/log/throttle.ts";
 
 /** A Worker to run, with Durable Objects, databases and queues of its own. */
 export type Worker = {
@@ -20,7 +21,12 @@ export type Worker = {
 };
 
 /** What the bench needs to know of wrangler.toml. */
-export type Settings = { readonly shards: number; readonly groupCommitMs: number; readonly sendDelayMs: number };
+export type Settings = {
+  readonly shards: number;
+  readonly groupCommitMs: number;
+  /** How long a shard waits between two sends (ms), by how many events a second it takes. */
+  readonly sendIntervalMs: (perSecond: number) => number;
+};
 
 /** A version of edgemeter. */
 export type Side = Worker & {
@@ -85,7 +91,9 @@ async function sideOf(name: string, folder: string, base: boolean): Promise<Side
     settings: {
       shards: setting("EVENT_LOG_SHARDS"),
       groupCommitMs: setting("GROUP_COMMIT_MS"),
-      sendDelayMs: setting("SEND_DELAY_MS"),
+      // Before there was an interval, there was a delay.
+      sendIntervalMs: (perSecond) =>
+        "SEND_DELAY_MS" in vars ? setting("SEND_DELAY_MS") : intervalAt(perSecond, setting("SEND_INTERVAL_MS")),
     },
   };
 }

@@ -20,7 +20,7 @@ const Settings = z.object({
   CONFLICT_WAIT_MS: count(0, 10_000),
   RETRY_WAIT_MS: count(0, 10_000),
   GROUP_COMMIT_MS: count(0, 1_000),
-  SEND_DELAY_MS: count(0, 60_000),
+  SEND_INTERVAL_MS: count(1, 15_000),
   RESEND_AFTER_MS: count(1, 3_600_000),
   LOG_HIGH_WATER_MB: count(1, 10_000),
   DATABASE_HIGH_WATER_MB: count(1, 10_000),

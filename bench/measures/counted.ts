@@ -81,7 +81,7 @@ export async function measureCounted({ sides, seconds, progress }: Bench): Promi
 }
 
 function price(counted: CountedCase, { settings }: Side): Priced {
-  const { counts, events, seconds, cpuMs } = counted;
+  const { counts, events, cpuMs } = counted;
   const perMillion = MILLION / events;
   const lines = costLines(counts).map(({ name, amount, dollars }) => ({
     name,
@@ -91,7 +91,7 @@ function price(counted: CountedCase, { settings }: Side): Priced {
   const rows = (counts.objectRowsWritten + counts.databaseRowsWritten) / events;
   const total = dollarsOf(lines);
   const cpu = cpuMs * PRICES.workerCpuMs * perMillion;
-  const awake = awakeDollars(awakeSeconds(counts, settings, seconds)) * perMillion;
+  const awake = awakeDollars(awakeSeconds(counted, settings)) * perMillion;
   return { counted, rows, lines, total, cpu, awake, dollars: total + cpu + awake };
 }
 

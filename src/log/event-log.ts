@@ -609,7 +609,8 @@ export class EventLog extends DurableObject<Env> {
     }
     const placed = cutIntoGroups(entries).flatMap((ofGroup) => {
       const group = this.#store.append(kind, ofGroup, now, this.#sender.confirmedThrough);
-      return ofGroup.map((entry, index) => ({ ...entry, group, index }));
+      this.#sender.took(group);
+      return ofGroup.map((entry, index) => ({ ...entry, group: group.id, index }));
     });
     // One that is set rings soon enough, unless D1 is away.
     const soon = Date.now() + settingsOf(this.env).RESEND_AFTER_MS;

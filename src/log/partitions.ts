@@ -164,9 +164,9 @@ export class Partitions {
 
   /**
    * Appends a group. One row. `confirmedThrough` is written along for free, and so is how many entries there ever were:
-   * a restarted log looks for unconfirmed groups from there on. Gives the group's id.
+   * a restarted log looks for unconfirmed groups from there on.
    */
-  append(kind: GroupKind, entries: readonly PlacedEntry[], received: number, confirmedThrough: number): number {
+  append(kind: GroupKind, entries: readonly PlacedEntry[], received: number, confirmedThrough: number): Group {
     const id = Math.max(received * IDS_PER_MS, this.#lastGroupId + 1);
     const bodies = bodiesOf(entries);
     this.#sql.exec(
@@ -182,7 +182,7 @@ export class Partitions {
     this.#lastGroupId = id;
     this.#total += entries.length;
     if (this.#waiting !== undefined) this.#waiting += entries.length;
-    return id;
+    return { id, kind, bodies };
   }
 
   /**

@@ -2,11 +2,12 @@ import { type Env, settingsOf } from "../env.ts";
 import { logError } from "../logger.ts";
 import { withTimeout } from "../timeout.ts";
 import type { ShareName } from "./entries.ts";
-import { type Group, type Share, shareOf } from "./groups.ts";
+import { countOf, type Group, type Share, shareOf } from "./groups.ts";
 import { InFlight } from "./in-flight.ts";
 import { encodeMessage, MESSAGE_BYTES, MESSAGE_HEADER_BYTES, MESSAGE_INFLATED_BYTES, sizeOf } from "./message.ts";
 import type { Partitions } from "./partitions.ts";
 import { isLiveShard } from "./shard-name.ts";
+import { Throttle } from "./throttle.ts";
 
 /** Messages that one sendBatch takes: the queue allows 256 KB. */
 const MESSAGES_PER_SEND = 2;
@@ -37,7 +38,8 @@ export class Sender {
   readonly #shard: string;
   readonly #store: Partitions;
   readonly #windows: InFlight[] = [];
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #throttle: Throttle;
+  #timer: { readonly id: ReturnType<typeof setTimeout>; readonly at: number } | undefined;
   #sending = false;
   #resent = 0;
 
@@ -46,6 +48,7 @@ export class Sender {
     this.#env = env;
     this.#shard = shard;
     this.#store = store;
+    this.#throttle = new Throttle(settingsOf(env).SEND_INTERVAL_MS, MESSAGE_BYTES);
     for (let database = 0; database < databases; database++) {
       this.#windows.push(this.#windowFrom(resentThrough ?? confirmedThrough(database), vain(database)));
     }
@@ -130,15 +133,29 @@ export class Sender {
     if (this.#backlogWaits()) this.sendSoon();
   }
 
-  /** Sends after a short while, so that a message carries many groups. */
+  /** Notes a group that was appended, which `sendSoon` will send. */
+  took({ bodies }: Pick<Group, "bodies">): void {
+    this.#throttle.took(
+      countOf(bodies),
+      bodies.reduce((sum, body) => sum + sizeOf(body), 0),
+    );
+  }
+
+  /** Sends when the throttle lets it, so that a message carries many groups of a busy shard. */
   sendSoon(): void {
-    if (this.#timer !== undefined || this.#sending) return;
-    this.#timer = setTimeout(() => {
+    if (this.#sending) return;
+    const now = Date.now();
+    const at = this.#throttle.next(now);
+    if (this.#timer !== undefined && this.#timer.at <= at) return;
+    clearTimeout(this.#timer?.id);
+    const id = setTimeout(() => {
       this.#timer = undefined;
+      this.#throttle.sends(Date.now());
       this.send().catch((error: unknown) =>
         logError("groups were not sent; the alarm will", error, { shard: this.#shard }),
       );
-    }, settingsOf(this.#env).SEND_DELAY_MS);
+    }, at - now);
+    this.#timer = { id, at };
   }
 
   /** Sends the shares that are due again, then new ones while their database's window has room, then those of a look back. */
@@ -147,15 +164,18 @@ export class Sender {
     this.#sending = true;
     const queue = isLiveShard(this.#shard) ? this.#env.EVENT_QUEUE : this.#env.TEST_EVENT_QUEUE;
     try {
-      for (;;) {
-        const messages = this.#nextMessages(Date.now());
+      let messages: Share[][];
+      do {
+        messages = this.#nextMessages(Date.now());
         if (messages.length === 0) return;
         const bodies = messages.map((shares) => ({ body: encodeMessage(shares), contentType: "bytes" as const }));
         await withTimeout(queue.sendBatch(bodies), SEND_TIMEOUT_MS);
-      }
+        // Less than that was all there was. What came meanwhile waits for its turn.
+      } while (messages.length === MESSAGES_PER_SEND);
     } finally {
       this.#sending = false;
     }
+    if (this.#backlogWaits()) this.sendSoon();
   }
 
   /** The next shares to send, packed into messages. */

@@ -66,10 +66,11 @@ describe("a first deployment", () => {
       observability: { enabled: true, logs: { invocation_logs: false } },
       exports: { EventLog: { storage: "sqlite" }, CustomerMeter: { storage: "sqlite" } },
     });
-    expect(queues.get("edgemeter-events")?.consumers).toMatchObject([
-      { script: "edgemeter", settings: { batch_size: 100, max_wait_time_ms: 1_000, max_concurrency: 4 } },
-    ]);
-    expect(queues.get("edgemeter-test-events")?.consumers).toMatchObject([{ settings: { max_concurrency: 2 } }]);
+    // Cloudflare leaves out what is 0: retries, and the wait for a full batch.
+    const consumer = { script: "edgemeter", settings: { batch_size: 100, max_concurrency: 1 } };
+    for (const queue of ["edgemeter-events", "edgemeter-test-events"]) {
+      expect(queues.get(queue)?.consumers).toEqual([expect.objectContaining(consumer)]);
+    }
   });
 
   test("passes a self-test before it is a success: an event was counted, and its key is revoked", () => {

@@ -7,7 +7,7 @@ import { regionOf } from "../../scripts/deploy/region.ts";
 import type { Target } from "../../scripts/deploy/target.ts";
 import { root } from "../../scripts/wrangler.ts";
 
-const SETTINGS = { batch_size: 100, max_wait_time_ms: 1_000, max_concurrency: 4 };
+const SETTINGS = { batch_size: 100, max_concurrency: 1 };
 
 const TARGET: Target = {
   ...{ file: "wrangler.toml", env: "", account: undefined, worker: "edgemeter" },
@@ -26,7 +26,7 @@ const TARGET: Target = {
     { binding: "EVENTS_0", name: "edgemeter-events-0" },
   ],
   queues: ["edgemeter-events"],
-  consumers: [{ queue: "edgemeter-events", settings: { ...SETTINGS, max_retries: 0 } }],
+  consumers: [{ queue: "edgemeter-events", settings: { ...SETTINGS, max_wait_time_ms: 0, max_retries: 0 } }],
 };
 
 const DATABASE = { uuid: "d1", name: "edgemeter", running_in_region: "WEUR", read_replication: { mode: "auto" } };
@@ -93,7 +93,7 @@ test.each<[string, State, Partial<Target>?, boolean?]>([
   ["a domain is attached and workers.dev is off", worker({ isPublic: false }, domainOf("edgemeter")), OFF],
   ["the consumer is named as a service", queue({ service: "edgemeter" })],
   ["wrangler.toml has no bucket", worker({ bucket: undefined }, { hasBucket: false }), { bucket: undefined }],
-  ["0 is spelt out", queue({ script: "edgemeter", settings: { ...SETTINGS, max_retries: 0 } })],
+  ["0 is spelt out", queue({ script: "edgemeter", settings: { ...SETTINGS, max_wait_time_ms: 0, max_retries: 0 } })],
 ])("nothing is uploaded or tested when %s", async (_, state, target = {}, hasAddress = false) => {
   const plan = await planOf({ ...TARGET, ...target }, state, hasAddress);
   expect(plan).toMatchObject({ upload: undefined, selfTest: false });

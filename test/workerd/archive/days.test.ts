@@ -14,10 +14,10 @@ import { newEventId, uniqueKey } from "../../../src/domain/identifiers.ts";
 import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
 import type { Placement } from "../../../src/domain/placement.ts";
 import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS, SECOND_MS } from "../../../src/domain/window.ts";
-import { settingsOf } from "../../../src/env.ts";
 import { appendAll, cancelIn, contextOf } from "../../../src/log/calls.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
 import type { EventAppend, LogContext } from "../../../src/log/entries.ts";
+import { Sender } from "../../../src/log/sender.ts";
 import { shardName } from "../../../src/log/shard-name.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { maintain } from "../../../src/scheduled.ts";
@@ -371,9 +371,8 @@ beforeEach(async () => {
     return {} as QueueSendBatchResponse;
   });
   hostile = new HostileD1();
-  const [setTimeout, put] = [globalThis.setTimeout.bind(globalThis), env.ARCHIVE.put.bind(env.ARCHIVE)];
-  vi.spyOn(globalThis, "setTimeout").mockImplementation(((callback: () => void, ms?: number) =>
-    ms === settingsOf(env).SEND_DELAY_MS ? 0 : setTimeout(callback, ms)) as typeof setTimeout);
+  vi.spyOn(Sender.prototype, "sendSoon").mockReturnValue();
+  const put = env.ARCHIVE.put.bind(env.ARCHIVE);
   vi.spyOn(env.ARCHIVE, "put").mockImplementation((async (...args: Parameters<typeof put>) => {
     if (isStruck(ONE_IN.failure)) throw new Error("R2 is away");
     return put(...args);

@@ -10,9 +10,9 @@ import { eventsDatabase, eventsDatabases } from "../../../src/catalog/databases.
 import { identifierOfKey, newEventId, uniqueKey } from "../../../src/domain/identifiers.ts";
 import { databaseOf, databasesOf } from "../../../src/domain/placement.ts";
 import { HOUR_MS, MINUTE_MS, sliceOf } from "../../../src/domain/window.ts";
-import { settingsOf } from "../../../src/env.ts";
 import type { EventLog } from "../../../src/index.ts";
 import { decodeMessage } from "../../../src/log/message.ts";
+import { Sender } from "../../../src/log/sender.ts";
 import { shardName } from "../../../src/log/shard-name.ts";
 import { unique } from "../../support/builders.ts";
 import {
@@ -309,11 +309,10 @@ export class Story {
 
   /** The logs send when their alarm rings, and soon give up on a queue that hangs. */
   #takeTimers(): void {
+    vi.spyOn(Sender.prototype, "sendSoon").mockReturnValue();
     const setTimeout = globalThis.setTimeout.bind(globalThis);
     vi.spyOn(globalThis, "setTimeout").mockImplementation(((callback: () => void, ms?: number) =>
-      ms === settingsOf(env).SEND_DELAY_MS
-        ? 0
-        : setTimeout(callback, ms === LONG_MS ? SHORT_MS : ms)) as typeof setTimeout);
+      setTimeout(callback, ms === LONG_MS ? SHORT_MS : ms)) as typeof setTimeout);
   }
 }
 

@@ -17,7 +17,7 @@ import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
 import type { Placement } from "../../../src/domain/placement.ts";
 import { ownerOf } from "../../../src/domain/shards.ts";
 import { ceilTo, DAY_MS, floorTo, HOUR_MS, MINUTE_MS, QUARTER_HOUR_MS } from "../../../src/domain/window.ts";
-import { type Env, settingsOf } from "../../../src/env.ts";
+import type { Env } from "../../../src/env.ts";
 import { EventLog } from "../../../src/index.ts";
 import { appendAll, cancelIn, contextOf, retrieveFrom } from "../../../src/log/calls.ts";
 import type {
@@ -29,6 +29,7 @@ import type {
   ShareName,
 } from "../../../src/log/entries.ts";
 import { patiently } from "../../../src/log/inheritance.ts";
+import { Sender } from "../../../src/log/sender.ts";
 import { shardName } from "../../../src/log/shard-name.ts";
 import { readSummaries } from "../../../src/query/summaries.ts";
 import { aMeter, anEventId, resultOf, unique } from "../../support/builders.ts";
@@ -398,9 +399,7 @@ beforeEach(async () => {
   hostile = new HostileD1(databases());
   takeCalls();
   // So that a story has one course: the log sends when it is told to, and delays are not spread.
-  const setTimeout = globalThis.setTimeout.bind(globalThis);
-  vi.spyOn(globalThis, "setTimeout").mockImplementation(((callback: () => void, ms?: number) =>
-    ms === settingsOf(env).SEND_DELAY_MS ? 0 : setTimeout(callback, ms)) as typeof setTimeout);
+  vi.spyOn(Sender.prototype, "sendSoon").mockReturnValue();
   vi.spyOn(scheduler, "wait").mockResolvedValue();
   vi.spyOn(Math, "random").mockReturnValue(0.5);
   // Failures are part of the story.
