@@ -40,6 +40,15 @@ const RUN_STATEMENTS = 700;
 const TRANSACTION_MS = 30_000;
 const RUN_MS = 60_000;
 
+/**
+ * A database that hung is left alone for so long (ms), by the runs of this isolate: each run ends with the last of its
+ * databases, so one that waits for it again would keep the others' shares waiting.
+ */
+const LEFT_ALONE_MS = 30_000;
+
+/** Until when (ms) databases that hung are left alone, by name. */
+const leftAloneUntil = new Map<string, number>();
+
 /** Statements that a run has left, in all of its databases. */
 type Budget = { statements: number };
 
@@ -83,7 +92,7 @@ async function applyAll(
   env: Env,
 ): Promise<void> {
   const [first] = shares;
-  if (first === undefined) return;
+  if (first === undefined || Date.now() < (leftAloneUntil.get(name) ?? 0)) return;
   const db = counting(eventsDatabase(env, isLiveShard(first.shard), first.database), budget);
   const run = { db, name, env, budget, deadline: Date.now() + RUN_MS, restedAt: 0 };
   const most = Math.max(LEAST_BYTES, TOGETHER_BYTES / databases);
@@ -111,7 +120,10 @@ async function applyAndConfirm(shares: readonly Share[], run: Run, most: number)
     }
   } catch (error) {
     // A database that hangs must not keep this run, which others' shares are waiting for.
-    if (error instanceof NoAnswer) run.deadline = 0;
+    if (error instanceof NoAnswer) {
+      run.deadline = 0;
+      leftAloneUntil.set(run.name, Date.now() + LEFT_ALONE_MS);
+    }
     const [first, ...others] = shares;
     if (first === undefined || !isAboutData(error)) {
       logError("shares were not applied; their logs will send them again", error, {

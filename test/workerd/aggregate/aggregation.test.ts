@@ -126,6 +126,32 @@ describe("a batch", () => {
     vi.useRealTimers();
   });
 
+  it("for a database that hangs is not applied for half a minute, so that it holds up no others again", async () => {
+    const meter = aMeter().id;
+    const group = [aLogEntry({ meter })].map((event) => ({
+      ...{ database: 0, slice: sliceOf(NOON), lane: 0, timestamp: NOON, text: writeEvent(event) },
+    }));
+    const message = encodeMessage(
+      bodiesOf(group).map((body) => ({ ...body, shard: aShard().shard, group: NOON, kind: "events", alone: false })),
+    );
+    vi.useFakeTimers({ toFake: ["Date", "setTimeout", "clearTimeout"], now: NOON - HOUR_MS });
+    const hung = vi.spyOn(db, "batch").mockImplementation(() => new Promise(() => {}));
+    const run = consume(aBatch([message]), env);
+    await vi.advanceTimersByTimeAsync(30_000);
+    await run;
+    expect(hung).toHaveBeenCalledOnce();
+    hung.mockRestore();
+    const asked = vi.spyOn(db, "batch");
+    await vi.advanceTimersByTimeAsync(29_999);
+    await consume(aBatch([message]), env);
+    expect(asked).not.toHaveBeenCalled();
+    await vi.advanceTimersByTimeAsync(1);
+    await consume(aBatch([message]), env);
+    vi.restoreAllMocks();
+    vi.useRealTimers();
+    expect(await storedEvents(meter)).toBe(1);
+  });
+
   /** Applies events of some customers, each of 1.5 KB; gives how long the database rested (ms) after transactions of `ms`. */
   async function restsOf(count: number, ms: number): Promise<{ transactions: number; rests: unknown[] }> {
     const meter = aMeter().id;
