@@ -57,9 +57,12 @@ export class Throttle {
     this.#bytes = 0;
   }
 
-  /** When to send what waits; a full message at the next tick of the shortest interval. */
+  /**
+   * When to send what waits; a full message at the next tick of the shortest interval, since in bulk the messages of all
+   * shards are full at about the same time.
+   */
   next(now: number): number {
-    const interval = this.#bytes >= this.#fullBytes ? this.#shortest : this.#interval;
-    return nextSend(this.#sentAt, interval, now);
+    const next = nextSend(this.#sentAt, this.#interval, now);
+    return this.#bytes < this.#fullBytes ? next : Math.min(next, ceilTo(now, this.#shortest));
   }
 }
