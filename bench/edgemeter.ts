@@ -123,10 +123,16 @@ export class Edgemeter {
     return (await this.call("/v1/billing/meters", body)).id;
   }
 
+  /** How it says that it is doing. */
+  // biome-ignore lint/suspicious/noExplicitAny: what is in it is for the caller to know.
+  pipeline(): Promise<any> {
+    return this.call(PIPELINE_PATH);
+  }
+
   /** Waits until the aggregator has confirmed every event. */
   async drained(): Promise<void> {
     for (const deadline = Date.now() + PATIENCE_MS; Date.now() < deadline; await sleep(POLL_MS)) {
-      if ((await this.call(PIPELINE_PATH)).entries_waiting === 0) return;
+      if ((await this.pipeline()).entries_waiting === 0) return;
     }
     throw new Error(`events were not aggregated within ${PATIENCE_MS / 1_000} s`);
   }
@@ -138,7 +144,7 @@ export class Edgemeter {
 
   /** Bytes of all logs, and of all databases. */
   async bytes(): Promise<{ readonly log: number; readonly database: number }> {
-    const { shards }: { shards: { storage_bytes: number }[] } = await this.call(PIPELINE_PATH);
+    const { shards }: { shards: { storage_bytes: number }[] } = await this.pipeline();
     const log = shards.reduce((total, shard) => total + shard.storage_bytes, 0);
     const database = await this.#sumOverDatabases(async (db) => (await db.prepare("SELECT 1").run()).meta.size_after);
     return { log, database };

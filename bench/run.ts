@@ -9,8 +9,10 @@ import { describeMachine } from "./machine.ts";
 import { measureArchive } from "./measures/archive.ts";
 import { measureBundle } from "./measures/bundle.ts";
 import { measureBytes } from "./measures/bytes.ts";
+import { measureCodec } from "./measures/codec.ts";
 import { measureCounted } from "./measures/counted.ts";
 import { measureFreshness } from "./measures/freshness.ts";
+import { measureGrowth } from "./measures/growth.ts";
 import { measurePeer } from "./measures/peer.ts";
 import { measureReads } from "./measures/reads.ts";
 import { measureStream } from "./measures/stream.ts";
@@ -32,6 +34,8 @@ const MEASURES: readonly Measure[] = [
   { name: "stream", title: "Streams", run: measureStream },
   { name: "freshness", title: "Freshness", run: measureFreshness },
   { name: "bytes", title: "Bytes an event takes", run: measureBytes },
+  { name: "codec", title: "Codec of the log", run: measureCodec },
+  { name: "growth", title: "Growth of the log", run: measureGrowth },
   { name: "reads", title: "Reads", run: measureReads },
   { name: "archive", title: "Archive", run: measureArchive },
   { name: "counted", title: "Cost and scale", run: measureCounted },
