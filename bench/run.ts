@@ -13,6 +13,7 @@ import { measureCodec } from "./measures/codec.ts";
 import { measureCounted } from "./measures/counted.ts";
 import { measureFreshness } from "./measures/freshness.ts";
 import { measureGrowth } from "./measures/growth.ts";
+import { measureImport } from "./measures/import.ts";
 import { measurePeer } from "./measures/peer.ts";
 import { measureReads } from "./measures/reads.ts";
 import { measureStream } from "./measures/stream.ts";
@@ -33,6 +34,7 @@ const MEASURES: readonly Measure[] = [
   { name: "hot", title: "One hot customer", run: measureHotCustomer },
   { name: "stream", title: "Streams", run: measureStream },
   { name: "freshness", title: "Freshness", run: measureFreshness },
+  { name: "import", title: "Import of a usage file", run: measureImport },
   { name: "bytes", title: "Bytes an event takes", run: measureBytes },
   { name: "codec", title: "Codec of the log", run: measureCodec },
   { name: "growth", title: "Growth of the log", run: measureGrowth },

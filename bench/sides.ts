@@ -38,7 +38,8 @@ export const root: string = path.join(import.meta.dirname, "..");
 /** A folder for what one run makes, gone when the process ends. Its disk should be one that syncs (TMPDIR). */
 export const scratch: string = mkdtempSync(path.join(tmpdir(), "edgemeter-bench-"));
 process.once("exit", () => rmSync(scratch, { recursive: true, force: true }));
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
+// A second signal while it tidies up must not end it at once.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(1));
 
 export const git = async (...args: string[]): Promise<string> =>
   (await promisify(execFile)("git", args, { cwd: root })).stdout.trim();
