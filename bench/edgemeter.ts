@@ -11,6 +11,9 @@ export const EVENT_NAME = "tokens";
 /** Customers that a load spreads its events over. */
 export const CUSTOMERS = 1_000;
 
+/** How much is asked for of the rate that 32 connections reach, where requests are not to wait for each other. */
+const MODERATE = 0.3;
+
 /** Events of a stream's request. */
 export const STREAM_EVENTS = 100;
 
@@ -97,6 +100,15 @@ export class Edgemeter {
 
   load(next: Target, pace: Pace): ReturnType<typeof load> {
     return load(this.#workerd.url, next, pace);
+  }
+
+  /** A pace, by the clock, that leaves room for more on the machine as it is now. Customers' objects are awake then. */
+  async moderatePace(next: Target): Promise<{ readonly perSecond: number }> {
+    const full = { connections: 32, requests: CUSTOMERS };
+    await this.load(next, full);
+    const { rate } = await this.load(next, full);
+    await this.drained();
+    return { perSecond: MODERATE * rate };
   }
 
   /**

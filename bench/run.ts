@@ -7,6 +7,7 @@ import { SingleBar } from "cli-progress";
 import { Command, InvalidArgumentError } from "commander";
 import { describeMachine } from "./machine.ts";
 import { measureArchive } from "./measures/archive.ts";
+import { measureArchiveLatency } from "./measures/archive-latency.ts";
 import { measureBundle } from "./measures/bundle.ts";
 import { measureBytes } from "./measures/bytes.ts";
 import { measureCodec } from "./measures/codec.ts";
@@ -40,6 +41,7 @@ const MEASURES: readonly Measure[] = [
   { name: "growth", title: "Growth of the log", run: measureGrowth },
   { name: "reads", title: "Reads", run: measureReads },
   { name: "archive", title: "Archive", run: measureArchive },
+  { name: "archive-latency", title: "Events while the archive and the auditors work", run: measureArchiveLatency },
   { name: "counted", title: "Cost and scale", run: measureCounted },
   { name: "peer", title: "A peer: Fastify and PostgreSQL", run: measurePeer },
 ];

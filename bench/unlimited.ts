@@ -15,7 +15,7 @@ export const unlimited = (name: string) => ({
   options: {},
 });
 
-/** By the name that Miniflare looks for. */
+/** @public By the name that Miniflare looks for. */
 export const plugins: Readonly<Record<string, Plugin>> = {
   unlimited: {
     getBindings: ({ config }) =>

@@ -2,16 +2,13 @@
 
 import { READ_SIZES, recordGrowth } from "../../scripts/growth.ts";
 import { FRESH_MS } from "../../src/catalog/positive-cache.ts";
-import { CUSTOMERS, type Edgemeter, withEdgemeters } from "../edgemeter.ts";
+import { type Edgemeter, withEdgemeters } from "../edgemeter.ts";
 import type { Database } from "../local-workerd.ts";
 import { type Bench, figure, type Measured, ratio } from "../results.ts";
 
 /** Shards, before and after. */
 const FEW = 4;
 const MANY = 8;
-
-/** Events a second: few enough not to wait for the processor. */
-const PACE = 200;
 
 export async function measureGrowth({ rounds, seconds, sides: [present], progress }: Bench): Promise<Measured> {
   const side = { ...present, vars: { EVENT_LOG_SHARDS: String(FEW) } };
@@ -23,9 +20,8 @@ export async function measureGrowth({ rounds, seconds, sides: [present], progres
     await withEdgemeters([side], [], async (edgemeterOf, workerd) => {
       const edgemeter = edgemeterOf(side);
       const next = edgemeter.syncEvents();
-      const load = async (seconds: number) => (await edgemeter.load(next, { perSecond: PACE, seconds })).p99;
-      await edgemeter.load(next, { connections: 32, requests: CUSTOMERS });
-      await edgemeter.drained();
+      const pace = await edgemeter.moderatePace(next);
+      const load = async (seconds: number) => (await edgemeter.load(next, { ...pace, seconds })).p99;
       before.push(await load(seconds));
       await grow(await workerd.database(side, "DB"));
       // An isolate hears of it when what it knows is too old.
@@ -34,10 +30,9 @@ export async function measureGrowth({ rounds, seconds, sides: [present], progres
       await checkGrown(edgemeter);
     });
   }
-  const name = `sync events at ${PACE}/s, p99`;
   return {
     figures: [
-      figure("growth-before", `${name}, with ${FEW} shards`, "ms", { rounds: before }),
+      figure("growth-before", `p99 of sync events, with ${FEW} shards`, "ms", { rounds: before }),
       figure("growth-during", `  while it grows to ${MANY}`, "ms", { rounds: during }),
       figure("growth-latency", "  ÷ before", "×", ratio({ rounds: during }, { rounds: before })),
     ],
