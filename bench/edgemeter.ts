@@ -11,6 +11,9 @@ export const EVENT_NAME = "tokens";
 /** Customers that a load spreads its events over. */
 export const CUSTOMERS = 1_000;
 
+/** How much is asked for of the rate that 32 connections reach, where requests are not to wait for each other. */
+const MODERATE = 0.3;
+
 /** Events of a stream's request. */
 export const STREAM_EVENTS = 100;
 
@@ -99,6 +102,15 @@ export class Edgemeter {
     return load(this.#workerd.url, next, pace);
   }
 
+  /** A pace, by the clock, that leaves room for more on the machine as it is now. Customers' objects are awake then. */
+  async moderatePace(next: Target): Promise<{ readonly perSecond: number }> {
+    const full = { connections: 32, requests: CUSTOMERS };
+    await this.load(next, full);
+    const { rate } = await this.load(next, full);
+    await this.drained();
+    return { perSecond: MODERATE * rate };
+  }
+
   /**
    * A load until all its events are in D1, of so many events a request: also milliseconds of workerd's processor time
    * an event, and events a second from the first request until then (`drained`). Throws when an event is missing.
@@ -123,10 +135,16 @@ export class Edgemeter {
     return (await this.call("/v1/billing/meters", body)).id;
   }
 
+  /** How it says that it is doing. */
+  // biome-ignore lint/suspicious/noExplicitAny: what is in it is for the caller to know.
+  pipeline(): Promise<any> {
+    return this.call(PIPELINE_PATH);
+  }
+
   /** Waits until the aggregator has confirmed every event. */
   async drained(): Promise<void> {
     for (const deadline = Date.now() + PATIENCE_MS; Date.now() < deadline; await sleep(POLL_MS)) {
-      if ((await this.call(PIPELINE_PATH)).entries_waiting === 0) return;
+      if ((await this.pipeline()).entries_waiting === 0) return;
     }
     throw new Error(`events were not aggregated within ${PATIENCE_MS / 1_000} s`);
   }
@@ -138,7 +156,7 @@ export class Edgemeter {
 
   /** Bytes of all logs, and of all databases. */
   async bytes(): Promise<{ readonly log: number; readonly database: number }> {
-    const { shards }: { shards: { storage_bytes: number }[] } = await this.call(PIPELINE_PATH);
+    const { shards }: { shards: { storage_bytes: number }[] } = await this.pipeline();
     const log = shards.reduce((total, shard) => total + shard.storage_bytes, 0);
     const database = await this.#sumOverDatabases(async (db) => (await db.prepare("SELECT 1").run()).meta.size_after);
     return { log, database };

@@ -24,9 +24,12 @@ export function send({ hostname, port }: URL, { path, headers = {}, body }: Requ
   });
 }
 
-/** A closed loop, each connection with one request at a time, or an open one: by the clock, whatever was answered. */
+/**
+ * A closed loop, each connection with one request at a time, or an open one: by the clock, whatever was answered. For so
+ * long, or so many, or while something goes on.
+ */
 export type Pace = ({ readonly connections: number } | { readonly perSecond: number }) &
-  ({ readonly seconds: number } | { readonly requests: number });
+  ({ readonly seconds: number } | { readonly requests: number } | { readonly goesOn: () => boolean });
 
 /** Timers are no more exact than this (ms); what an open loop has due by then is sent together. */
 const STEP_MS = 4;
@@ -43,7 +46,10 @@ export async function load(url: URL, next: () => Request, pace: Pace) {
   const cpu = process.cpuUsage();
   const started = performance.now();
   const elapsed = (): number => (performance.now() - started) / 1_000;
-  const more = (): boolean => ("seconds" in pace ? elapsed() < pace.seconds : sent < pace.requests);
+  const more = (): boolean => {
+    if ("goesOn" in pace) return pace.goesOn();
+    return "seconds" in pace ? elapsed() < pace.seconds : sent < pace.requests;
+  };
   const one = async (dueAt: number): Promise<void> => {
     sent++;
     const { status, body } = await send(url, next());

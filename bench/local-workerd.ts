@@ -8,6 +8,7 @@ import { promisify } from "node:util";
 import { convertV4MiniflareOptions, Log, LogLevel, Miniflare } from "miniflare";
 import { unstable_getMiniflareWorkerOptions, unstable_readConfig, unstable_splitSqlQuery } from "wrangler";
 import { root, scratch, type Worker } from "./sides.ts";
+import { unlimited } from "./unlimited.ts";
 
 export type Database = Awaited<ReturnType<Miniflare["getD1Database"]>>;
 
@@ -58,14 +59,11 @@ export async function cpuMs(): Promise<number> {
   return own.reduce((total, fields) => total + (Number(fields[11]) + Number(fields[12])) * TICK_MS, 0);
 }
 
-/**
- * Databases and queues get names of their Worker's. There are no rate limits: Miniflare counts each call in a
- * Durable Object, which takes as long as the event itself, while Cloudflare counts in the machine's memory.
- */
+/** Databases and queues get names of their Worker's, and its rate limits never refuse. */
 async function workerOptions(worker: Worker) {
   const { name, config, vars } = worker;
   // The rules for modules did their work in the bundle.
-  const { modulesRules: _, ratelimits: __, ...options } = unstable_getMiniflareWorkerOptions(config).workerOptions;
+  const { modulesRules: _, ratelimits, ...options } = unstable_getMiniflareWorkerOptions(config).workerOptions;
   const objects = Object.values(Object(options.durableObjects)).map((object) => String(Object(object).className));
   const modulesRoot = await bundled(worker, objects);
   const own = (text: unknown): string => `${name}-${text}`;
@@ -73,6 +71,7 @@ async function workerOptions(worker: Worker) {
     ...options,
     name,
     bindings: { ...Object(options.bindings), SESSION_SECRET: randomBytes(32).toString("base64url"), ...vars },
+    unsafeBindings: Object.keys(Object(ratelimits)).map(unlimited),
     d1Databases: mapEntries(worker.databases, (binding) => [binding, own(binding)]),
     queueProducers: mapEntries(options.queueProducers, (binding, { queueName }) => [binding, own(queueName)]),
     queueConsumers: mapEntries(options.queueConsumers, (queue, consumer) => [own(queue), Object(consumer)]),

@@ -13,8 +13,9 @@ export type Run = {
   readonly sections: readonly Section[];
 };
 
-export function toMarkdown({ machine, against = "commit", sections }: Run): string {
-  const aims = sections.flatMap(({ figures }) => figures).flatMap(aimRow);
+export function toMarkdown({ machine, against, sections }: Run): string {
+  const figures = sections.flatMap(({ figures }) => figures);
+  const aims = judge(figures, against).map((aim) => aimRow(aim, against ?? "a commit"));
   const paragraphs = [
     "# Results of the bench",
     "Made by `npm run bench`; [NOTES.md](NOTES.md) says how to read it.",
@@ -22,7 +23,8 @@ export function toMarkdown({ machine, against = "commit", sections }: Run): stri
       .map(([name, value]) => `- ${name}: ${value}`)
       .join("\n"),
   ];
-  if (aims.length > 0) paragraphs.push("## Aims", markdown(["aim", "of", "bound", "figure", "reached"], aims));
+  if (aims.length > 0)
+    paragraphs.push("## Aims", markdown(["aim", "compared", "bound", "figure", "rounds", "reached"], aims));
   for (const { title, figures, tables = [], failed } of sections) {
     paragraphs.push(`## ${title}`);
     paragraphs.push(
@@ -36,14 +38,13 @@ export function toMarkdown({ machine, against = "commit", sections }: Run): stri
   return `${paragraphs.join("\n\n")}\n`;
 }
 
-function aimRow(figure: Figure): string[][] {
-  const aim = judge(figure);
-  if (aim === undefined) return [];
-  const { name, of, at, bound, value, reached } = aim;
-  return [[name, of, `${at} ${format(bound)}`, format(value), reached === undefined ? "" : reached ? "yes" : "NO"]];
+function aimRow({ figure, of, bound, rounds, reached }: ReturnType<typeof judge>[number], against: string): string[] {
+  const compared = of === "÷ limit" ? `÷ ${figure.limit?.name}` : of.replace("commit", against);
+  const verdict = reached === undefined ? "" : reached ? "yes" : "NO";
+  return [figure.name.trim(), compared, bound, format(median(rounds)), spread(rounds), verdict];
 }
 
-const columns = (against: string): string[] => [
+const columns = (against = ""): string[] => [
   "figure",
   "value",
   "rounds",
@@ -63,7 +64,7 @@ function figureRow(figure: Figure): string[] {
     `${format(median(rounds))} ${unit}`,
     spread(rounds),
     base ? format(median(base)) : "",
-    base ? format(median(toCommit)) : "",
+    base && !Number.isNaN(median(toCommit)) ? format(median(toCommit)) : "",
     spread(toCommit),
     limit ? `${limit.name}: ${format(median(limit.rounds))}` : "",
     limit ? format(median(compared(figure, "÷ limit"))) : "",

@@ -66,18 +66,21 @@ const WARM_UP_SECONDS = 1;
 
 /**
  * Measures the contestants one after the other, round by round, since a machine is not the same from one second to the
- * next: `once` those that are of no side, and the others on each. Gives what the rounds measured of a contestant.
+ * next: `once` those that are of no side, and the others on each side in turn. Every other round goes the other way, so
+ * that nothing is always first. Gives what the rounds measured of a contestant.
  */
 export async function inTurn(
   { rounds, seconds, sides, progress }: Bench,
   each: Contestants,
   once: Contestants = {},
 ): Promise<(name: string, field: string) => Values> {
-  const on = (contestants: Contestants, side: Side) =>
-    Object.entries(contestants).map(([name, measure]) => ({ name, side, measure, samples: [] as Sample[] }));
-  const turns = [...on(once, sides[0]), ...sides.flatMap((side) => on(each, side))];
+  const on = (contestants: Contestants, sides: readonly Side[]) =>
+    Object.entries(contestants).flatMap(([name, measure]) =>
+      sides.map((side) => ({ name, side, measure, samples: [] as Sample[] })),
+    );
+  const turns = [...on(once, [sides[0]]), ...on(each, sides)];
   for (let round = 0; round <= rounds; round++) {
-    for (const { name, side, measure, samples } of turns) {
+    for (const { name, side, measure, samples } of round % 2 === 0 ? turns : turns.toReversed()) {
       progress(
         `${round === 0 ? "warm-up" : `round ${round} of ${rounds}`}: ${name}${side.base ? " of the commit" : ""}`,
       );

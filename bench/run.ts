@@ -7,10 +7,14 @@ import { SingleBar } from "cli-progress";
 import { Command, InvalidArgumentError } from "commander";
 import { describeMachine } from "./machine.ts";
 import { measureArchive } from "./measures/archive.ts";
+import { measureArchiveLatency } from "./measures/archive-latency.ts";
 import { measureBundle } from "./measures/bundle.ts";
 import { measureBytes } from "./measures/bytes.ts";
+import { measureCodec } from "./measures/codec.ts";
 import { measureCounted } from "./measures/counted.ts";
 import { measureFreshness } from "./measures/freshness.ts";
+import { measureGrowth } from "./measures/growth.ts";
+import { measureImport } from "./measures/import.ts";
 import { measurePeer } from "./measures/peer.ts";
 import { measureReads } from "./measures/reads.ts";
 import { measureStream } from "./measures/stream.ts";
@@ -31,9 +35,13 @@ const MEASURES: readonly Measure[] = [
   { name: "hot", title: "One hot customer", run: measureHotCustomer },
   { name: "stream", title: "Streams", run: measureStream },
   { name: "freshness", title: "Freshness", run: measureFreshness },
+  { name: "import", title: "Import of a usage file", run: measureImport },
   { name: "bytes", title: "Bytes an event takes", run: measureBytes },
+  { name: "codec", title: "Codec of the log", run: measureCodec },
+  { name: "growth", title: "Growth of the log", run: measureGrowth },
   { name: "reads", title: "Reads", run: measureReads },
   { name: "archive", title: "Archive", run: measureArchive },
+  { name: "archive-latency", title: "Events while the archive and the auditors work", run: measureArchiveLatency },
   { name: "counted", title: "Cost and scale", run: measureCounted },
   { name: "peer", title: "A peer: Fastify and PostgreSQL", run: measurePeer },
 ];

@@ -43,8 +43,15 @@ export const root: string = path.join(import.meta.dirname, "..");
 
 /** A folder for what one run makes, gone when the process ends. Its disk should be one that syncs (TMPDIR). */
 export const scratch: string = mkdtempSync(path.join(tmpdir(), "edgemeter-bench-"));
-process.once("exit", () => rmSync(scratch, { recursive: true, force: true }));
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => process.exit(1));
+process.once("exit", () => {
+  try {
+    rmSync(scratch, { recursive: true, force: true });
+  } catch {
+    // A workerd that has not ended yet may write; what ends it comes after this.
+  }
+});
+// A second signal while it tidies up must not end it at once.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => process.exit(1));
 
 export const git = async (...args: string[]): Promise<string> =>
   (await promisify(execFile)("git", args, { cwd: root })).stdout.trim();

@@ -41,6 +41,7 @@ export const countedWorker = (real: RealWorker) => ({
     const { pathname, searchParams } = new URL(request.url);
     countBindings(env);
     if (pathname === "/counted/reset") Object.assign(counts(), NO_COUNTS);
+    if (pathname === "/counted/clock") setClock(Number(searchParams.get("ahead")));
     if (pathname === "/counted/minute") await aMinute(real, env, execution, Number(searchParams.get("ahead")));
     if (pathname.startsWith("/counted/")) return Response.json(counts());
     // How the pipeline is doing is what the bench wants to know.
@@ -57,6 +58,13 @@ export const countedWorker = (real: RealWorker) => ({
     return real.queue(batch, env, execution);
   },
 });
+
+const realNow = Date.now;
+
+/** From now on it is so much later (ms), for the Worker and its objects alike. Alarms that are set then do not come. */
+function setClock(ahead: number): void {
+  Date.now = () => realNow.call(Date) + ahead;
+}
 
 /** What happens each minute, as if it were so much later (ms), for the Worker and its objects alike. */
 async function aMinute(real: RealWorker, env: Env, execution: ExecutionContext, ahead: number): Promise<void> {

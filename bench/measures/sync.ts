@@ -24,7 +24,7 @@ export async function measureHotCustomer(bench: Bench): Promise<Measured> {
     const taken = await withEdgemeters(sides, [], (edgemeterOf) =>
       inTurn({ ...bench, sides }, { [load.id]: (seconds, side) => loaded(edgemeterOf(side), load, seconds) }),
     );
-    figures.push(...figuresOf(load, taken));
+    figures.push(processorOf(load, taken), ...figuresOf(load, taken));
   }
   return { figures };
 }
@@ -48,9 +48,10 @@ export const measureSync = (bench: Bench): Promise<Measured> =>
     const grouped = limit("grouped", `two hops, over ${CUSTOMERS} objects to ${shards} that group rows`);
     return {
       figures: [
+        ...LOADS.map((load) => processorOf(load, taken)),
+        figure("bare-worker-cpu", "processor time of a bare Worker's response", "ms", taken("worker", "cpu")),
         ...LOADS.flatMap((load) => figuresOf(load, taken, load.id === "sync" ? grouped : {})),
         figure("sync-by-echo", "sync events, no Idempotency-Key", "/s", taken("sync", "rate"), echo),
-        figure("bare-worker-cpu", "processor time of a bare Worker's response", "ms", taken("worker", "cpu")),
         figure("bare-worker", "bare Worker responses", "/s", taken("worker", "rate")),
         figure("bare-d1", "bare D1 inserts, one row each", "/s", taken("d1", "rate")),
       ],
@@ -66,11 +67,15 @@ async function loaded(edgemeter: Edgemeter, load: Load, seconds: number) {
   return edgemeter.aggregated(next, { connections, seconds });
 }
 
-function figuresOf({ id, name }: Load, taken: (name: string, field: string) => Values, limit: object = {}): Figure[] {
+type Taken = (name: string, field: string) => Values;
+
+const processorOf = ({ id, name }: Load, taken: Taken): Figure =>
+  figure(`${id}-cpu`, `processor time an event, until aggregated: ${name}`, "ms", taken(id, "cpu"));
+
+function figuresOf({ id, name }: Load, taken: Taken, limit: object = {}): Figure[] {
   const of = (field: string): Values => taken(id, field);
   return [
     figure(id, name, "/s", of("rate"), { ...limit, note: clientNote(of("client")) }),
-    figure(`${id}-cpu`, `  processor time an event, until aggregated: ${name}`, "ms", of("cpu")),
     figure(`${id}-drained`, "  until aggregated", "/s", of("drained")),
     ...["p50", "p95", "p99"].map((p) => figure(`${id}-${p}`, `  ${p}`, "ms", of(p))),
     figure(`${id}-refused`, "  refused (409)", "%", of("refused")),
