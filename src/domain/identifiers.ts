@@ -114,7 +114,11 @@ function mix(hash: number): number {
   return mixed ^ (mixed >>> 16);
 }
 
-const hex = (hash: number): string => (hash >>> 0).toString(16).padStart(8, "0");
+const HEX_BYTES = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"));
+
+/** 32 bits in hex. From a table, since `toString(16)` takes numbers apart as fractions, which takes longer than all hashing. */
+const hex = (hash: number): string =>
+  `${HEX_BYTES[hash >>> 24]}${HEX_BYTES[(hash >>> 16) & 255]}${HEX_BYTES[(hash >>> 8) & 255]}${HEX_BYTES[hash & 255]}`;
 
 /** An id that sorts by its time of creation (ms), so that lists page by it without a second column. */
 export const timeOrderedId = (prefix: string, now: number): string =>

@@ -94,7 +94,7 @@ export function defineEndpoint<
       const input = { ...inHeaders.value, ...inPath.value, ...inFields.value } as InputOf<Params, Fields, Headers>;
       const call = { ...context, endpoint: `${method} ${path}`, input };
       if (method !== "get" && !claimsKey) {
-        const claimed = await claimKey(digest(call.endpoint, JSON.stringify(input)), call);
+        const claimed = await claimKey(() => digest(call.endpoint, JSON.stringify(input)), call);
         if (!claimed.ok) return claimed;
       }
       return handle(call);

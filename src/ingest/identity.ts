@@ -56,7 +56,7 @@ export type Claimed = { readonly at: number };
  * Yields `idempotency_key_reused` and `setting_changed`.
  */
 export async function claimKey(
-  requestDigest: string,
+  requestDigest: () => string,
   caller: Caller,
   { alsoMadeBySdk = false }: { readonly alsoMadeBySdk?: boolean } = {},
 ): Promise<Result<Claimed | undefined, MeteringError>> {
@@ -64,7 +64,7 @@ export async function claimKey(
   if (idempotencyKey === undefined || !(alsoMadeBySdk || isCallersKey(idempotencyKey))) return ok(undefined);
   const log = await logOf(caller);
   if (!log.ok) return log;
-  const claim = claimOf(idempotencyKey, requestDigest, caller);
+  const claim = claimOf(idempotencyKey, requestDigest(), caller);
   const outcome = (await appendAll(env, log.value, [claim])).get(claim);
   if (outcome?.outcome === "key_reused") return err({ reason: "idempotency_key_reused", key: idempotencyKey });
   if (outcome?.outcome !== "accepted") throw new Error("the log did not take a claim");

@@ -12,9 +12,10 @@ import type { Caller } from "./caller.ts";
 import { type Claimed, claimKey, isCallersKey, keyOf, logOf } from "./identity.ts";
 import type { Candidate } from "./report-event.ts";
 
-/** A report of a stream, its meter, and what the rules said of it. */
+/** A report of a stream, its digest and its meter, and what the rules said of it. */
 type Examined = {
   readonly report: EventReport;
+  readonly digest: string;
   readonly meter: Meter | undefined;
   readonly admitted: Result<AdmittedEvent, Refusal>;
 };
@@ -62,7 +63,7 @@ export async function reportStream(
   const claimed = await claim(examined, caller);
   if (!claimed.ok) return claimed;
   const candidates = examined.map((each, position) => {
-    const candidate = candidateOf(each.report, position, claimed.value, caller);
+    const candidate = candidateOf(each, position, claimed.value, caller);
     if (describe !== undefined) return { ...each, candidate };
     return { ...each, candidate: { ...candidate, keyDigest: keyDigestAt(position, caller) } };
   });
@@ -78,7 +79,7 @@ async function examine(
   const meters = await findMetersForEvents(env.DB, key.livemode, names, execution);
   return reports.map((report) => {
     const meter = meters.get(report.eventName);
-    return { report, meter, admitted: admit(report, meter, now) };
+    return { report, digest: reportDigest(report), meter, admitted: admit(report, meter, now) };
   });
 }
 
@@ -87,7 +88,7 @@ async function examine(
  * the retry of a request of which a part was stored then gives the rest the places that they had.
  */
 function claim(examined: readonly Examined[], caller: Caller): Promise<Result<Claimed | undefined, MeteringError>> {
-  const requestDigest = digest(caller.endpoint, ...examined.map(({ report }) => reportDigest(report)));
+  const requestDigest = () => digest(caller.endpoint, ...examined.map((each) => each.digest));
   const alsoMadeBySdk = examined.some(({ admitted }) => admitted.ok && admitted.value.aggregation !== "additive");
   return claimKey(requestDigest, caller, { alsoMadeBySdk });
 }
@@ -100,11 +101,12 @@ const keyDigestAt = (position: number, { idempotencyKey }: Caller): string | und
   idempotencyKey === undefined ? undefined : digest(idempotencyKey, String(position));
 
 /** Where a report goes in the log. Its Idempotency-Key was claimed for the whole request, so it is no claim. */
-function candidateOf(report: EventReport, position: number, claimed: Claimed | undefined, caller: Caller): Candidate {
+function candidateOf(examined: Examined, position: number, claimed: Claimed | undefined, caller: Caller): Candidate {
+  const { report } = examined;
   const made = newEventId(caller.now);
   const id = claimed === undefined ? made : placedAt(orderAt(claimed.at) + position, made);
   const identifier = report.identifier ?? identifierAt(position, claimed, caller);
-  return { key: keyOf(identifier, caller), id, identifier, reportDigest: reportDigest(report), claims: false };
+  return { key: keyOf(identifier, caller), id, identifier, reportDigest: examined.digest, claims: false };
 }
 
 /** The identifier of an event without one. A caller's key names other events once its claim has expired and it is claimed anew. */

@@ -1,6 +1,6 @@
 // Who holds a unique key: the rows of the log's `holders_S` tables. Partitions (partitions.ts) cuts the tables by time.
 import type { LogEntry } from "./codec.ts";
-import { packDigest, packedAt, packKey, unpackDigest } from "./packed.ts";
+import { packDigest, packedAt, packKey, toStored, unpackDigest } from "./packed.ts";
 
 /** The cancellation of an event: the adjustment's id, when (ms), and the number of the API key that cancelled it. */
 export type Cancelled = { readonly id: string; readonly at: number; readonly by: number };
@@ -66,22 +66,35 @@ export function findIn(sql: SqlStorage, partition: number, keys: readonly string
 const nameOf = (key: ArrayBuffer | string): string =>
   typeof key === "string" ? `=${key}` : Buffer.from(key).toString("hex");
 
-/** Remembers who holds unique keys. One row each, one statement for all. `first`: the first group id of the partition. */
+/** The most parameters that a statement of an object's SQLite takes. */
+const PARAMETERS = 100;
+
+/**
+ * Remembers who holds unique keys. One row each. `first`: the first group id of the partition. When it throws, a part may
+ * be there: a statement that takes itself back (one without FAIL, or with a function in it) has SQLite copy each page
+ * before it changes it, a page a row, which takes longer than the rows do.
+ */
 export function insertInto(sql: SqlStorage, partition: number, first: number, holders: readonly NewHolder[]): void {
-  sql.exec(
-    `INSERT INTO holders_${partition} (key, grp, place, report, key_digest, answer)
-     SELECT ${packedAt(0)}, value ->> 2, value ->> 3, ${packedAt(4)}, ${packedAt(6)}, value ->> 8 FROM json_each(?)`,
-    JSON.stringify(
-      holders.map(({ key, group, index, reportDigest, keyDigest, cancelled }) => [
-        ...packKey(key),
-        group - first,
-        index,
-        ...packDigest(reportDigest),
-        ...(keyDigest === undefined ? [null, null] : packDigest(keyDigest)),
-        cancelled && JSON.stringify(cancelled),
-      ]),
-    ),
-  );
+  const isWide = holders.some(({ keyDigest, cancelled }) => keyDigest !== undefined || cancelled !== undefined);
+  const columns = ["key", "grp", "place", "report", ...(isWide ? ["key_digest", "answer"] : [])];
+  const row = `(${columns.map(() => "?").join(", ")})`;
+  const most = Math.floor(PARAMETERS / columns.length);
+  for (let from = 0; from < holders.length; from += most) {
+    const rows = holders.slice(from, from + most);
+    const values = rows.flatMap(({ key, group, index, reportDigest, keyDigest, cancelled }) => [
+      packKey(key),
+      group - first,
+      index ?? null,
+      packDigest(reportDigest),
+      ...(isWide
+        ? [keyDigest === undefined ? null : packDigest(keyDigest), cancelled ? JSON.stringify(cancelled) : null]
+        : []),
+    ]);
+    sql.exec(
+      `INSERT OR FAIL INTO holders_${partition} (${columns.join(", ")}) VALUES ${rows.map(() => row).join(", ")}`,
+      ...toStored(values),
+    );
+  }
 }
 
 /** Notes that an event was cancelled. One row. */

@@ -9,8 +9,26 @@ export type Packed = readonly [hex: string, text: null] | readonly [hex: null, t
 /** SQL for a value that stands as `Packed` at two places of `value`, a JSON array. */
 export const packedAt = (place: number): string => `COALESCE(unhex(value ->> ${place}), value ->> ${place + 1})`;
 
-/** An identifier of its mode as a unique key has it; see `uniqueKey`. */
-const IDENTIFIER = /^(?:live|test):(.*)$/su;
+/** Values as a statement's parameters, those that are `Packed` as SQLite stores them. All bytes are decoded in one call. */
+export function toStored(
+  values: readonly (Packed | string | number | null)[],
+): (Uint8Array | string | number | null)[] {
+  const bytes = Buffer.from(values.map((value) => (isPacked(value) ? (value[0] ?? "") : "")).join(""), "hex");
+  let at = bytes.byteOffset;
+  return values.map((value) => {
+    if (!isPacked(value)) return value;
+    const [hex, text] = value;
+    if (hex === null) return text;
+    const own = new Uint8Array(bytes.buffer, at, hex.length / 2);
+    at += own.length;
+    return own;
+  });
+}
+
+const isPacked = (value: Packed | string | number | null): value is Packed => Array.isArray(value);
+
+/** What an identifier's unique key begins with; see `uniqueKey`. */
+const MODES = ["live:", "test:"];
 
 /** The identifiers that Idempotency-Keys stand for: 96 bits in base64url. */
 const DERIVED = /^em_([\w-]{16})$/;
@@ -27,8 +45,9 @@ const DERIVED_BYTES = 12;
  * identifier as text. What is no identifier (a rejection's key, a cancellation's retry key) is all of its bytes, so that no identifier is like it.
  */
 export function packKey(key: string): Packed {
-  const [, identifier] = IDENTIFIER.exec(key) ?? [];
-  if (identifier === undefined) return [Buffer.from(key).toString("hex"), null];
+  const mode = MODES.find((each) => key.startsWith(each));
+  if (mode === undefined) return [Buffer.from(key).toString("hex"), null];
+  const identifier = key.slice(mode.length);
   if (UUID.test(identifier)) return [identifier.replaceAll("-", ""), null];
   const [, derived] = DERIVED.exec(identifier) ?? [];
   return derived === undefined ? [null, identifier] : [Buffer.from(derived, "base64url").toString("hex"), null];

@@ -102,7 +102,9 @@ export class Partitions {
     let missing = keys;
     for (const partition of this.#partitions.toReversed()) {
       if (missing.length === 0) break;
-      for (const [key, row] of findIn(this.#sql, partition, missing)) {
+      const rows = findIn(this.#sql, partition, missing);
+      if (rows.size === 0) continue;
+      for (const [key, row] of rows) {
         found.set(
           key,
           toHolder(row, firstIdOf(partition), receivedAt, (place) => this.eventAt(place).event),

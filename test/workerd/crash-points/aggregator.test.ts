@@ -140,8 +140,7 @@ const slice = (fate: Fate, isOpened: boolean): Crash => [
 ];
 
 const confirm = (place: "before" | "unsaved", fault: Fault) => () => strikeLog("confirm", place, fault);
-const transaction = (fault: Fault) => (story: Story, client: Client) =>
-  strikeTransaction(story.log(client), "inside", fault);
+const transaction = (fault: Fault) => (story: Story, client: Client) => strikeTransaction(story.log(client), fault);
 
 const confirmed = (fault: Fault): Crash => [
   "nothing is sent again, and the event counts once",

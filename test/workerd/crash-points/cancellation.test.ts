@@ -64,8 +64,7 @@ const kept = (strike: Strike<Named>): Crash => [
 ];
 
 const cancel = (place: Place, fault: Fault) => () => strikeLog("cancel", place, fault);
-const transaction = (fault: Fault) => (story: Story, client: Named) =>
-  strikeTransaction(story.log(client), "inside", fault);
+const transaction = (fault: Fault) => (story: Story, client: Named) => strikeTransaction(story.log(client), fault);
 
 const CANCELLED = "the event is cancelled once";
 

@@ -5,7 +5,7 @@ import { ONE_DATABASE, type Placement } from "../../../src/domain/placement.ts";
 import { EventLog } from "../../../src/index.ts";
 import { D1 } from "../hostile-d1.ts";
 import { aClaim, aContext, again, aNewEvent, eventually } from "../support.ts";
-import { end, type Fault, replaceCall, strikeLog, strikeStatement, strikeTransaction } from "./faults.ts";
+import { end, type Fault, replaceCall, strikeLog, strikeStatement } from "./faults.ts";
 import { dies, type Fate, Story } from "./story.ts";
 import { type Crash, crashPoints } from "./table.ts";
 
@@ -134,7 +134,7 @@ const retried = (fault: "error" | "abort"): Crash => [
   "the retry is placed by it, and counts once",
   async () => {
     const told = await growing();
-    await strikeTransaction(told.log(), "before", fault);
+    await strikeStatement(told.log(), "INTO groups", fault);
     const failed = told
       .log()
       .append([told.event], aContext({ placement: GROWN }))

@@ -81,33 +81,19 @@ const broken = (place: Place, fault: Fault) => async (call: () => Promise<unknow
   return value;
 };
 
-/**
- * Breaks a log's next transaction: before its work, after its work and before it ends, or when it
- * has ended and the disk does not have it yet.
- */
-export async function strikeTransaction(
-  log: DurableObjectStub<EventLog>,
-  place: "before" | "inside" | "unsaved",
-  fault: Fault,
-): Promise<void> {
+/** Breaks a log's next transaction, of those that take back what they wrote, after its work and before it ends. */
+export async function strikeTransaction(log: DurableObjectStub<EventLog>, fault: Fault): Promise<void> {
   const comesAbout = setFault();
   await runInDurableObject(log, (object, { storage }) => {
     const transact = storage.transactionSync.bind(storage);
-    const at = (here: typeof place) => {
-      if (here !== place) return;
-      comesAbout();
-      befall(object, fault);
-    };
-    vi.spyOn(storage, "transactionSync").mockImplementationOnce((work) => {
-      at("before");
-      const result = transact(() => {
+    vi.spyOn(storage, "transactionSync").mockImplementationOnce((work) =>
+      transact(() => {
         const done = work();
-        at("inside");
+        comesAbout();
+        befall(object, fault);
         return done;
-      });
-      at("unsaved");
-      return result;
-    });
+      }),
+    );
   });
 }
 

@@ -5,7 +5,7 @@ import { env } from "cloudflare:workers";
 import { expect, vi } from "vitest";
 import { EventLog } from "../../../src/index.ts";
 import { maintain } from "../../../src/scheduled.ts";
-import { A_FAILURE, befall, contextOf, end, type Fault, strikeStatement, strikeTransaction } from "./faults.ts";
+import { A_FAILURE, befall, contextOf, end, type Fault, strikeStatement } from "./faults.ts";
 import { aClientOf, acknowledged, aPlainClient, type Client, Story, type Strike } from "./story.ts";
 import { type Crash, crashPoints } from "./table.ts";
 
@@ -25,10 +25,16 @@ const failedOnce = (strike: Strike): Crash => [
   },
 ];
 
-const transaction = (place: "before" | "unsaved", fault: Fault) => (story: Story, client: Client) =>
-  strikeTransaction(story.log(client), place, fault);
-const betweenRows = (fault: Fault) => (story: Story, client: Client) =>
-  strikeStatement(story.log(client), "INSERT INTO groups", fault);
+const statement = (text: string, fault: Fault) => (story: Story, client: Client) =>
+  strikeStatement(story.log(client), text, fault);
+const beforeRows = (fault: Fault) => statement("INTO groups", fault);
+const betweenRows = (fault: Fault) => statement("INTO holders", fault);
+
+/** The log dies in the turn that wrote. */
+const unsaved = (story: Story, client: Client) =>
+  runInDurableObject(story.log(client), (log, { storage }) => {
+    vi.spyOn(storage, "sync").mockImplementationOnce(async () => befall(log, "abort"));
+  });
 
 const diskLosesItsAnswer: Crash = [
   "the event counts once",
@@ -105,20 +111,22 @@ const allSucceed = (meet: (log: EventLog) => void): Crash => [
   () => whileOthersWait(meet, "all succeed"),
 ];
 
-const transactionFails = (log: EventLog) =>
-  void vi.spyOn(contextOf(log).storage, "transactionSync").mockImplementationOnce(() => befall(log, "error"));
+const statementFails = (log: EventLog) =>
+  void vi.spyOn(contextOf(log).storage.sql, "exec").mockImplementationOnce(() => {
+    throw new Error(A_FAILURE);
+  });
 
 crashPoints("crash-points/log.test.ts", {
   "before the append's transaction": {
-    "the disk fails": failedOnce(transaction("before", "error")),
-    "the log dies": failedOnce(transaction("before", "abort")),
+    "the disk fails": failedOnce(beforeRows("error")),
+    "the log dies": failedOnce(beforeRows("abort")),
   },
   "inside the append's transaction, between its rows": {
     "the disk fails": failedOnce(betweenRows("error")),
     "the log dies": failedOnce(betweenRows("abort")),
   },
   "after the append's transaction": {
-    "the log dies before the disk has it": failedOnce(transaction("unsaved", "abort")),
+    "the log dies before the disk has it": failedOnce(unsaved),
     "the disk's answer is lost": diskLosesItsAnswer,
   },
   "after the answer": {
@@ -127,7 +135,7 @@ crashPoints("crash-points/log.test.ts", {
     "the alarm is lost and the log dies": alarmIsLost,
   },
   "while callers wait for the next commit": {
-    "its transaction fails": allFail(transactionFails),
+    "its transaction fails": allFail(statementFails),
     "the log dies": allFail((log) => befall(log, "abort")),
     "the log is evicted": allSucceed((log) => befall(log, "eviction")),
   },

@@ -125,18 +125,20 @@ describe("commits", () => {
     await eventually(() => expect(eventsOf(shares())).toHaveLength(50));
   });
 
-  it("leaves nothing behind of a commit that fails, and goes on", async () => {
-    const { log } = aShard();
+  it("leaves nothing behind of a commit that fails, and starts anew", async () => {
+    const { shard, log } = aShard();
     const event = aNewEvent();
-    await runInDurableObject(log, async (instance, { storage }) => {
+    const ended = runInDurableObject(log, async (instance, { storage }) => {
       vi.spyOn(storage, "setAlarm").mockImplementationOnce(() => {
         throw new Error("disk full");
       });
-      await expect(instance.append([event], aContext())).rejects.toThrow("disk full");
+      await instance.append([event], aContext());
     });
-    expect(await log.recall([event], aContext())).toEqual([undefined]);
-    expect(await log.append([event], aContext())).toMatchObject([{ outcome: "accepted" }]);
-    expect(await rowsOf(log, "groups")).toBe(1);
+    await expect(ended).rejects.toThrow("a commit failed halfway");
+    const restarted = env.EVENT_LOG.getByName(shard);
+    expect(await restarted.recall([event], aContext())).toEqual([undefined]);
+    expect(await restarted.append([event], aContext())).toMatchObject([{ outcome: "accepted" }]);
+    expect(await rowsOf(restarted, "groups")).toBe(1);
   });
 });
 
@@ -493,25 +495,27 @@ describe("with two databases", () => {
 
   it("delivers everything after commits that were undone: after its first, and amid confirmations", async () => {
     const { shard, log, shares } = aLiveShard();
-    const fail = (on: DurableObjectStub<EventLog>) =>
-      runInDurableObject(on, async (instance, { storage }) => {
+    const afterFailure = async (on: DurableObjectStub<EventLog>) => {
+      const ended = runInDurableObject(on, async (instance, { storage }) => {
         const exec = storage.sql.exec.bind(storage.sql);
         vi.spyOn(storage.sql, "exec").mockImplementation(((query: string, ...bindings: never[]) => {
-          if (query.includes("INSERT INTO groups")) throw new Error("disk full");
+          if (query.includes("INTO holders")) throw new Error("disk full");
           return exec(query, ...bindings);
         }) as typeof exec);
-        await expect(instance.append([anEventIn(1)], aContext({ placement: GROWN }))).rejects.toThrow("disk full");
-        vi.mocked(storage.sql.exec).mockRestore();
+        await instance.append([anEventIn(1)], aContext({ placement: GROWN }));
       });
-    await fail(log);
-    await log.append([anEventIn(0), anEventIn(1)], aContext({ placement: GROWN }));
+      await expect(ended).rejects.toThrow("a commit failed halfway");
+      return env.EVENT_LOG.getByName(shard);
+    };
+    const second = await afterFailure(log);
+    await second.append([anEventIn(0), anEventIn(1)], aContext({ placement: GROWN }));
     const [share, other] = await sent(shares, 2);
-    await evictDurableObject(log);
-    const restarted = env.EVENT_LOG.getByName(shard);
-    await restarted.nudge(aContext());
+    await evictDurableObject(second);
+    const third = env.EVENT_LOG.getByName(shard);
+    await third.nudge(aContext());
     expect(databasesOf(shares())).toEqual([0, 1, 0, 1]);
-    await restarted.confirm(named([share]));
-    await fail(restarted);
+    await third.confirm(named([share]));
+    const restarted = await afterFailure(third);
     await restarted.confirm(named([other]));
     await restarted.nudge(aContext());
     await restarted.confirm(named(shares().slice(4)));
