@@ -24,6 +24,8 @@ export type MeteringError =
   | { readonly reason: "invalid_customer"; readonly key: string; readonly fault: string }
   | { readonly reason: "payload_no_value_defined"; readonly key: string }
   | { readonly reason: "payload_invalid_value"; readonly key: string; readonly value: string }
+  /** The payload lacks dimensions that the meter declares. */
+  | { readonly reason: "missing_dimension_payload_keys"; readonly keys: readonly string[] }
   /** What the payload holds besides customer and value came as a number that lost digits. */
   | { readonly reason: "invalid_dimension"; readonly key: string; readonly fault: string }
   /** `earliest` is the oldest timestamp accepted now (ms). */

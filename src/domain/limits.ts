@@ -15,6 +15,10 @@ export const LIMITS = {
   payloadBytes: 8_000,
   /** Characters of an identifier. */
   identifierLength: 100,
+  /** Dimensions that a meter declares. */
+  dimensionKeys: 10,
+  /** Combinations of values that are told apart, of a customer on a meter and in one database. */
+  dimensionCombinations: 5_000,
   /** Characters of a meter's event name. */
   eventNameLength: 100,
   /** Characters of a meter's display name. */

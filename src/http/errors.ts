@@ -152,6 +152,14 @@ const ROWS: { readonly [R in ApiError["reason"]]: Row<Extract<ApiError, { reason
     param: payloadParam,
     v2: { code: "payload_invalid_value" },
   },
+  missing_dimension_payload_keys: {
+    status: 400,
+    message: ({ keys }) =>
+      `The event payload lacks ${keys.join(", ")}, which its meter declares in dimension_payload_keys.`,
+    param: ({ keys: [key = ""] }) => payloadParam({ key }),
+    v1: { code: "missing_dimension_payload_keys" },
+    v2: { code: "missing_dimension_payload_keys" },
+  },
   timestamp_too_far_in_past: {
     status: 400,
     message: ({ earliest }) =>
