@@ -66,7 +66,7 @@ export async function encodeFile(
 export type Wanted = { readonly series: readonly number[]; readonly start: number; readonly end: number };
 
 /** What a summary needs of an event. */
-export type Counted = Pick<Row, "timestamp" | "id" | "value">;
+export type Counted = Pick<Row, "series" | "timestamp" | "id" | "value">;
 
 const COLUMNS_OF_COUNTED = ["series", "timestamp", "id", "value", "cancelled"];
 
@@ -101,7 +101,7 @@ export async function* decodeCounted(bytes: ArrayBuffer, wanted: Wanted): AsyncG
   for await (const found of groupsOf(bytes, wanted, COLUMNS_OF_COUNTED)) {
     yield found
       .filter(({ cancelled }) => cancelled == null)
-      .map(({ timestamp, id, value }) => ({ timestamp, id, value: Number(value) }));
+      .map(({ series, timestamp, id, value }) => ({ series: Number(series), timestamp, id, value: Number(value) }));
   }
 }
 

@@ -50,6 +50,8 @@ export type MeteringError =
   | { readonly reason: "archived_range_unaligned"; readonly instead: OtherRange }
   /** A page needs events that were deleted: files of the archive, or slices of test mode. */
   | { readonly reason: "archived_range_deleted"; readonly instead: OtherRange }
+  /** What a page needs of usage is more than LIMITS.usageRows. */
+  | { readonly reason: "usage_too_large" }
   | { readonly reason: "duplicate_meter_event"; readonly identifier: string }
   /** The Idempotency-Key came before, with another body. */
   | { readonly reason: "idempotency_key_reused"; readonly key: string }

@@ -31,8 +31,14 @@ export const LIMITS = {
   streamBodyBytes: 1_000_000,
   /** Events in a stream's request. */
   streamEvents: 100,
+  /** Characters of a cursor that holds values of dimensions. */
+  cursorLength: 12_000,
+  /** Meters of a request for usage, and values of a filter. */
+  listItems: 20,
   /** Objects on one page of a list. */
   pageSize: 100,
+  /** Rows of usage that are in memory for one page: windows, customers and values of dimensions, multiplied. */
+  usageRows: 100_000,
   /** Files of the archive that are read for one page. */
   archiveReads: 200,
 } as const;

@@ -98,7 +98,7 @@ const needing = ({ of }: OtherRange): string => NEEDING[of];
 function asking(instead: OtherRange): string {
   if (instead.of === "summary") {
     const { start, end } = instead.aligned;
-    return `The nearest quarter hours need none: start_time ${start / SECOND_MS} and end_time ${end / SECOND_MS}.`;
+    return `The nearest quarter hours need none: from ${start / SECOND_MS} to ${end / SECOND_MS}.`;
   }
   if (instead.of === "export") return `Export those of a later time on: from=${Math.ceil(instead.from / SECOND_MS)}.`;
   return "from" in instead
@@ -233,6 +233,10 @@ const ROWS: { readonly [R in ApiError["reason"]]: Row<Extract<ApiError, { reason
     message: ({ param, seconds, expectedSeconds, grouping }) =>
       `${param} ${seconds} should be aligned with ${grouping === "hour" ? "hourly" : "daily"} boundaries (expected ${expectedSeconds}) because the \`value_grouping_window\` is ${grouping}.`,
     param: paramOf,
+  },
+  usage_too_large: {
+    ...INVALID,
+    message: `This needs more than ${LIMITS.usageRows.toLocaleString("en")} sums at once. Ask for a shorter range, longer windows, or fewer values of dimensions.`,
   },
   archived_range_unaligned: {
     status: 400,

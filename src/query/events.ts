@@ -195,7 +195,7 @@ async function filesFor(
   const { files } = await findFiles(db, {
     slices: archived.slices,
     series: `SELECT id AS series FROM (${SERIES_OF_CUSTOMER})`,
-    key: { meter: query.meter.id, customer: query.customer },
+    values: { meter: query.meter.id, customer: query.customer },
     range: rangeOf(query),
     order: query.from.order,
     limit: LIMITS.archiveReads + 1,

@@ -97,6 +97,7 @@ const EXAMPLES: { [R in ApiError["reason"]]: readonly Extract<ApiError, { reason
     { of: "events", from: 1_758_141_836_001 } as const,
     { of: "export", from: 1_758_141_836_001 } as const,
   ].map((instead) => ({ reason: "archived_range_deleted", instead })),
+  usage_too_large: [{ reason: "usage_too_large" }],
   databases_changed: [{ reason: "databases_changed", recorded: 4 }],
   setting_changed: [
     { reason: "setting_changed", setting: "EVENT_LOG_SHARDS", configured: "8", recorded: "4" },

@@ -77,33 +77,33 @@ const WHOLE_PAYLOAD = `IIF(
 /** An entry's payload as `events` keeps it: JSON that SQLite has parsed, which is shorter than its text. */
 export const PAYLOAD = `IIF(${IS_ERASED}, NULL, jsonb(${WHOLE_PAYLOAD}))`;
 
-const OF_SAME = "FROM series WHERE series.meter = found.meter AND series.customer = found.customer AND dimensions";
+/** How many combinations of dimensions the customer of a `found` entry has on its meter. */
+const COMBINATIONS = `(
+        SELECT COUNT(*) FROM series
+        WHERE series.meter = found.meter AND series.customer = found.customer AND series.dimensions <> ''
+      )`;
 
 /**
  * Makes the series of entries that have none yet; it runs first in a transaction, so that the others find them all
  * without a round trip. Of a customer on a meter, the combinations of dimensions become series in the order of their
- * first entries, up to the limit; then one without dimensions takes the rest. Once there is that one, no other is added.
+ * first entries, up to the limit; one without dimensions takes the rest. They are counted where there is a new one.
  */
 export const INSERT_SERIES = `
   INSERT INTO series (meter, customer, dimensions)
-  SELECT DISTINCT meter, customer, IIF(
-    dimensions = ''
-      OR (
-        NOT EXISTS (SELECT 1 ${OF_SAME} = '')
-        AND place + (SELECT COUNT(*) ${OF_SAME} <> '') <= ${LIMITS.dimensionCombinations}
-      ),
-    dimensions,
-    ''
-  )
+  SELECT DISTINCT meter, customer, IIF(place + known <= ${LIMITS.dimensionCombinations}, dimensions, '')
   FROM (
-    SELECT *, ROW_NUMBER() OVER (PARTITION BY meter, customer ORDER BY first) AS place FROM (
-      SELECT ${column("meter")} AS meter, ${CUSTOMER} AS customer, ${column("dimensions")} AS dimensions,
-        MIN(item.key) AS first
-      FROM ${ITEMS}
-      WHERE NOT ${HAS_OWN}
-      GROUP BY 1, 2, 3
-    )
-  ) AS found
+    SELECT *, MAX(IIF(place = 1, ${COMBINATIONS}, 0)) OVER (PARTITION BY meter, customer) AS known
+    FROM (
+      SELECT *, ROW_NUMBER() OVER (PARTITION BY meter, customer, dimensions = '' ORDER BY first) AS place
+      FROM (
+        SELECT ${column("meter")} AS meter, ${CUSTOMER} AS customer, ${column("dimensions")} AS dimensions,
+          MIN(item.key) AS first
+        FROM ${ITEMS}
+        WHERE NOT ${HAS_OWN}
+        GROUP BY 1, 2, 3
+      )
+    ) AS found
+  )
   WHERE true
   ON CONFLICT DO NOTHING`;
 

@@ -14,10 +14,10 @@ import { bodiesOf, cutIntoGroups } from "../../../src/log/groups.ts";
 import { encodeMessage } from "../../../src/log/message.ts";
 import { listErrorReports } from "../../../src/query/error-reports.ts";
 import { type EventPlace, listEvents } from "../../../src/query/events.ts";
-import { readSummaries } from "../../../src/query/summaries.ts";
 import { aLogEntry, aMeter, NOON, resultOf, unique } from "../../support/builders.ts";
 import { fold } from "../../support/fold.ts";
 import { cancellationLines, eventLines, rejectionLines, toEntries } from "../../support/shares.ts";
+import { readSummaries } from "../../support/summaries.ts";
 import { aBatch, aShard, recordPlacement, storedEvents, storedIn } from "../support.ts";
 
 const db = env.TEST_EVENTS;

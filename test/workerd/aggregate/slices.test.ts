@@ -7,9 +7,9 @@ import { liveSlices, openSlice } from "../../../src/aggregate/sql/slices.ts";
 import { HOUR_MS, sliceOf } from "../../../src/domain/window.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
 import { listEvents } from "../../../src/query/events.ts";
-import { readSummaries } from "../../../src/query/summaries.ts";
 import { aLogEntry, aMeter, NOON, resultOf } from "../../support/builders.ts";
 import { cancellationLines, eventLines, toEntries } from "../../support/shares.ts";
+import { readSummaries } from "../../support/summaries.ts";
 import { storedIn } from "../support.ts";
 
 const db = env.TEST_EVENTS;
