@@ -1,6 +1,5 @@
 // Windows of a time zone's clock: hours, days, weeks, months, and months from an anchor. What a zone's clock shows is
 // Intl's to say. Since 1973 every zone has been a multiple of a quarter hour away from UTC, and no event is older.
-import type { MeteringError } from "./errors.ts";
 import { err, ok, type Result } from "./result.ts";
 import { ceilTo, DAY_MS, floorTo, HOUR_MS, MINUTE_MS, type Run, SECOND_MS, type TimeRange } from "./window.ts";
 
@@ -22,7 +21,7 @@ type Stretch = TimeRange & { readonly offset: number };
 
 /** From 1973 on, for at most ten years (ms). */
 const EARLIEST = Date.UTC(1973, 0);
-export const LONGEST_MS = 3_660 * DAY_MS;
+const LONGEST_MS = 3_660 * DAY_MS;
 
 /** Clocks change no more often than this, there and back (ms); the closest that any zone came is four weeks. */
 const STEP_MS = 7 * DAY_MS;
@@ -94,12 +93,11 @@ function changeBetween(zone: string, from: number, to: number, before: number): 
  * An hour begins at each full hour of the clock and where clocks change by less than an hour, so that none is longer
  * than 60 minutes. Weeks begin on Monday. With an anchor, months begin on its day of the month and at its time of day;
  * in a month without that day, on its last. The first and the last window are cut where the range is. Yields
- * `invalid_field` for a range that is too early or too long.
+ * what is wrong with a range that is too early or too long.
  */
-export function windowsOf(range: TimeRange, calendar: Calendar): Result<Run[], MeteringError> {
+export function windowsOf(range: TimeRange, calendar: Calendar): Result<Run[], string> {
   if (range.start < EARLIEST || range.end - range.start > LONGEST_MS) {
-    const message = `Windows can be had from 1973 on, and of ranges of up to ${LONGEST_MS / DAY_MS} days.`;
-    return err({ reason: "invalid_field", message, param: "value_grouping_window" });
+    return err(`Windows can be had from 1973 on, and of ranges of up to ${LONGEST_MS / DAY_MS} days.`);
   }
   // What a clock showed before it was set back counts too.
   const stretches = stretchesOf(calendar.zone, { start: range.start - 2 * DAY_MS, end: range.end });

@@ -202,10 +202,7 @@ export async function readUsage(
   query: UsageQuery,
   page: UsagePage,
 ): Promise<Result<UsageRow[], MeteringError>> {
-  const aggregation = aggregationOf(query.meter);
-  if (aggregation !== "additive" && aggregation !== "latest_of_quarter_hour") {
-    return readOwnWindows(databases, query, page, WINDOW_MS[aggregation]);
-  }
+  if (ownWindowOf(query.meter) !== undefined) return readOwnWindows(databases, query, page);
   const [whole, edges] = await Promise.all([readWhole(databases, query, page), readEdges(env, databases, query, page)]);
   if (!whole.ok) return whole;
   return edges.ok ? ok(cut(rowsOf(query, [...whole.value, ...edges.value]), page)) : edges;
@@ -227,7 +224,6 @@ async function readOwnWindows(
   databases: readonly D1Database[],
   query: UsageQuery,
   page: UsagePage,
-  length: number,
 ): Promise<Result<UsageRow[], MeteringError>> {
   const newestFirst = page.order.windows === "newest_first";
   let rest = rangeOf(query.runs);
@@ -235,7 +231,7 @@ async function readOwnWindows(
   for (let most = page.limit; rest.start < rest.end && rows.length < page.limit; most *= 4) {
     const range = firstWindows(query.runs, rest, most, newestFirst);
     const part = { ...query, runs: runsWithin(query.runs, range) };
-    const found = await readWhole(databases, part, { ...page, after: undefined, limit: ALL_ROWS }, length);
+    const found = await readWhole(databases, part, { ...page, after: undefined, limit: ALL_ROWS });
     if (!found.ok) return found;
     rows = [...rows, ...cut(rowsOf(part, found.value), page)];
     rest = newestFirst ? { start: rest.start, end: range.start } : { start: range.end, end: rest.end };
@@ -305,18 +301,24 @@ function boundBy({ meter, customers, filters, keys, ...query }: UsageQuery, { af
   };
 }
 
+/** The length of a meter's own windows (ms), of which each has one survivor that was received last. */
+function ownWindowOf(meter: Meter): number | undefined {
+  const aggregation = aggregationOf(meter);
+  return aggregation === "additive" || aggregation === "latest_of_quarter_hour" ? undefined : WINDOW_MS[aggregation];
+}
+
 /**
- * What databases have of whole quarter hours, or of a meter's own windows of a length (ms), also of those that its range
- * cuts. Yields `usage_too_large` when it is too much.
+ * What databases have of whole quarter hours, or of a meter's own windows, also of those that the range cuts. Yields
+ * `usage_too_large` when it is too much.
  */
 export async function readWhole(
   databases: readonly D1Database[],
   query: UsageQuery,
   page: UsagePage,
-  ownLength?: number,
 ): Promise<Result<Parts, MeteringError>> {
   const { start, end } = rangeOf(query.runs);
   const isSum = aggregationOf(query.meter) === "additive";
+  const ownLength = ownWindowOf(query.meter);
   const whole = ownLength === undefined ? splitRuns(query.runs).whole : [];
   const toMs = ([first, last, ...rest]: BoundRun): BoundRun => [
     ...([first * QUARTER_HOUR_MS, last * QUARTER_HOUR_MS] as const),
@@ -345,7 +347,7 @@ export async function readEdges(
   page: UsagePage,
 ): Promise<Result<Parts, MeteringError>> {
   const { edges } = splitRuns(query.runs);
-  if (edges.length === 0) return ok([]);
+  if (edges.length === 0 || ownWindowOf(query.meter) !== undefined) return ok([]);
   const kind = kindOf(query.meter);
   const found = await Promise.all(databases.map((db) => edgesOf(db, query, page, edges, kind)));
   const instead = { of: "summary", aligned: nearestQuarterHours(rangeOf(query.runs)) } as const;
