@@ -30,6 +30,8 @@ const AIMS: Readonly<Record<string, readonly [of: Of, at: "≤" | "≥", bound: 
   "read-30-days-half-growth": ["value", "≤", 1.3],
   "read-7-days-by-hour-fixed-growth": ["value", "≤", 1.3],
   "read-7-days-by-hour-half-growth": ["value", "≤", 1.3],
+  "usage-grouped-ratio": ["value", "≤", 3],
+  "usage-largest": ["value", "≤", 1_000],
   bundle: ["value", "≤", 160],
 };
 

@@ -15,6 +15,7 @@ import { measurePeer } from "./measures/peer.ts";
 import { measureReads } from "./measures/reads.ts";
 import { measureStream } from "./measures/stream.ts";
 import { measureHotCustomer, measureSync } from "./measures/sync.ts";
+import { measureUsage } from "./measures/usage.ts";
 import { type Run, type Section, toMarkdown } from "./report.ts";
 import type { Bench, Measured } from "./results.ts";
 import { git, presentSide, root, sideAt } from "./sides.ts";
@@ -33,6 +34,7 @@ const MEASURES: readonly Measure[] = [
   { name: "freshness", title: "Freshness", run: measureFreshness },
   { name: "bytes", title: "Bytes an event takes", run: measureBytes },
   { name: "reads", title: "Reads", run: measureReads },
+  { name: "usage", title: "Usage", run: measureUsage },
   { name: "archive", title: "Archive", run: measureArchive },
   { name: "counted", title: "Cost and scale", run: measureCounted },
   { name: "peer", title: "A peer: Fastify and PostgreSQL", run: measurePeer },
