@@ -1,6 +1,7 @@
 // Usage by dimensions and over all customers: 10,000 customers with events of 30 days, in four databases.
 import { DAY_MS, floorTo, QUARTER_HOUR_MS } from "../../src/domain/window.ts";
 import { withEdgemeters } from "../edgemeter.ts";
+import { cpuMs } from "../local-workerd.ts";
 import { type Bench, figure, inTurn, type Measured, quantile, ratio } from "../results.ts";
 import { fill, MEAN_VALUE } from "../tables.ts";
 import { DATABASES, grownAt, storeOf } from "./reads.ts";
@@ -55,12 +56,13 @@ export function measureUsage(bench: Bench): Promise<Measured> {
     if (value !== EVENTS * MEAN_VALUE) throw new Error(`the largest customer used ${value}`);
     const read = (path: string) => async (seconds: number) => {
       const times: number[] = [];
+      const before = await cpuMs();
       for (const end = performance.now() + (seconds * 1_000) / 3; performance.now() < end; ) {
         const started = performance.now();
         await edgemeter.call(path);
         times.push(performance.now() - started);
       }
-      return { p50: quantile(times, 0.5) };
+      return { p50: quantile(times, 0.5), cpu: ((await cpuMs()) - before) / times.length };
     };
     const contestants = Object.entries(paths).map(([id, path]) => [id, read(path)]);
     const taken = await inTurn({ ...bench, sides: [bench.sides[0]] }, Object.fromEntries(contestants));
@@ -71,6 +73,7 @@ export function measureUsage(bench: Bench): Promise<Measured> {
         figure("usage-grouped", "30 days by day in a zone, by 10 values, p50", "ms", grouped),
         figure("usage-grouped-ratio", "  by 10 values ÷ one series", "×", ratio(grouped, one)),
         figure("usage-largest", `largest of ${CUSTOMERS} customers in 30 days, p50`, "ms", largest),
+        figure("usage-largest-cpu", "  processor time, all of workerd", "ms", taken("largest", "cpu")),
       ],
     };
   });
