@@ -255,7 +255,8 @@ CREATE TABLE survivors (
 ) WITHOUT ROWID;
 
 -- Events of streams that were refused: a row for those of one commit of the log, meter and code. Written by the
--- aggregator into a mode's first events database, read by /v2/core/events, deleted by the scheduled handler 30 days
+-- aggregator into a mode's first events database, and of events past the limit of combinations of dimensions into the
+-- database that counts them; read by /v2/core/events, deleted by the scheduled handler 30 days
 -- after their report was created. The key leaves the report out: which report that is depends on when the row arrives,
 -- so a redelivered row would have another one, and must change nothing.
 CREATE TABLE error_reports (

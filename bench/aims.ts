@@ -43,6 +43,8 @@ const AIMS: readonly Aim[] = [
   ["read-30-days-half-growth", "value", "≤", 1.3],
   ["read-7-days-by-hour-fixed-growth", "value", "≤", 1.3],
   ["read-7-days-by-hour-half-growth", "value", "≤", 1.3],
+  ["usage-grouped-ratio", "value", "≤", 3],
+  ["usage-largest", "value", "≤", 1_000],
 ];
 
 /** An aim, the figure that it is of, and round by round what is compared with its bound. */

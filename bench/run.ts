@@ -19,6 +19,7 @@ import { measurePeer } from "./measures/peer.ts";
 import { measureReads } from "./measures/reads.ts";
 import { measureStream } from "./measures/stream.ts";
 import { measureHotCustomer, measureSync } from "./measures/sync.ts";
+import { measureUsage } from "./measures/usage.ts";
 import { type Run, type Section, toMarkdown } from "./report.ts";
 import type { Bench, Measured } from "./results.ts";
 import { git, presentSide, root, sideAt } from "./sides.ts";
@@ -40,6 +41,7 @@ const MEASURES: readonly Measure[] = [
   { name: "codec", title: "Codec of the log", run: measureCodec },
   { name: "growth", title: "Growth of the log", run: measureGrowth },
   { name: "reads", title: "Reads", run: measureReads },
+  { name: "usage", title: "Usage", run: measureUsage },
   { name: "archive", title: "Archive", run: measureArchive },
   { name: "archive-latency", title: "Events while the archive and the auditors work", run: measureArchiveLatency },
   { name: "counted", title: "Cost and scale", run: measureCounted },

@@ -7,7 +7,7 @@ import { goOn } from "./archive/archiver.ts";
 import { forgetErased } from "./archive/erase.ts";
 import { auditLog } from "./audit/audit-log.ts";
 import { auditSums } from "./audit/audit-sums.ts";
-import { eventsDatabases, firstDatabase } from "./catalog/databases.ts";
+import { eventsDatabases } from "./catalog/databases.ts";
 import { regionOnceBegun } from "./catalog/deployment.ts";
 import { areNoted, databaseDaysLeft, hourOf, logDaysLeft, noteSizes, readSizes, type Size } from "./catalog/sizes.ts";
 import { type Env, settingsOf } from "./env.ts";
@@ -45,10 +45,10 @@ export async function maintain(env: Env, now: number): Promise<void> {
       ),
     ),
     ...MODES.flatMap((livemode) => [
-      deleteExpiredReports(firstDatabase(env, livemode), livemode, now).catch(
-        loggedAs("expired error reports were not deleted"),
-      ),
       ...eventsDatabases(env, livemode).flatMap(({ name, db }) => [
+        deleteExpiredReports(db, livemode, now).catch(
+          loggedAs("expired error reports were not deleted", { database: name }),
+        ),
         keepSlices(db, now).catch(loggedAs("slices were not looked after", { database: name })),
         forgetRedriven(db, now).catch(loggedAs("redriven dead letters were not forgotten", { database: name })),
       ]),

@@ -1,6 +1,7 @@
 // What the log's layout takes of the processor, in this process: entries as text, and groups of them deflated.
 import { randomUUID } from "node:crypto";
 import { newEventId, timeOrderedId } from "../../src/domain/identifiers.ts";
+import { laneOf } from "../../src/domain/placement.ts";
 import { sliceOf } from "../../src/domain/window.ts";
 import { type LogEntry, readEvents, writeEvent } from "../../src/log/codec.ts";
 import { bodiesOf, linesOf } from "../../src/log/groups.ts";
@@ -29,8 +30,8 @@ export async function measureCodec(bench: Bench): Promise<Measured> {
 function timed(events: number, seconds: number): Record<keyof typeof STEPS, number> {
   const entries = Array.from({ length: events }, (_, n) => entryOf(n));
   const placed = entries.map((entry) => {
-    const { received, timestamp } = entry;
-    return { database: 0, slice: sliceOf(received), timestamp, text: writeEvent(entry) };
+    const { meter, customer, received, timestamp } = entry;
+    return { database: 0, slice: sliceOf(received), lane: laneOf(meter, customer), timestamp, text: writeEvent(entry) };
   });
   const bodies = bodiesOf(placed);
   const lines = bodies.flatMap(linesOf);

@@ -1,6 +1,6 @@
 // Reads over 10^4, 10^6 and 10^7 stored events, each in four databases of its own, asked in turn.
 import { databaseOf, type Placement } from "../../src/domain/placement.ts";
-import { DAY_MS, floorTo, QUARTER_HOUR_MS, sliceOf } from "../../src/domain/window.ts";
+import { DAY_MS, floorTo, QUARTER_HOUR_MS, sliceOf, type TimeRange } from "../../src/domain/window.ts";
 import { type Edgemeter, withEdgemeters } from "../edgemeter.ts";
 import { type Bench, figure, inTurn, type Measured, quantile, ratio } from "../results.ts";
 import type { Side } from "../sides.ts";
@@ -8,7 +8,7 @@ import { fill, MEAN_VALUE } from "../tables.ts";
 
 const SIZES = [10_000, 1_000_000, 10_000_000] as const;
 
-const DATABASES = 4;
+export const DATABASES = 4;
 
 /** Over so many days until now the events are spread; on the fifth of them one database became four. */
 const DAYS = 30;
@@ -50,25 +50,27 @@ const CASES = (["fixed", "half"] as const).flatMap((whose) =>
 );
 
 /** The present one, with four databases of which it had one at first: a reader asks two of them. */
-function storeOf(present: Side, size: number, placement: Placement): Side {
+export function storeOf(present: Side, name: string, placement: Placement): Side {
   const { EVENTS_0: events = "" } = present.databases;
   const record = JSON.stringify(placement.map(({ databases, since }) => [databases, since]));
   const databases = { ...present.databases };
   for (let place = 0; place < DATABASES; place++) databases[`EVENTS_${place}`] = events;
   databases.DB += `\nINSERT INTO deployment (name, value) VALUES ('databases', '${record}');`;
-  return { ...present, name: `reads-${size}`, databases };
+  return { ...present, name: `reads-${name}`, databases };
 }
+
+/** One database became four within a range (ms). */
+export const grownAt = ({ start }: TimeRange): Placement => [
+  { databases: 1, since: 0 },
+  { databases: DATABASES, since: sliceOf(start + DAYS_OF_ONE * DAY_MS) * 3_600_000 },
+];
 
 export function measureReads(bench: Bench): Promise<Measured> {
   const [present] = bench.sides;
   const now = floorTo(Date.now(), QUARTER_HOUR_MS);
   const range = { start: now - DAYS * DAY_MS, end: now };
-  const grown = sliceOf(range.start + DAYS_OF_ONE * DAY_MS) * 3_600_000;
-  const placement = [
-    { databases: 1, since: 0 },
-    { databases: DATABASES, since: grown },
-  ];
-  const stores = new Map(SIZES.map((size) => [size, storeOf(present, size, placement)]));
+  const placement = grownAt(range);
+  const stores = new Map(SIZES.map((size) => [size, storeOf(present, String(size), placement)]));
   return withEdgemeters([...stores.values()], [], async (edgemeterOf, workerd) => {
     const asked = new Map<(typeof SIZES)[number], { readonly edgemeter: Edgemeter; readonly customers: Customers }>();
     for (const [size, store] of stores) {

@@ -2,6 +2,7 @@ import { GROUP_KINDS, type GroupKind } from "../log/groups.ts";
 import { type Entries, keepsSurvivors, packByBytes, STATEMENT_BYTES } from "./entries.ts";
 import { withReports } from "./error-report.ts";
 import { forDatabase, withJsonEach } from "./json-each.ts";
+import { reportOverflow } from "./overflow.ts";
 import { INSERT_SERIES } from "./sql/entries.ts";
 import { INSERT_REJECTIONS } from "./sql/error-reports.ts";
 import { cancelEvents, insertEvents } from "./sql/events.ts";
@@ -41,6 +42,7 @@ const STEPS: Record<GroupKind, readonly Step[]> = {
 export async function applyEntries(db: D1Database, entries: readonly Entries[], now: number): Promise<number> {
   const bytes = await withJsonEach(() => applyOnce(db, entries, now));
   await restoreVacated(db, entries);
+  await reportOverflow(db, entries, now);
   return bytes;
 }
 

@@ -5,6 +5,7 @@ import type { ShareName } from "../log/entries.ts";
 import type { GroupKind } from "../log/groups.ts";
 import { applyStatements } from "./apply.ts";
 import { onJsonEach } from "./json-each.ts";
+import { reportOverflow } from "./overflow.ts";
 import { isEntryStored } from "./sql/events.ts";
 import { openSlice, quarterOf, reopenSlice } from "./sql/slices.ts";
 import { restoreVacated } from "./vacated.ts";
@@ -141,6 +142,7 @@ export async function redrive(db: D1Database, letter: DeadLetter & Redriven, now
     await db.batch([...(statements ?? []), db.prepare(REDRIVEN).bind(id, now)]);
   }
   await restoreVacated(db, [entries]);
+  await reportOverflow(db, [entries], now);
 }
 
 type Home = { readonly slice: number; readonly isSealed: boolean };

@@ -71,7 +71,7 @@ export type Wanted = TimeRange &
   ({ readonly series: readonly number[] } | { readonly meter: string; readonly delay: number });
 
 /** What a summary needs of an event. */
-export type Counted = Pick<Row, "timestamp" | "id" | "value">;
+export type Counted = Pick<Row, "series" | "timestamp" | "id" | "value">;
 
 const COLUMNS_OF_COUNTED = ["series", "timestamp", "id", "value", "cancelled"];
 
@@ -106,7 +106,7 @@ export async function* decodeCounted(bytes: ArrayBuffer, wanted: Wanted): AsyncG
   for await (const found of groupsOf(bytes, wanted, COLUMNS_OF_COUNTED)) {
     yield found
       .filter(({ cancelled }) => cancelled == null)
-      .map(({ timestamp, id, value }) => ({ timestamp, id, value: Number(value) }));
+      .map(({ series, timestamp, id, value }) => ({ series: Number(series), timestamp, id, value: Number(value) }));
   }
 }
 

@@ -16,35 +16,36 @@ export type WantedFile = { readonly file: ArchiveFile; readonly wanted: Wanted }
 /** What is looked for in the archived slices of a database. */
 export type Search = {
   readonly slices: readonly number[];
-  /** SQL that selects `series` of a customer on a meter, who are its `key`. */
+  /** SQL that selects `series`, and what its `values` are. */
   readonly series: string;
-  readonly key: { readonly meter: string; readonly customer: string };
+  readonly values: Readonly<Record<string, unknown>>;
   readonly range: TimeRange;
   readonly order: Order;
   /** Files. */
   readonly limit: number;
 };
 
-/** The series that a search wants, and the files that may have rows of them. */
-export type FoundFiles = { readonly series: readonly number[]; readonly files: readonly WantedFile[] };
+/** The series that a search wants, as it selects them, and the files that may have rows of them. */
+export type FoundFiles<Series> = { readonly series: readonly Series[]; readonly files: readonly WantedFile[] };
 
 /** The files of archived slices that may have rows of some series in a range, in the order of their timestamps. */
-export async function findFiles(
+export async function findFiles<Series extends { readonly series: number }>(
   db: D1Database,
-  { slices, series, key, range: { start, end }, order, limit }: Search,
-): Promise<FoundFiles> {
-  const values = { ...key, from: start, to: end, slices: JSON.stringify(slices), limit };
-  const [wanted, named] = await db.batch<FileRow & { series: number }>([
-    bind(db, series, values),
-    bind(db, filesHolding(series, order), values),
+  { slices, series, values, range: { start, end }, order, limit }: Search,
+): Promise<FoundFiles<Series>> {
+  const bound = { ...values, from: start, to: end, slices: JSON.stringify(slices), limit };
+  const [wanted, named] = await db.batch<FileRow & Series>([
+    bind(db, series, bound),
+    bind(db, filesHolding(series, order), bound),
   ]);
-  const ids = wanted?.results.map((row) => row.series) ?? [];
+  const found: readonly Series[] = wanted?.results ?? [];
+  const ids = found.map((each) => each.series);
   const files = named?.results.map(toFile) ?? [];
-  return { series: ids, files: files.map((file) => ({ file, wanted: { series: ids, start, end } })) };
+  return { series: found, files: files.map((file) => ({ file, wanted: { series: ids, start, end } })) };
 }
 
 /** Which late events are looked for in the archived slices of a database. Times in ms. */
-export type LateSearch = Omit<Search, "series" | "key"> & {
+export type LateSearch = Omit<Search, "series" | "values"> & {
   readonly meter: string;
   /** All customers', without one. */
   readonly customer: string | undefined;
@@ -98,13 +99,15 @@ export class ArchiveReader {
   }
 
   /** Hands on what counts of files, a few files at a time, as `readRows` does for one. */
-  async readCounted(
-    files: readonly WantedFile[],
-    take: (events: readonly Counted[]) => void,
+  async readCounted<F extends WantedFile>(
+    files: readonly F[],
+    take: (events: readonly Counted[], file: F) => void,
   ): Promise<Result<undefined, ArchiveFile>> {
     for (let read = 0; read < files.length; ) {
       const some = readTogether(files.slice(read));
-      const found = await Promise.all(some.map((each) => this.#readOne(each, decodeCounted, take)));
+      const found = await Promise.all(
+        some.map((each) => this.#readOne(each, decodeCounted, (events) => take(events, each))),
+      );
       const gone = found.find(({ ok }) => !ok);
       if (gone !== undefined) return gone;
       read += some.length;

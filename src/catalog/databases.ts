@@ -26,6 +26,3 @@ export function eventsDatabase(env: Env, livemode: boolean, place: number): D1Da
   if (db === undefined) throw new Error(`there is no database ${nameOfDatabase(livemode, place)}`);
   return db;
 }
-
-/** The database of a mode that takes what belongs to no customer: error reports. */
-export const firstDatabase = (env: Env, livemode: boolean): D1Database => eventsDatabase(env, livemode, 0);

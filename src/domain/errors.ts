@@ -27,6 +27,8 @@ export type MeteringError =
   | { readonly reason: "invalid_customer"; readonly key: string; readonly fault: string }
   | { readonly reason: "payload_no_value_defined"; readonly key: string }
   | { readonly reason: "payload_invalid_value"; readonly key: string; readonly value: string }
+  /** The payload lacks dimensions that the meter declares. */
+  | { readonly reason: "missing_dimension_payload_keys"; readonly keys: readonly string[] }
   /** What the payload holds besides customer and value came as a number that lost digits. */
   | { readonly reason: "invalid_dimension"; readonly key: string; readonly fault: string }
   /** `earliest` is the oldest timestamp accepted now (ms). */
@@ -51,6 +53,8 @@ export type MeteringError =
   | { readonly reason: "archived_range_unaligned"; readonly instead: OtherRange }
   /** A page needs events that were deleted: files of the archive, or slices of test mode. */
   | { readonly reason: "archived_range_deleted"; readonly instead: OtherRange }
+  /** What a page needs of usage is more than LIMITS.usageRows. */
+  | { readonly reason: "usage_too_large" }
   | { readonly reason: "duplicate_meter_event"; readonly identifier: string }
   /** The Idempotency-Key came before, with another body. */
   | { readonly reason: "idempotency_key_reused"; readonly key: string }

@@ -31,6 +31,7 @@ export type Refusal = Extract<
       | "invalid_customer"
       | "payload_no_value_defined"
       | "payload_invalid_value"
+      | "missing_dimension_payload_keys"
       | "invalid_dimension"
       | "timestamp_too_far_in_past"
       | "timestamp_in_future";
@@ -104,13 +105,14 @@ function valueFault(value: unknown): string | undefined {
 
 /**
  * Applies the rules of an event in the order of docs/wire-contract.md, section 6: the meter exists, is active,
- * customer present and a name, value present, value valid, dimensions exact, timestamp in reach. `now` in ms.
+ * customer present and a name, value present, value valid, dimensions present and exact, timestamp in reach. `now` in ms.
  */
 export function admit(report: EventReport, meter: Meter | undefined, now: number): Result<AdmittedEvent, Refusal> {
   const { eventName, payload, inexact = [], timestamp } = report;
   if (meter === undefined) return err({ reason: "no_meter", eventName });
   if (meter.status !== "active") return err({ reason: "archived_meter", eventName });
   const { customerKey, valueKey } = meter;
+  const isDimension = (key: string): boolean => key !== valueKey || meter.dimensionKeys.includes(key);
 
   const customer = field(payload, customerKey);
   if (!customer) return err({ reason: "payload_no_customer_defined", key: customerKey });
@@ -125,8 +127,10 @@ export function admit(report: EventReport, meter: Meter | undefined, now: number
     if (value === undefined) return err({ reason: "payload_invalid_value", key: valueKey, value: text });
   }
 
-  // The value is judged above, and a count meter ignores it.
-  const rounded = inexact.find((key) => key !== valueKey && isRounded(payload[key] ?? ""));
+  const keys = meter.dimensionKeys.filter((key) => !Object.hasOwn(payload, key));
+  if (keys.length > 0) return err({ reason: "missing_dimension_payload_keys", keys });
+  // The value is judged above, and a count meter ignores it, unless it is a dimension of it.
+  const rounded = inexact.find((key) => isDimension(key) && isRounded(payload[key] ?? ""));
   if (rounded !== undefined) return err({ reason: "invalid_dimension", key: rounded, fault: INEXACT });
 
   if (timestamp !== undefined) {
@@ -173,8 +177,7 @@ export function payloadOf(
 /** The declared dimensions of a payload as JSON, in the order of their keys: the same values are the same text. */
 function dimensionsOf(payload: Payload, { dimensionKeys }: Meter): string {
   if (dimensionKeys.length === 0) return "";
-  const keys = dimensionKeys.filter((key) => Object.hasOwn(payload, key)).sort();
-  return JSON.stringify(Object.fromEntries(keys.map((key) => [key, payload[key]])));
+  return JSON.stringify(Object.fromEntries([...dimensionKeys].sort().map((key) => [key, payload[key]])));
 }
 
 /**

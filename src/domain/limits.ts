@@ -15,6 +15,10 @@ export const LIMITS = {
   payloadBytes: 8_000,
   /** Characters of an identifier. */
   identifierLength: 100,
+  /** Dimensions that a meter declares. */
+  dimensionKeys: 10,
+  /** Combinations of values that are told apart, of a customer on a meter and in one database. */
+  dimensionCombinations: 5_000,
   /** Characters of a meter's event name. */
   eventNameLength: 100,
   /** Characters of a meter's display name. */
@@ -27,8 +31,14 @@ export const LIMITS = {
   streamBodyBytes: 1_000_000,
   /** Events in a stream's request. */
   streamEvents: 100,
+  /** Characters of a cursor that holds values of dimensions. */
+  cursorLength: 12_000,
+  /** Meters of a request for usage, and values of a filter. */
+  listItems: 20,
   /** Objects on one page of a list. */
   pageSize: 100,
+  /** Rows of usage that are in memory for one page: windows, customers and values of dimensions, multiplied. */
+  usageRows: 100_000,
   /** Files of the archive that are read for one page. */
   archiveReads: 200,
 } as const;

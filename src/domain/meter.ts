@@ -25,7 +25,7 @@ export type Meter = {
   readonly customerKey: string;
   /** The payload key that holds the value. */
   readonly valueKey: string;
-  /** Payload keys whose values tell series of a customer apart. */
+  /** Payload keys that each event must have, and whose values are told apart: its dimensions. Declared at creation. */
   readonly dimensionKeys: readonly string[];
   readonly status: "active" | "inactive";
   /** All three in ms. */
@@ -38,6 +38,7 @@ export type Meter = {
 export type NewMeter = Pick<Meter, "displayName" | "eventName" | "formula" | "eventTimeWindow"> & {
   readonly customerKey?: string | undefined;
   readonly valueKey?: string | undefined;
+  readonly dimensionKeys?: readonly string[] | undefined;
 };
 
 const TEST_PREFIX = "mtr_test_";
@@ -56,6 +57,10 @@ export function createMeter(input: NewMeter, livemode: boolean, now: number): Re
     const message = "The customer and the value cannot have the same payload key.";
     return err({ reason: "invalid_field", message, param: "value_settings[event_payload_key]" });
   }
+  const dimensionKeys = input.dimensionKeys ?? [];
+  const taken = input.formula === "count" ? [customerKey] : [customerKey, valueKey];
+  const fault = dimensionFault(dimensionKeys, taken);
+  if (fault !== undefined) return err(fault);
   return ok({
     id: timeOrderedId(livemode ? "mtr_" : TEST_PREFIX, now),
     livemode,
@@ -65,13 +70,32 @@ export function createMeter(input: NewMeter, livemode: boolean, now: number): Re
     eventTimeWindow: input.eventTimeWindow,
     customerKey,
     valueKey,
-    dimensionKeys: [],
+    dimensionKeys,
     status: "active",
     created: now,
     updated: now,
     deactivatedAt: null,
   });
 }
+
+/** What is wrong with the first of a meter's dimensions that cannot be one, beside payload keys that are taken. */
+function dimensionFault(keys: readonly string[], taken: readonly string[]): MeteringError | undefined {
+  for (const [i, key] of keys.entries()) {
+    const param = `dimension_payload_keys[${i}]`;
+    const message = faultOfKey(key) ?? (taken.includes(key) ? HOLDS_ANOTHER : undefined);
+    if (message !== undefined) return { reason: "invalid_field", message: `Invalid ${param}: ${message}`, param };
+    if (keys.indexOf(key) < i) return { reason: "invalid_field", message: `Invalid ${param}: it comes twice.`, param };
+  }
+  return undefined;
+}
+
+const HOLDS_ANOTHER = "the customer and the value cannot be dimensions too.";
+
+/** A dimension can be named in a query, `dimension_filters[KEY]`, and in SQLite's JSON paths. */
+const faultOfKey = (key: string): string | undefined =>
+  key === key.trim() && key !== "__proto__" && /^[\p{L}_][^"\\[\]\p{Cc}]*$/u.test(key)
+    ? undefined
+    : "it must begin with a letter or _, without quotes, backslashes, brackets, control characters, or white space at its end.";
 
 /** An inactive meter stays as it is, so that a repeated call changes nothing. */
 export const deactivate = (meter: Meter, now: number): Meter =>

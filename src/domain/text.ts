@@ -19,3 +19,7 @@ export function nameFault(text: string): string | undefined {
   if (/\p{Cc}/u.test(text)) return "it cannot contain control characters.";
   return trimmed === text ? undefined : "it cannot begin or end with white space.";
 }
+
+/** Places texts in the order of their UTF-8 bytes, which is SQLite's and not that of JavaScript's comparison. */
+export const compareBytes = (one: string, other: string): number =>
+  one === other ? 0 : Buffer.compare(Buffer.from(one), Buffer.from(other));

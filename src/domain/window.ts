@@ -13,6 +13,28 @@ export type Grouping = "none" | "hour" | "day";
 /** Half open: an event at `start` belongs to it, one at `end` does not. Both in ms. */
 export type TimeRange = { readonly start: number; readonly end: number };
 
+/** Windows of one length, side by side: from `start` to `end` is a multiple of `length` (ms). */
+export type Run = TimeRange & { readonly length: number };
+
+/** The window of some runs that holds a time (ms). */
+export function windowAt(runs: readonly Run[], time: number): TimeRange | undefined {
+  const run = runs.find(({ start, end }) => time >= start && time < end);
+  if (run === undefined) return undefined;
+  const start = run.start + floorTo(time - run.start, run.length);
+  return { start, end: start + run.length };
+}
+
+/** The windows of a run, in their order. */
+export const windowsIn = ({ start, end, length }: Run): TimeRange[] =>
+  Array.from({ length: (end - start) / length }, (_, i) => ({
+    start: start + i * length,
+    end: start + (i + 1) * length,
+  }));
+
+/** The windows of some runs that are from one bound of theirs to another (ms, half open). */
+export const runsWithin = (runs: readonly Run[], { start, end }: TimeRange): Run[] =>
+  runs.map((run) => ({ ...run, start: Math.max(run.start, start), end: Math.min(run.end, end) })).filter(isNotEmpty);
+
 /** The length of one window of a grouped summary (ms). */
 export const windowLength = (grouping: "hour" | "day"): number => (grouping === "day" ? DAY_MS : HOUR_MS);
 

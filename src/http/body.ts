@@ -117,7 +117,7 @@ function parseJsonObject(text: string): Result<Fields, ApiError> {
 export function parseForm(text: string): Result<Fields, ApiError> {
   try {
     const fields = parse(text, {
-      depth: 3,
+      depth: 4,
       strictDepth: true,
       parameterLimit: 200,
       throwOnLimitExceeded: true,

@@ -6,10 +6,12 @@ import { exportEndpoints } from "./admin/events.ts";
 import { pipelineEndpoints } from "./admin/pipeline.ts";
 import { resendEndpoints } from "./admin/resend.ts";
 import { restoreEndpoints } from "./admin/restore.ts";
+import { usageEndpoints } from "./admin/usage.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { eventSummaryEndpoints } from "./v1/event-summaries.ts";
 import { adjustmentEndpoints as v1AdjustmentEndpoints } from "./v1/meter-event-adjustments.ts";
 import { meterEventEndpoints as v1MeterEventEndpoints } from "./v1/meter-events.ts";
+import { meterUsageEndpoints } from "./v1/meter-usage.ts";
 import { meterEndpoints } from "./v1/meters.ts";
 import { coreEventEndpoints } from "./v2/core-events.ts";
 import { adjustmentEndpoints } from "./v2/meter-event-adjustments.ts";
@@ -28,6 +30,8 @@ export const ENDPOINTS: readonly Endpoint[] = [
   ...v1AdjustmentEndpoints,
   ...meterEndpoints,
   ...eventSummaryEndpoints,
+  ...meterUsageEndpoints,
+  ...usageEndpoints,
   ...pipelineEndpoints,
   ...deadLetterEndpoints,
   ...auditEndpoints,

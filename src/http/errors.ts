@@ -99,7 +99,7 @@ const needing = ({ of }: OtherRange): string => NEEDING[of];
 function asking(instead: OtherRange): string {
   if (instead.of === "summary") {
     const { start, end } = instead.aligned;
-    return `The nearest quarter hours need none: start_time ${start / SECOND_MS} and end_time ${end / SECOND_MS}.`;
+    return `The nearest quarter hours need none: from ${start / SECOND_MS} to ${end / SECOND_MS}.`;
   }
   if (instead.of === "export") return `Export those of a later time on: from=${Math.ceil(instead.from / SECOND_MS)}.`;
   const param = RANGE_PARAM[instead.of];
@@ -153,6 +153,14 @@ const ROWS: { readonly [R in ApiError["reason"]]: Row<Extract<ApiError, { reason
       `The value in the event payload ${hasTooManyDigits(value) ? "can have" : "must be a positive integer of"} at most 15 digits. Received ${value}.`,
     param: payloadParam,
     v2: { code: "payload_invalid_value" },
+  },
+  missing_dimension_payload_keys: {
+    status: 400,
+    message: ({ keys }) =>
+      `The event payload lacks ${keys.join(", ")}, which its meter declares in dimension_payload_keys.`,
+    param: ({ keys: [key = ""] }) => payloadParam({ key }),
+    v1: { code: "missing_dimension_payload_keys" },
+    v2: { code: "missing_dimension_payload_keys" },
   },
   timestamp_too_far_in_past: {
     status: 400,
@@ -227,6 +235,10 @@ const ROWS: { readonly [R in ApiError["reason"]]: Row<Extract<ApiError, { reason
     message: ({ param, seconds, expectedSeconds, grouping }) =>
       `${param} ${seconds} should be aligned with ${grouping === "hour" ? "hourly" : "daily"} boundaries (expected ${expectedSeconds}) because the \`value_grouping_window\` is ${grouping}.`,
     param: paramOf,
+  },
+  usage_too_large: {
+    ...INVALID,
+    message: `This needs more than ${LIMITS.usageRows.toLocaleString("en")} sums at once. Ask for a shorter range, longer windows, or fewer values of dimensions.`,
   },
   archived_range_unaligned: {
     status: 400,

@@ -15,12 +15,15 @@ export const pageLimit = (usual: number) =>
     .default(usual)
     .openapi({ type: "integer", minimum: 1, maximum: LIMITS.pageSize, default: usual });
 
-/** The paging parameters of a v1 list. */
-export const paging = {
+/** The paging parameters of a v1 list whose ids have at most so many characters. */
+export const pagingOf = (idLength: number) => ({
   limit: pageLimit(10),
-  starting_after: text(200).optional().openapi({ description: "The id after which the page begins." }),
-  ending_before: text(200).optional().openapi({ description: "The id before which the page ends." }),
-};
+  starting_after: text(idLength).optional().openapi({ description: "The id after which the page begins." }),
+  ending_before: text(idLength).optional().openapi({ description: "The id before which the page ends." }),
+});
+
+/** Those of most lists. */
+export const paging = pagingOf(200);
 
 type Bounds = Pick<z.output<z.ZodObject<typeof paging>>, "starting_after" | "ending_before">;
 

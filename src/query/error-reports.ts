@@ -50,9 +50,12 @@ export type ReportQuery = {
   readonly now: number;
 };
 
-/** A page of the reports that can be read, newest first, and whether more follow. */
+/**
+ * A page of the reports that can be read, newest first, and whether more follow. A mode's databases each have a part:
+ * the first what was refused, and each what it counts in totals alone.
+ */
 export async function listErrorReports(
-  db: D1Database,
+  databases: readonly D1Database[],
   { livemode, created, before, meter, kinds, limit, now }: ReportQuery,
 ): Promise<{ reports: ErrorReport[]; hasMore: boolean }> {
   const readable = readableRange(now);
@@ -64,17 +67,19 @@ export async function listErrorReports(
   const range = [firstIdOf(livemode, start), before !== undefined && before < last ? before : last];
   const ofOne = meter !== undefined || !kinds.meter;
   if (!kinds.meter && (meter !== undefined || !kinds.noMeter)) return { reports: [], hasMore: false };
-  const { results } = await (ofOne
-    ? db.prepare(LIST_REPORTS_OF_METER).bind(...range, meter ?? null, limit + 1)
-    : db.prepare(LIST_REPORTS).bind(...range, kinds.noMeter ? 1 : 0, limit + 1)
-  ).all<{ report: string }>();
-  const ids = results.slice(0, limit).map(({ report }) => report);
-  return { reports: await readReports(db, ids), hasMore: results.length > limit };
+  const list = (db: D1Database): D1PreparedStatement =>
+    ofOne
+      ? db.prepare(LIST_REPORTS_OF_METER).bind(...range, meter ?? null, limit + 1)
+      : db.prepare(LIST_REPORTS).bind(...range, kinds.noMeter ? 1 : 0, limit + 1);
+  const found = await Promise.all(databases.map((db) => list(db).all<{ report: string }>()));
+  const all = found.flatMap(({ results }) => results.map(({ report }) => report));
+  const ids = [...new Set(all)].sort().reverse();
+  return { reports: await readReports(databases, ids.slice(0, limit)), hasMore: ids.length > limit };
 }
 
 /** The report of an id; nothing when the mode has none that can be read. `now` in ms. */
 export async function findErrorReport(
-  db: D1Database,
+  databases: readonly D1Database[],
   livemode: boolean,
   id: string,
   now: number,
@@ -82,10 +87,10 @@ export async function findErrorReport(
   const known = readReportId(id);
   const { start, end } = readableRange(now);
   if (known?.livemode !== livemode || known.created < start || known.created >= end) return undefined;
-  return (await readReports(db, [id]))[0];
+  return (await readReports(databases, [id]))[0];
 }
 
-/** Deletes a mode's reports that cannot be read any more. `now` in ms. */
+/** Deletes a database's reports that cannot be read any more. `now` in ms. */
 export async function deleteExpiredReports(db: D1Database, livemode: boolean, now: number): Promise<void> {
   const [from, to] = [firstIdOf(livemode, 0), firstIdOf(livemode, now - REPORT_LIFETIME_MS)];
   await deleteInPortions((rows) => db.prepare(DELETE_REPORTS).bind(from, to, rows));
@@ -101,24 +106,34 @@ type ReportRow = {
   samples: string;
 };
 
-async function readReports(db: D1Database, ids: readonly string[]): Promise<ErrorReport[]> {
+/** Reports by their ids, in the order of these. */
+async function readReports(databases: readonly D1Database[], ids: readonly string[]): Promise<ErrorReport[]> {
   if (ids.length === 0) return [];
-  const { results } = await db.prepare(READ_REPORTS).bind(JSON.stringify(ids), REJECTION_SAMPLES).all<ReportRow>();
-  return [...Map.groupBy(results, (row) => row.report)].flatMap(([id, rows]) => toReport(id, rows));
+  const found = await Promise.all(
+    databases.map((db) => db.prepare(READ_REPORTS).bind(JSON.stringify(ids), REJECTION_SAMPLES).all<ReportRow>()),
+  );
+  const byReport = Map.groupBy(
+    found.flatMap(({ results }, place) => results.map((row) => ({ ...row, place }))),
+    (row) => row.report,
+  );
+  return ids.flatMap((id) => toReport(id, byReport.get(id) ?? []));
 }
 
-function toReport(id: string, rows: readonly ReportRow[]): ErrorReport[] {
+/** `place`: of the database that a row is from; each says how many it has. */
+function toReport(id: string, rows: readonly (ReportRow & { readonly place: number })[]): ErrorReport[] {
   const [first] = rows;
   const known = readReportId(id);
   if (first === undefined || known === undefined) return [];
-  const errors = [...Map.groupBy(rows, (row) => row.code)].map(([code, ofCode]) => ({
-    code,
-    errorCount: ofCode[0]?.error_count ?? 0,
-    samples: ofCode
-      .flatMap(({ samples }): [message: string, identifier: string][] => JSON.parse(samples))
-      .slice(0, REJECTION_SAMPLES)
-      .map(([message, identifier]) => ({ message, identifier })),
-  }));
+  const byCode = Map.groupBy(rows, (row) => row.code);
+  const errors = [...byCode.keys()].sort().map((code) => {
+    const ofCode = byCode.get(code) ?? [];
+    const counts = new Map(ofCode.map(({ place, error_count }) => [place, error_count]));
+    return {
+      code,
+      errorCount: [...counts.values()].reduce((sum, count) => sum + count, 0),
+      samples: samplesOf(ofCode),
+    };
+  });
   const start = floorTo(first.received, REPORT_WINDOW_MS);
   return [
     {
@@ -131,3 +146,9 @@ function toReport(id: string, rows: readonly ReportRow[]): ErrorReport[] {
     },
   ];
 }
+
+const samplesOf = (rows: readonly ReportRow[]): { message: string; identifier: string }[] =>
+  rows
+    .flatMap(({ samples }): [message: string, identifier: string][] => JSON.parse(samples))
+    .slice(0, REJECTION_SAMPLES)
+    .map(([message, identifier]) => ({ message, identifier }));

@@ -199,7 +199,7 @@ async function filesFor(
           await findFiles(db, {
             ...search,
             series: `SELECT id AS series FROM (${SERIES_OF_CUSTOMER})`,
-            key: { meter: meter.id, customer },
+            values: { meter: meter.id, customer },
           })
         ).files
       : await findLateFiles(db, { ...search, meter: meter.id, customer, delay: late, received });

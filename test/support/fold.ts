@@ -9,15 +9,27 @@ export function fold(
   range: TimeRange,
   windowLength: number,
 ): { start: number; value: bigint }[] {
-  const windows = new Map<number, LogEntry[]>();
-  for (const event of survivors(meter, events)) {
-    if (event.timestamp < range.start || event.timestamp >= range.end) continue;
-    const start = range.start + floorTo(event.timestamp - range.start, windowLength);
-    windows.set(start, [...(windows.get(start) ?? []), event]);
-  }
-  return [...windows]
-    .map(([start, inWindow]) => ({ start, value: aggregatedValue(meter, inWindow) }))
-    .sort((a, b) => b.start - a.start);
+  const bounds = Array.from(
+    { length: Math.ceil((range.end - range.start) / windowLength) + 1 },
+    (_, i) => range.start + i * windowLength,
+  );
+  return foldWindows(meter, events, [...bounds.slice(0, -1), range.end])
+    .map(({ start, value }) => ({ start, value }))
+    .toReversed();
+}
+
+/** Likewise by windows whose bounds are any times (ms), in their order, oldest first. */
+export function foldWindows(
+  meter: Meter,
+  events: readonly LogEntry[],
+  bounds: readonly number[],
+): { start: number; end: number; value: bigint }[] {
+  const kept = survivors(meter, events);
+  return bounds.slice(0, -1).flatMap((start, i) => {
+    const end = bounds[i + 1] ?? start;
+    const inWindow = kept.filter(({ timestamp }) => timestamp >= start && timestamp < end);
+    return inWindow.length === 0 ? [] : [{ start, end, value: aggregatedValue(meter, inWindow) }];
+  });
 }
 
 /** With an event time window, the last received event of each window stands for it. */

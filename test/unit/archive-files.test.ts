@@ -56,7 +56,9 @@ test("a file has its rows as they were, all or those that are wanted, and always
     );
     expect((await partsOf(decodeWanted(bytes, names, wanted))).flat()).toEqual(some);
     expect((await partsOf(decodeCounted(bytes, wanted))).flat()).toEqual(
-      some.filter(({ cancelled }) => cancelled === null).map(({ timestamp, id, value }) => ({ timestamp, id, value })),
+      some
+        .filter(({ cancelled }) => cancelled === null)
+        .map(({ series, timestamp, id, value }) => ({ series, timestamp, id, value })),
     );
     expect(Buffer.from(await bytesOf(rows)).equals(Buffer.from(bytes))).toBe(true);
     expect(checksumOf(rows)).toBe(checksumOf(rows.toReversed()));
@@ -97,7 +99,7 @@ test("what counts of many rows is read a row group at a time, and from the colum
   await expect(partsOf(decodeWanted(bytes, names, wanted))).rejects.toThrow();
   const read = await partsOf(decodeCounted(bytes, wanted));
   expect(read.map(({ length }) => length)).toEqual([10_000, 10_000, 5_000]);
-  expect(Object.keys(read[0]?.[0] ?? {})).toEqual(["timestamp", "id", "value"]);
+  expect(Object.keys(read[0]?.[0] ?? {})).toEqual(["series", "timestamp", "id", "value"]);
 });
 
 test.each([

@@ -13,9 +13,9 @@ import { slicesAtWork } from "../../src/archive/states.ts";
 import { namesOfKeys } from "../../src/catalog/api-keys.ts";
 import { DAY_MS, floorTo, HOUR_MS } from "../../src/domain/window.ts";
 import type { Env } from "../../src/env.ts";
-import { readSummaries } from "../../src/query/summaries.ts";
 import { aLogEntry, aMeter, NOON, resultOf, unique } from "../support/builders.ts";
 import { cancellationLines, eventLines, toEntries } from "../support/shares.ts";
+import { readSummaries } from "../support/summaries.ts";
 
 const MIGRATIONS = path.join(import.meta.dirname, "../../src/migrations");
 

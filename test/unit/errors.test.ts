@@ -15,6 +15,10 @@ const EXAMPLES: { [R in ApiError["reason"]]: readonly Extract<ApiError, { reason
   archived_meter: [{ reason: "archived_meter", eventName: "tokens" }],
   payload_no_customer_defined: [{ reason: "payload_no_customer_defined", key: "stripe_customer_id" }],
   invalid_customer: [{ reason: "invalid_customer", key: "stripe_customer_id", fault: "it cannot be blank." }],
+  missing_dimension_payload_keys: [["region"], ["model", "region"]].map((keys) => ({
+    reason: "missing_dimension_payload_keys",
+    keys,
+  })),
   invalid_dimension: [{ reason: "invalid_dimension", key: "trace", fault: "it is a number that is not kept exactly." }],
   payload_no_value_defined: [{ reason: "payload_no_value_defined", key: "value" }],
   payload_invalid_value: ["007", "1.5", "-1234567890123456", "123456789012345x", "1234567890123456"].map((value) => ({
@@ -95,6 +99,7 @@ const EXAMPLES: { [R in ApiError["reason"]]: readonly Extract<ApiError, { reason
     { of: "receipt", from: 1_758_141_836_001 } as const,
     { of: "export", from: 1_758_141_836_001 } as const,
   ].map((instead) => ({ reason: "archived_range_deleted", instead })),
+  usage_too_large: [{ reason: "usage_too_large" }],
   databases_changed: [{ reason: "databases_changed", recorded: 4 }],
   setting_changed: [
     { reason: "setting_changed", setting: "EVENT_LOG_SHARDS", configured: "8", recorded: "4" },

@@ -218,7 +218,7 @@ describe("the rest of a payload", () => {
 });
 
 describe("the dimensions that a meter declares", () => {
-  const meter: Meter = { ...active, dimensionKeys: ["region", "model", "constructor"] };
+  const meter: Meter = { ...active, dimensionKeys: ["region", "model"] };
 
   test("are split off, and the same values are the same text in whatever order they come", () => {
     const dimensions = '{"model":"small","region":"eu"}';
@@ -229,14 +229,24 @@ describe("the dimensions that a meter declares", () => {
       const event = admitted({ ...declared, ...CUSTOMER, trace: "t", ...VALUE }, meter);
       expect(event).toMatchObject({ dimensions, payload: { trace: "t" } });
     }
-    expect(admitted({ ...CUSTOMER, ...VALUE }, meter).dimensions).toBe("{}");
+  });
+
+  test("must all be there, if empty", () => {
+    const event = { ...CUSTOMER, ...VALUE, region: "" };
+    const inherited = { ...meter, dimensionKeys: [...meter.dimensionKeys, "constructor"] };
+    expect(refusalOf(event, inherited)).toEqual({
+      ...{ reason: "missing_dimension_payload_keys", keys: ["model", "constructor"] },
+    });
+    expect(admitted({ ...event, model: "", constructor: "c" }, inherited).dimensions).toBe(
+      '{"constructor":"c","model":"","region":""}',
+    );
   });
 
   test.each([active, meter, counting, { ...counting, dimensionKeys: ["value", "model"] }])(
     "and the rest make the payload again that was reported",
     (each) => {
-      for (const more of [{}, { model: "small" }, { region: "", trace: "t", constructor: "c" }]) {
-        const payload = { ...CUSTOMER, ...VALUE, ...more };
+      for (const more of [{}, { trace: "t", constructor: "c" }]) {
+        const payload = { ...CUSTOMER, ...VALUE, region: "", model: "small", ...more };
         expect(payloadOf(admitted(payload, each), each)).toEqual(payload);
       }
     },

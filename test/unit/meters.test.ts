@@ -10,6 +10,28 @@ describe("a new meter", () => {
     expect(createMeter({ ...input, formula: "count" }, false, NOON).ok).toBe(true);
   });
 
+  const input = { displayName: "T", eventName: "t", eventTimeWindow: null } as const;
+
+  test.each([
+    ["sum", ["region", "stripe_customer_id"], 1],
+    ["sum", ["value"], 0],
+    ["count", ["value", "region", "value"], 2],
+    ...["0", "", " a", "a ", 'a"', "a\\", "a[", "a]", "a\n", "__proto__"].map(
+      (key) => ["last", ["a", key], 1] as const,
+    ),
+  ] as const)("of %s cannot have the dimensions %j, and the error names which", (formula, dimensionKeys, place) => {
+    const error = errorOf(createMeter({ ...input, formula, dimensionKeys }, false, NOON));
+    expect(error).toMatchObject({ reason: "invalid_field", param: `dimension_payload_keys[${place}]` });
+  });
+
+  test("has its dimensions in the order in which they were declared, and none unless some were", () => {
+    const dimensionKeys = ["région", "_0", "value", "a.b-c d"];
+    expect(createMeter({ ...input, formula: "count", dimensionKeys }, false, NOON)).toMatchObject({
+      value: { dimensionKeys },
+    });
+    expect(createMeter({ ...input, formula: "sum" }, false, NOON)).toMatchObject({ value: { dimensionKeys: [] } });
+  });
+
   test("has an id of its own, which shows its mode and sorts after those of earlier meters", () => {
     expect(aMeter({ livemode: true }).id).toMatch(/^mtr_(?!test_)/);
     expect(aMeter().id).toMatch(/^mtr_test_/);

@@ -1,5 +1,6 @@
 // The log's entries in SQL: ?1 is a JSON array of them, each an array as src/log/codec.ts writes it.
 import { OWN_PREFIX } from "../../domain/identifiers.ts";
+import { LIMITS } from "../../domain/limits.ts";
 
 /**
  * The entries of ?1. `json_each` would write each as text again, to be parsed once more for
@@ -51,24 +52,64 @@ export const IDENTIFIER = `IIF(${IS_ERASED}, ${blankIdentifier(column("id"))}, C
 /** How long after its timestamp an entry was received (ms): a column that is shorter than both. */
 export const DELAY = `(${column("received")}) - (${column("timestamp")})`;
 
-/** An entry's payload as `events` keeps it: JSON that SQLite has parsed, which is shorter than its text. */
-export const PAYLOAD = `IIF(${IS_ERASED}, NULL, jsonb(${column("payload")}))`;
+/** Whether a series is that of an entry's own combination of dimensions. */
+const isOwn = (series: string): string => `${series}.meter = ${column("meter")}
+      AND ${series}.customer = ${CUSTOMER}
+      AND ${series}.dimensions = ${column("dimensions")}`;
 
-/** Joins an entry with its series. */
+const HAS_OWN = `EXISTS (SELECT 1 FROM series AS own WHERE ${isOwn("own")})`;
+
+/**
+ * Joins an entry with its series: its own, or, when that is past the limit of combinations, the one without dimensions.
+ * Series are never deleted, and none is added past the limit, so a redelivery or a cancellation meets the same one.
+ */
 export const SERIES = `series.meter = ${column("meter")}
       AND series.customer = ${CUSTOMER}
-      AND series.dimensions = ${column("dimensions")}`;
+      AND series.dimensions = IIF(${column("dimensions")} = '' OR ${HAS_OWN}, ${column("dimensions")}, '')`;
+
+/** An entry's payload, to which its dimensions go back when its series, which is joined, does not tell them. */
+const WHOLE_PAYLOAD = `IIF(
+    series.dimensions = ${column("dimensions")},
+    ${column("payload")},
+    json_patch(${column("dimensions")}, COALESCE(${column("payload")}, '{}'))
+  )`;
+
+/** An entry's payload as `events` keeps it: JSON that SQLite has parsed, which is shorter than its text. */
+export const PAYLOAD = `IIF(${IS_ERASED}, NULL, jsonb(${WHOLE_PAYLOAD}))`;
+
+/** How many combinations of dimensions the customer of a `found` entry has on its meter. */
+const COMBINATIONS = `(
+        SELECT COUNT(*) FROM series
+        WHERE series.meter = found.meter AND series.customer = found.customer AND series.dimensions <> ''
+      )`;
 
 /**
  * Makes the series of entries that have none yet; it runs first in a transaction, so that the others find them all
- * without a round trip.
+ * without a round trip. Of a customer on a meter, the combinations of dimensions become series in the order of their
+ * first entries, up to the limit; one without dimensions takes the rest. They are counted where there is a new one.
  */
 export const INSERT_SERIES = `
   INSERT INTO series (meter, customer, dimensions)
-  SELECT DISTINCT ${column("meter")}, ${CUSTOMER}, ${column("dimensions")}
-  FROM ${ITEMS}
-  WHERE NOT EXISTS (SELECT 1 FROM series WHERE ${SERIES})
+  SELECT DISTINCT meter, customer, IIF(place + known <= ${LIMITS.dimensionCombinations}, dimensions, '')
+  FROM (
+    SELECT *, MAX(IIF(place = 1, ${COMBINATIONS}, 0)) OVER (PARTITION BY meter, customer) AS known
+    FROM (
+      SELECT *, ROW_NUMBER() OVER (PARTITION BY meter, customer, dimensions = '' ORDER BY first) AS place
+      FROM (
+        SELECT ${column("meter")} AS meter, ${CUSTOMER} AS customer, ${column("dimensions")} AS dimensions,
+          MIN(item.key) AS first
+        FROM ${ITEMS}
+        WHERE NOT ${HAS_OWN}
+        GROUP BY 1, 2, 3
+      )
+    ) AS found
+  )
+  WHERE true
   ON CONFLICT DO NOTHING`;
+
+/** The places in ?1 of the entries that are past the limit of combinations, once INSERT_SERIES has run. */
+export const FIND_OVERFLOW = `
+  SELECT item.key AS place FROM ${ITEMS} WHERE ${column("dimensions")} <> '' AND NOT ${HAS_OWN}`;
 
 /** What a statement needs of each entry, by name. */
 const COLUMNS = {

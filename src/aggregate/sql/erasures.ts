@@ -1,14 +1,11 @@
 // Erased customers: an alias has what was theirs, without identifiers and payloads.
 import { blankIdentifier } from "./entries.ts";
 import { tableOf } from "./events.ts";
+import { ALL_METERS } from "./series.ts";
 
 /** The series of :customer on all meters, a look into the index for each. */
 export const SERIES_OF_ALL_METERS = `
-  WITH RECURSIVE meters (meter) AS (
-    SELECT MIN(meter) FROM series
-    UNION ALL
-    SELECT (SELECT MIN(meter) FROM series WHERE meter > meters.meter) FROM meters WHERE meter IS NOT NULL
-  )
+  WITH RECURSIVE ${ALL_METERS}
   SELECT series.id FROM meters CROSS JOIN series ON series.meter = meters.meter
   WHERE series.customer = :customer`;
 

@@ -49,9 +49,6 @@ export const countStored = (slice: number, areCancellations: boolean): string =>
   WHERE stored.series = entries.series AND stored.timestamp = entries.timestamp AND stored.id = entries.id
     ${areCancellations ? "AND stored.cancelled IS NOT NULL" : ""}`;
 
-/** The series of a customer on a meter, whatever their dimensions. */
-export const OF_CUSTOMER = "series IN (SELECT id FROM series WHERE meter = :meter AND customer = :customer)";
-
 /** The series of a customer on a meter, with their dimensions. */
 export const SERIES_OF_CUSTOMER = "SELECT id, dimensions FROM series WHERE meter = :meter AND customer = :customer";
 

@@ -1,4 +1,4 @@
-// Series that come with the numbers that another database gave them: ?1, a JSON array of
+// The table of series. Those that come with the numbers that another database gave them are ?1, a JSON array of
 // [number, meter, customer, dimensions].
 import { tableOf } from "./events.ts";
 
@@ -34,3 +34,10 @@ export const namesInSlice = (slice: number): string => `
       SELECT 1 FROM json_each(wanted.value, '$[4]') AS event CROSS JOIN ${tableOf(slice)} AS stored
       WHERE stored.series = own.id AND stored.timestamp = event.value ->> 0 AND stored.id = event.value ->> 1
     )`;
+
+/** A recursive common table of the meters that a database has, and NULL: a look into the index for each. */
+export const ALL_METERS = `meters (meter) AS (
+    SELECT MIN(meter) FROM series
+    UNION ALL
+    SELECT (SELECT MIN(meter) FROM series WHERE meter > meters.meter) FROM meters WHERE meter IS NOT NULL
+  )`;

@@ -2,7 +2,18 @@
 import { LIMB } from "../../domain/value.ts";
 import { QUARTER_HOUR_MS } from "../../domain/window.ts";
 import { entries } from "./entries.ts";
-import { countedCancellations, DIRECTION, freshEntries, OF_CUSTOMER, type Order, tableOf } from "./events.ts";
+import { countedCancellations, freshEntries, tableOf } from "./events.ts";
+import {
+  afterGroup,
+  customerOf,
+  groupOf,
+  inOrder,
+  type RowOrder,
+  RUNS,
+  type Shape,
+  wantedSeries,
+  windowStart,
+} from "./usage.ts";
 
 /** Events added up by series and quarter hour, from a table with their columns. */
 export const added = (table: string, condition: string): string => `
@@ -43,46 +54,67 @@ export const subtractFromSums = (slice: number): string => `
   FROM lost
   WHERE sums.series = lost.series AND sums.quarter_hour = lost.quarter_hour`;
 
-/** Totals as text, since they may be past 2^53. */
-const TOTALS = (count: string, high: string, low: string): string => `
-    CAST(SUM(${count}) AS TEXT) AS count,
-    CAST(SUM(${high} + (${low}) / ${LIMB}) AS TEXT) AS sum_high,
-    CAST(SUM((${low}) % ${LIMB}) AS TEXT) AS sum_low`;
-
 /**
- * Sums of quarter hours :from to :to (since 1970, half open) by windows of :length ms counted from :origin (ms), those
- * that something counts in. D1 binds every number as a real, which does not divide like an integer.
+ * Totals by window, customer and group, those that something counts in. `parts` are the rows of series, with their
+ * series joined and `start`; they are added up by series first, which needs no sorting when there is one window, since
+ * the index of series gives them in its order. As text, since totals may be past 2^53.
  */
-export const readSums = (order: Order): string => `
-  SELECT
-    CAST(:origin AS INTEGER)
-      + (quarter_hour * ${QUARTER_HOUR_MS} - CAST(:origin AS INTEGER)) / CAST(:length AS INTEGER) * CAST(:length AS INTEGER)
-      AS start,${TOTALS("count", "sum_high", "sum_low")}
-  FROM sums
-  WHERE ${OF_CUSTOMER} AND quarter_hour >= :from AND quarter_hour < :to
-  GROUP BY 1
+const totals = (shape: Shape, order: RowOrder, isOneWindow: boolean, parts: string): string => `
+  WITH ${RUNS}
+  SELECT start, customer, grp, CAST(SUM(count) AS TEXT) AS count, CAST(SUM(high) AS TEXT) AS sum_high,
+    CAST(SUM(low) AS TEXT) AS sum_low
+  FROM (
+    SELECT start, customer, count, high, low, ${groupOf(shape)} AS grp
+    FROM (
+      SELECT series.dimensions, ${customerOf(shape)} AS customer, ${parts}
+      GROUP BY series.customer, series.dimensions${isOneWindow ? "" : ", start"}
+    )
+  )
+  WHERE ${afterGroup(order)}
+  GROUP BY 1, 2, 3
   HAVING SUM(count) > 0
-  ORDER BY 1 ${DIRECTION[order]}
+  ORDER BY ${inOrder(order)}
   LIMIT :limit`;
 
-/** The series of a customer on a meter that something counts of in the quarter hours of :from to :to (ms, half open). */
-export const SERIES_IN_SUMS = `
-  SELECT DISTINCT series FROM sums
-  WHERE ${OF_CUSTOMER} AND quarter_hour >= CAST(:from AS INTEGER) / ${QUARTER_HOUR_MS}
-    AND quarter_hour <= CAST(:to - 1 AS INTEGER) / ${QUARTER_HOUR_MS} AND count > 0`;
+/** The totals of whole quarter hours; :runs from and to quarter hours (since 1970). */
+export const readSums = (shape: Shape, order: RowOrder, isOneWindow: boolean): string =>
+  totals(
+    shape,
+    order,
+    isOneWindow,
+    `${windowStart(`quarter_hour * ${QUARTER_HOUR_MS}`)} AS start, SUM(count) AS count,
+        SUM(sum_high + sum_low / ${LIMB}) AS high, SUM(sum_low % ${LIMB}) AS low
+      FROM series CROSS JOIN runs CROSS JOIN sums
+      WHERE ${wantedSeries(shape)}
+        AND sums.series = series.id AND quarter_hour >= runs.first AND quarter_hour < runs.last`,
+  );
+
+/** The totals of a slice's events; :runs from and to times (ms). */
+export const sumSlice = (slice: number, shape: Shape, order: RowOrder): string =>
+  totals(
+    shape,
+    order,
+    false,
+    `${windowStart("timestamp")} AS start, COUNT(*) AS count, SUM(value / ${LIMB}) AS high, SUM(value % ${LIMB}) AS low
+      FROM series CROSS JOIN runs CROSS JOIN ${tableOf(slice)} AS stored
+      WHERE ${wantedSeries(shape)}
+        AND stored.series = series.id AND timestamp >= runs.first AND timestamp < runs.last AND cancelled IS NULL`,
+  );
+
+/** The series that something counts of in the quarter hours of :from to :to (ms, half open), and what they are. */
+export const seriesInSums = (shape: Shape): string => `
+  SELECT series.id AS series, series.customer, ${groupOf(shape)} AS grp FROM series
+  WHERE ${wantedSeries(shape)} AND EXISTS (
+    SELECT 1 FROM sums
+    WHERE sums.series = series.id AND quarter_hour >= CAST(:from AS INTEGER) / ${QUARTER_HOUR_MS}
+      AND quarter_hour <= CAST(:to - 1 AS INTEGER) / ${QUARTER_HOUR_MS} AND count > 0
+  )`;
 
 /** The sums of series from :first to :last, of quarter hours :from to :to (since 1970, half open). */
 export const SUMS_OF_RANGE = `
   SELECT series, quarter_hour, count, CAST(sum_high AS TEXT) AS high, CAST(sum_low AS TEXT) AS low
   FROM series CROSS JOIN sums ON sums.series = series.id
   WHERE series.id BETWEEN :first AND :last AND quarter_hour >= :from AND quarter_hour < :to`;
-
-/** The sum of a slice's events from :from to :to (ms, half open). */
-export const sumSlice = (slice: number): string => `
-  SELECT${TOTALS("1", `value / ${LIMB}`, `value % ${LIMB}`)}
-  FROM ${tableOf(slice)}
-  WHERE ${OF_CUSTOMER} AND timestamp >= :from AND timestamp < :to AND cancelled IS NULL
-  HAVING COUNT(*) > 0`;
 
 /** Replaces, in their sums, what is stored of events by what was logged of them; runs before `restoreEvents`. */
 export const correctSums = (slice: number): string => `

@@ -2,7 +2,8 @@
 import type { Aggregation } from "../../domain/meter.ts";
 import { DAY_MS, HOUR_MS, QUARTER_HOUR_MS } from "../../domain/window.ts";
 import { entries } from "./entries.ts";
-import { DIRECTION, freshEntries, OF_CUSTOMER, type Order, tableOf } from "./events.ts";
+import { freshEntries, tableOf } from "./events.ts";
+import { afterGroup, groupOf, inOrder, type RowOrder, RUNS, type Shape, wantedSeries, windowStart } from "./usage.ts";
 
 /** The length of a surviving event's window (ms), by its meter's aggregation. */
 export const WINDOW_MS: Record<Exclude<Aggregation, "additive">, number> = {
@@ -81,34 +82,50 @@ export const FIND_VACATED = `
   FROM cancelled JOIN survivors USING (series, window_start)
   WHERE vacated = 1`;
 
-/**
- * The survivors of windows that start from :from to :to (ms, half open): of each stretch of :length ms counted from
- * :origin (ms) the greatest.
- */
-export const readSurvivors = (order: Order): string => `
-  SELECT stretch, rank, timestamp, id, value FROM (
-    SELECT *, ROW_NUMBER() OVER (PARTITION BY stretch ORDER BY rank DESC, id DESC) AS place FROM (
-      SELECT (window_start - CAST(:origin AS INTEGER)) / CAST(:length AS INTEGER) AS stretch, rank, timestamp, id, value
-      FROM survivors
-      WHERE ${OF_CUSTOMER} AND window_start >= :from AND window_start < :to AND id <> ''
+/** Of each window, customer and group the greatest (rank, id) of some survivors, which have their series joined. */
+const greatest = (shape: Shape, order: RowOrder, start: string, rank: string, from: string): string => `
+  WITH ${RUNS}
+  SELECT start, customer, grp, rank, timestamp, id, value FROM (
+    SELECT *, ROW_NUMBER() OVER (PARTITION BY start, customer, grp ORDER BY rank DESC, id DESC) AS place FROM (
+      SELECT ${start} AS start, series.customer, ${groupOf(shape)} AS grp, ${rank} AS rank, timestamp, kept.id, value
+      ${from}
     )
   )
-  WHERE place = 1
-  ORDER BY stretch ${DIRECTION[order]}
+  WHERE place = 1 AND ${afterGroup(order)}
+  ORDER BY ${inOrder(order)}
   LIMIT :limit`;
 
-/** A slice's latest event from :from to :to (ms, half open), as a survivor of the only stretch. */
-export const latestOfSlice = (slice: number): string => `
-  SELECT 0 AS stretch, timestamp AS rank, timestamp, id, value
-  FROM ${tableOf(slice)}
-  WHERE ${OF_CUSTOMER} AND timestamp >= :from AND timestamp < :to AND cancelled IS NULL
-  ORDER BY timestamp DESC, id DESC
-  LIMIT 1`;
+/** The survivors of :runs, by windows of these; from and to starts of their own windows (ms). */
+export const readSurvivors = (shape: Shape, order: RowOrder): string =>
+  greatest(
+    shape,
+    order,
+    windowStart("window_start"),
+    "rank",
+    `FROM series CROSS JOIN runs CROSS JOIN survivors AS kept
+      WHERE ${wantedSeries(shape)}
+        AND kept.series = series.id AND window_start >= runs.first AND window_start < runs.last AND kept.id <> ''`,
+  );
 
-/** The series of a customer on a meter whose quarter hours of :from to :to (ms, half open) have a survivor. */
-export const SERIES_IN_SURVIVORS = `
-  SELECT DISTINCT series FROM survivors
-  WHERE ${OF_CUSTOMER} AND window_start > :from - ${QUARTER_HOUR_MS} AND window_start < :to`;
+/** A slice's latest events of :runs, as survivors of these; from and to times (ms). */
+export const latestOfSlice = (slice: number, shape: Shape, order: RowOrder): string =>
+  greatest(
+    shape,
+    order,
+    windowStart("timestamp"),
+    "timestamp",
+    `FROM series CROSS JOIN runs CROSS JOIN ${tableOf(slice)} AS kept
+      WHERE ${wantedSeries(shape)}
+        AND kept.series = series.id AND timestamp >= runs.first AND timestamp < runs.last AND cancelled IS NULL`,
+  );
+
+/** The series whose quarter hours of :from to :to (ms, half open) have a survivor, and what they are. */
+export const seriesInSurvivors = (shape: Shape): string => `
+  SELECT series.id AS series, series.customer, ${groupOf(shape)} AS grp FROM series
+  WHERE ${wantedSeries(shape)} AND EXISTS (
+    SELECT 1 FROM survivors
+    WHERE survivors.series = series.id AND window_start > :from - ${QUARTER_HOUR_MS} AND window_start < :to
+  )`;
 
 /** The windows of ?1, a JSON array of [series, start, aggregation]. */
 const WANTED = `

@@ -1,14 +1,23 @@
 import { digest } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
-import type { Meter } from "../../domain/meter.ts";
 import { type Cursor, isBackwards, pageOf } from "../../domain/page.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
-import { SECOND_MS, summaryRange, type TimeRange, windowLength } from "../../domain/window.ts";
-import { readSummaries, type Summary } from "../../query/summaries.ts";
+import {
+  type Run,
+  runsWithin,
+  SECOND_MS,
+  summaryRange,
+  type TimeRange,
+  windowAt,
+  windowLength,
+} from "../../domain/window.ts";
+import { type CustomerQuery, readUsageOf } from "../../query/summaries.ts";
+import type { UsageRow } from "../../query/usage.ts";
+import { Dimensions, dimensionFields, dimensionsOf, readDimensions } from "../dimensions.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice, text, unixSeconds } from "../fields.ts";
-import { cursorOf, listOf, paging, toList } from "../list.ts";
+import { cursorOf, listOf, pagingOf, toList } from "../list.ts";
 import * as z from "../zod.ts";
 import { meterId, requireMeter } from "./meters.ts";
 
@@ -20,6 +29,7 @@ const SummaryObject = z
       type: "integer",
       description: "Exact, however large; read it with a parser that keeps big integers if it may pass 2^53.",
     }),
+    dimensions: Dimensions.optional(),
     end_time: z.int(),
     livemode: z.boolean(),
     meter: z.string(),
@@ -27,18 +37,26 @@ const SummaryObject = z
   })
   .openapi("MeterEventSummary");
 
-/** A summary has no row of its own: its id is its place, so that a page can begin after it. */
-const summaryId = (meter: Meter, customer: string, { start, end }: TimeRange): string =>
-  `mtrusg_${meter.livemode ? "" : "test_"}${start.toString(36)}_${digest(meter.id, customer, String(start), String(end))}`;
+/** What a list of summaries is of. */
+type Listed = Pick<CustomerQuery, "meter" | "customer" | "keys">;
 
-const toWire = (meter: Meter, customer: string, summary: Summary): z.output<typeof SummaryObject> => ({
-  id: summaryId(meter, customer, summary),
+/** A summary has no row of its own: its id is its place, so that a page can begin after it. */
+function summaryId({ meter, customer, keys }: Listed, { start, end, group }: TimeRange & Pick<UsageRow, "group">) {
+  const grouped = keys.length > 0 ? [JSON.stringify(keys), group] : [];
+  const place = `${start.toString(36)}_${digest(meter.id, customer, String(start), String(end), ...grouped)}`;
+  const named = keys.length > 0 ? `.${Buffer.from(group).toString("base64url")}` : "";
+  return `mtrusg_${meter.livemode ? "" : "test_"}${place}${named}`;
+}
+
+const toWire = (listed: Listed, row: UsageRow): z.output<typeof SummaryObject> => ({
+  id: summaryId(listed, row),
   object: "billing.meter_event_summary",
-  aggregated_value: summary.value,
-  end_time: summary.end / SECOND_MS,
-  livemode: meter.livemode,
-  meter: meter.id,
-  start_time: summary.start / SECOND_MS,
+  aggregated_value: row.value,
+  ...(listed.keys.length > 0 && { dimensions: dimensionsOf(listed.keys, row.group) }),
+  end_time: row.end / SECOND_MS,
+  livemode: listed.meter.livemode,
+  meter: listed.meter.id,
+  start_time: row.start / SECOND_MS,
 });
 
 const listEndpoint = defineEndpoint({
@@ -48,14 +66,15 @@ const listEndpoint = defineEndpoint({
   tag: "Summaries",
   summary: "What a customer used",
   description:
-    "From start_time (inclusive) to end_time (exclusive), as one summary or one per UTC hour or day, newest first. Windows without events are left out. Events show up within seconds.",
+    "From start_time (inclusive) to end_time (exclusive), as one summary or one per UTC hour or day, newest first. Windows without events are left out. Events show up within seconds. Dimensions are in preview at Stripe.",
   params: meterId,
   fields: {
     customer: text(LIMITS.payloadValueLength),
     start_time: unixSeconds,
     end_time: unixSeconds,
     value_grouping_window: choice(["day", "hour"]).optional(),
-    ...paging,
+    ...dimensionFields,
+    ...pagingOf(LIMITS.cursorLength),
   },
   response: listOf(SummaryObject),
   handle: async (call) => {
@@ -66,42 +85,53 @@ const listEndpoint = defineEndpoint({
     const { customer, limit, value_grouping_window: grouping } = input;
     const range = summaryRange(input.start_time, input.end_time, grouping ?? "none");
     if (!range.ok) return range;
+    const dimensions = readDimensions(input, meter);
+    if (!dimensions.ok) return dimensions;
     const cursor = cursorOf(input);
     if (!cursor.ok) return cursor;
 
+    const listed = { meter, customer, ...dimensions.value };
     const length = grouping === undefined ? range.value.end - range.value.start : windowLength(grouping);
-    const rest = beyond(cursor.value, range.value, length, meter, customer);
+    const rest = beyond(cursor.value, [{ ...range.value, length }], listed);
     if (!rest.ok) return rest;
-    const summaries = await readSummaries(env, {
-      meter,
-      customer,
-      range: rest.value,
-      windowLength: length,
-      order: isBackwards(cursor.value) ? "oldest_first" : "newest_first",
+    const backwards = isBackwards(cursor.value);
+    const rows = await readUsageOf(env, {
+      ...listed,
+      ...rest.value,
+      order: {
+        windows: backwards ? "oldest_first" : "newest_first",
+        groups: backwards ? "descending" : "ascending",
+      },
       limit: limit + 1,
     });
-    if (!summaries.ok) return summaries;
-    const page = pageOf(summaries.value, cursor.value, limit);
+    if (!rows.ok) return rows;
+    const page = pageOf(rows.value, cursor.value, limit);
     const url = `/v1/billing/meters/${meter.id}/event_summaries`;
-    return ok(toList(page, url, (summary) => toWire(meter, customer, summary)));
+    return ok(toList(page, url, (row) => toWire(listed, row)));
   },
 });
 
-/** The part of a range that lies beyond the cursor. Newest first: after a summary come the older ones. */
+/** The part of some windows that lies beyond the cursor. Newest first: after a summary come the older ones. */
 function beyond(
   cursor: Cursor | undefined,
-  range: TimeRange,
-  length: number,
-  meter: Meter,
-  customer: string,
-): Result<TimeRange, ApiError> {
-  if (cursor === undefined) return ok(range);
-  const start = Number.parseInt(cursor.id.split("_").at(meter.livemode ? 1 : 2) ?? "", 36);
-  const inRange = start >= range.start && start + length <= range.end;
-  if (!inRange || summaryId(meter, customer, { start, end: start + length }) !== cursor.id) {
+  runs: readonly Run[],
+  listed: Listed,
+): Result<Pick<CustomerQuery, "runs" | "after">, ApiError> {
+  if (cursor === undefined) return ok({ runs });
+  const [place = "", named = ""] = cursor.id.split(".");
+  const start = Number.parseInt(place.split("_").at(listed.meter.livemode ? 1 : 2) ?? "", 36);
+  const group = Buffer.from(named, "base64url").toString();
+  const window = windowAt(runs, start);
+  if (window === undefined || summaryId(listed, { ...window, group }) !== cursor.id) {
     return err({ reason: "no_such_summary", id: cursor.id, param: cursor.param });
   }
-  return ok(isBackwards(cursor) ? { start: start + length, end: range.end } : { start: range.start, end: start });
+  // Of its own window the other groups follow.
+  const own = listed.keys.length > 0;
+  const [first, last] = [runs[0]?.start ?? 0, runs.at(-1)?.end ?? 0];
+  const rest = isBackwards(cursor)
+    ? { start: own ? window.start : window.end, end: last }
+    : { start: first, end: own ? window.end : window.start };
+  return ok({ runs: runsWithin(runs, rest), after: own ? { start, group } : undefined });
 }
 
 export const eventSummaryEndpoints = [listEndpoint];

@@ -33,6 +33,7 @@ const MeterObject = z
     created: z.int(),
     customer_mapping: z.object({ event_payload_key: z.string(), type: z.literal("by_id") }),
     default_aggregation: z.object({ formula: z.enum(FORMULAS) }),
+    dimension_payload_keys: z.array(z.string()).optional().openapi({ description: "Absent when there are none." }),
     display_name: z.string(),
     event_name: z.string(),
     event_time_window: z.enum(EVENT_TIME_WINDOWS).nullable(),
@@ -52,6 +53,7 @@ const toWire = (meter: Meter): MeterReply => ({
   created: toUnix(meter.created),
   customer_mapping: { event_payload_key: meter.customerKey, type: "by_id" },
   default_aggregation: { formula: meter.formula },
+  ...(meter.dimensionKeys.length > 0 && { dimension_payload_keys: [...meter.dimensionKeys] }),
   display_name: meter.displayName,
   event_name: meter.eventName,
   event_time_window: meter.eventTimeWindow,
@@ -81,6 +83,13 @@ const createEndpoint = defineEndpoint({
     customer_mapping: z.strictObject({ type: choice(["by_id"]), event_payload_key: payloadKey }).optional(),
     value_settings: z.strictObject({ event_payload_key: payloadKey }).optional(),
     event_time_window: choice(EVENT_TIME_WINDOWS).optional(),
+    dimension_payload_keys: z
+      .array(payloadKey)
+      .max(LIMITS.dimensionKeys, `it can have at most ${LIMITS.dimensionKeys} keys.`)
+      .optional()
+      .openapi({
+        description: `Keys that the payload of each event must have, whose values can be told apart in summaries. At most ${LIMITS.dimensionCombinations.toLocaleString("en")} combinations of values for a customer. In preview at Stripe.`,
+      }),
   },
   response: MeterObject,
   handle: (call) =>
@@ -94,6 +103,7 @@ const createEndpoint = defineEndpoint({
           eventTimeWindow: input.event_time_window ?? null,
           customerKey: input.customer_mapping?.event_payload_key,
           valueKey: input.value_settings?.event_payload_key,
+          dimensionKeys: input.dimension_payload_keys,
         },
         key.livemode,
         now,

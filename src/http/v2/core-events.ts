@@ -1,8 +1,9 @@
 import { readReportId } from "../../aggregate/error-report.ts";
-import { firstDatabase } from "../../catalog/databases.ts";
+import { eventsDatabases } from "../../catalog/databases.ts";
 import { REJECTION_SAMPLES } from "../../domain/limits.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS, type TimeRange } from "../../domain/window.ts";
+import type { Env } from "../../env.ts";
 import { type ErrorReport, findErrorReport, listErrorReports } from "../../query/error-reports.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
@@ -127,7 +128,7 @@ const listEndpoint = defineEndpoint({
   handle: async ({ input, env, key, now }) => {
     const before = pageOf(input.page, key.livemode);
     if (!before.ok) return before;
-    const { reports, hasMore } = await listErrorReports(firstDatabase(env, key.livemode), {
+    const { reports, hasMore } = await listErrorReports(databasesOf(env, key.livemode), {
       livemode: key.livemode,
       created: rangeOf(input.created),
       before: before.value,
@@ -159,12 +160,14 @@ const retrieveEndpoint = defineEndpoint({
   errors: ["not_found"],
   response: CoreEvent,
   handle: async ({ input, env, key, now }) => {
-    const report = await findErrorReport(firstDatabase(env, key.livemode), key.livemode, input.id, now);
+    const report = await findErrorReport(databasesOf(env, key.livemode), key.livemode, input.id, now);
     return report === undefined ? err({ reason: "no_such_core_event", id: input.id }) : ok(toWire(report));
   },
 });
 
 export const coreEventEndpoints = [listEndpoint, retrieveEndpoint];
+
+const databasesOf = (env: Env, livemode: boolean): D1Database[] => eventsDatabases(env, livemode).map(({ db }) => db);
 
 /** A page's token is the id of the last report before it. */
 function pageOf(page: string | undefined, livemode: boolean): Result<string | undefined, ApiError> {

@@ -94,6 +94,7 @@ function reportCode(refusal: StreamRefusal): string {
     case "no_meter":
     case "archived_meter":
     case "duplicate_meter_event":
+    case "missing_dimension_payload_keys":
     case "timestamp_in_future":
     case "timestamp_too_far_in_past":
       return refusal.reason;

@@ -52,6 +52,7 @@ const createMeterEvent = defineEndpoint({
   errors: [
     "archived_meter",
     "duplicate_meter_event",
+    "missing_dimension_payload_keys",
     "no_meter",
     "payload_invalid_value",
     "payload_no_customer_defined",

@@ -5,18 +5,19 @@ import { applyEntries } from "../../../src/aggregate/apply.ts";
 import { consume } from "../../../src/aggregate/consumer.ts";
 import type { Entries } from "../../../src/aggregate/entries.ts";
 import { eventsDatabase } from "../../../src/catalog/databases.ts";
-import { LATE_MS } from "../../../src/domain/limits.ts";
+import { LATE_MS, LIMITS } from "../../../src/domain/limits.ts";
 import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
 import { databasesOf, laneOf } from "../../../src/domain/placement.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, sliceOf, type TimeRange } from "../../../src/domain/window.ts";
 import { type LogEntry, writeEvent } from "../../../src/log/codec.ts";
 import { bodiesOf, cutIntoGroups } from "../../../src/log/groups.ts";
 import { encodeMessage } from "../../../src/log/message.ts";
+import { listErrorReports } from "../../../src/query/error-reports.ts";
 import type { EventPlace } from "../../../src/query/event-order.ts";
-import { readSummaries } from "../../../src/query/summaries.ts";
 import { aLogEntry, aMeter, NOON, resultOf, unique } from "../../support/builders.ts";
 import { fold } from "../../support/fold.ts";
-import { cancellationLines, eventLines, toEntries } from "../../support/shares.ts";
+import { cancellationLines, eventLines, rejectionLines, toEntries } from "../../support/shares.ts";
+import { readSummaries } from "../../support/summaries.ts";
 import { aBatch, aShard, readPage, recordPlacement, storedEvents, storedIn } from "../support.ts";
 
 const db = env.TEST_EVENTS;
@@ -190,6 +191,98 @@ describe("a batch", () => {
 
   it("that is small is stored at once", async () => {
     expect(await restsOf(100, 20)).toEqual({ transactions: 1, rests: [] });
+  });
+});
+
+describe("combinations of dimensions past the limit", () => {
+  const MOST = LIMITS.dimensionCombinations;
+  const of = (model: string): string => JSON.stringify({ model });
+
+  /** A meter on which the customer has some combinations. */
+  async function aMeterWith(combinations: number): Promise<Meter> {
+    const meter = aMeter({ dimensionKeys: ["model"] });
+    const models = Array.from({ length: combinations }, (_, i) => of(`known ${i}`));
+    await db
+      .prepare("INSERT INTO series (meter, customer, dimensions) SELECT ?1, 'cus_1', value FROM json_each(?2)")
+      .bind(meter.id, JSON.stringify(models))
+      .run();
+    return meter;
+  }
+
+  const anEvent = (meter: Meter, model: string, changes: Partial<LogEntry> = {}) =>
+    aLogEntry({ meter: meter.id, value: 1, dimensions: of(model), ...changes });
+
+  const heldBy = async (meter: Meter) =>
+    (await storedIn(db, meter.id)).map(({ dimensions, payload }) => [dimensions, payload]);
+
+  it("count in the total alone, with their dimensions in the payload, whatever comes again or is cancelled", async () => {
+    const meter = await aMeterWith(MOST - 2);
+    const all = ["known 1", "new 1", "new 2", "new 1", "new 3", "new 4", "new 2"].map((model, i) =>
+      anEvent(meter, model, i === 5 ? { payload: { model: "no", trace: "t" } } : {}),
+    );
+    const held = [
+      ...["known 1", "new 1", "new 2", "new 1"].map((model) => [of(model), null]),
+      ["", of("new 3")],
+      ["", JSON.stringify({ model: "no", trace: "t" })],
+      [of("new 2"), null],
+    ];
+    for (const _ of [1, 2]) {
+      await apply(events(...all));
+      expect(await heldBy(meter)).toEqual(held);
+      expect(await sumOf(meter, "cus_1")).toBe(7n);
+    }
+    // Another customer has a limit of its own.
+    await apply(events(anEvent(meter, "new 9", { customer: "cus_2" })));
+    expect((await heldBy(meter)).at(-1)).toEqual([of("new 9"), null]);
+    await apply(cancellations(...all.slice(3, 6)));
+    expect(await sumOf(meter, "cus_1")).toBe(4n);
+  });
+
+  it("stay so, also when a cancellation comes first", async () => {
+    const meter = await aMeterWith(MOST - 1);
+    const [kept, lost] = [anEvent(meter, "last one"), anEvent(meter, "too many")];
+    await apply(cancellations(lost), events(kept));
+    await apply(events(lost, kept));
+    expect(await heldBy(meter)).toEqual([
+      [of("last one"), null],
+      ["", of("too many")],
+    ]);
+    expect(await sumOf(meter, "cus_1")).toBe(1n);
+  });
+
+  it("are reported once, in the database that counts them, beside what was refused", async () => {
+    const meter = await aMeterWith(MOST);
+    const past = Array.from({ length: 12 }, (_, i) =>
+      anEvent(meter, `new ${i}`, { received: NOON, identifier: `${i}` }),
+    );
+    const some = events(anEvent(meter, "known 1"), ...past);
+    await apply(some);
+    await applyEntries(db, some, NOON + 60_000);
+    const rejection = {
+      ...{ id: "refused", livemode: false, meter: meter.id, code: "a_code", count: 2, received: NOON },
+      ...{ samples: [["It is wrong.", "x"] as const] },
+    };
+    await applyEntries(env.EVENTS_0, toEntries("rejections", rejectionLines([rejection])), NOON);
+    const query = { livemode: false, created: { start: 0, end: NOON + DAY_MS }, before: undefined, meter: meter.id };
+    const kinds = { meter: true, noMeter: false };
+    const found = await listErrorReports([env.EVENTS_0, db], { ...query, kinds, limit: 5, now: NOON + HOUR_MS });
+    expect(found).toMatchObject({
+      reports: [
+        {
+          meter: meter.id,
+          errorCount: 14,
+          errors: [
+            { code: "a_code", errorCount: 2 },
+            { code: "meter_event_dimension_count_too_high", errorCount: 12, samples: { length: 10 } },
+          ],
+        },
+      ],
+      hasMore: false,
+    });
+    expect(found.reports[0]?.errors[1]?.samples[0]).toEqual({
+      message: expect.stringContaining("cus_1 has more than 5,000"),
+      identifier: "0",
+    });
   });
 });
 

@@ -6,9 +6,9 @@ import { tableOf } from "../../../src/aggregate/sql/events.ts";
 import { liveSlices, openSlice } from "../../../src/aggregate/sql/slices.ts";
 import { HOUR_MS, sliceOf } from "../../../src/domain/window.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
-import { readSummaries } from "../../../src/query/summaries.ts";
 import { aLogEntry, aMeter, NOON, resultOf } from "../../support/builders.ts";
 import { cancellationLines, eventLines, toEntries } from "../../support/shares.ts";
+import { readSummaries } from "../../support/summaries.ts";
 import { readPage, storedIn } from "../support.ts";
 
 const db = env.TEST_EVENTS;

@@ -15,10 +15,10 @@ import { ok, type Result } from "../../../src/domain/result.ts";
 import { DAY_MS, floorTo, HOUR_MS, MINUTE_MS, SECOND_MS, type TimeRange } from "../../../src/domain/window.ts";
 import type { LogEntry } from "../../../src/log/codec.ts";
 import type { EventPlace, EventQuery, StoredEvent } from "../../../src/query/event-order.ts";
-import { readSummaries, type Summary } from "../../../src/query/summaries.ts";
 import { aLogEntry, aMeter, anEventId, errorOf, NOON, resultOf, unique } from "../../support/builders.ts";
 import type { Drawn as DrawnOf } from "../../support/draw.ts";
 import { fold } from "../../support/fold.ts";
+import { readSummaries, type Summary } from "../../support/summaries.ts";
 import { answerOf, FUTURE, readPage, recordPlacement } from "../support.ts";
 import { archive, cancel, empty, hasTable, statesOf, store } from "./support.ts";
 
@@ -374,7 +374,7 @@ describe("a reader of archived slices", () => {
   it("fails, and says why, when no bucket is bound", async () => {
     const { meter } = await aStory();
     const unbound = { ...env, ARCHIVE: undefined } as unknown as typeof env;
-    const query = { meter, customer: "cus_1", range: RAGGED, windowLength: HOUR_MS, limit: 2 };
+    const query = { meter, customer: "cus_1", range: RAGGED, windowLength: RAGGED.end - RAGGED.start, limit: 2 };
     await expect(readSummaries(unbound, { ...query, order: "newest_first" })).rejects.toThrow(
       "no bucket is bound as ARCHIVE",
     );
@@ -519,8 +519,8 @@ describe("files", () => {
           order,
           limit: 100,
         } as const;
-        const found = await findFiles(db, { ...search, slices: [0], key: { meter, customer: String(series) } });
-        expect(found.series).toEqual([series]);
+        const found = await findFiles(db, { ...search, slices: [0], values: { meter, customer: String(series) } });
+        expect(found.series).toEqual([{ series }]);
         const isWanted = (row: EventPlace & { series: number }) =>
           row.series === series && row.timestamp >= range.start && row.timestamp < range.end;
         const names = new Set(found.files.map(({ file }) => file.key));

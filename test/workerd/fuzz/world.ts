@@ -4,7 +4,7 @@ import { expect } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { applyEntries } from "../../../src/aggregate/apply.ts";
 import { parkStatement } from "../../../src/aggregate/dead-letters.ts";
-import { firstDatabase } from "../../../src/catalog/databases.ts";
+import { eventsDatabase } from "../../../src/catalog/databases.ts";
 import { hashOf } from "../../../src/catalog/key-hash.ts";
 import { sliceOf } from "../../../src/domain/window.ts";
 import { type LogRejection, writeRejection } from "../../../src/log/codec.ts";
@@ -109,7 +109,7 @@ async function anEvent(mode: Mode, key: string, meter: { id: string; event_name:
 async function deadLetters(mode: Mode): Promise<Record<string, string>> {
   const numbers = Array.from({ length: DEAD_LETTERS }, (_, n) => n);
   const livemode = mode === "live";
-  const db = firstDatabase(env, livemode);
+  const db = eventsDatabase(env, livemode, 0);
   const idOf = (n: number) => `dl_${n}_${mode}-0_0_0`;
   await db.batch(
     numbers.map((n) => {
@@ -138,7 +138,7 @@ const aRejection = (mode: Mode, id: string, received: number): LogRejection => (
 async function aReport(mode: Mode, meter: string): Promise<string> {
   const received = Date.now() - 60_000;
   const lines = rejectionLines([{ ...aRejection(mode, `rejection_${mode}`, received), meter }]);
-  await applyEntries(firstDatabase(env, mode === "live"), toEntries("rejections", lines), received);
+  await applyEntries(eventsDatabase(env, mode === "live", 0), toEntries("rejections", lines), received);
   const { body } = await answerOf("/v2/core/events", { key: LOCAL_KEYS[mode] });
   const [first] = body.data as { id: string }[];
   return first?.id ?? "";

@@ -10,8 +10,8 @@ import { requireMeter } from "../../../src/http/v1/meters.ts";
 import { EventLog } from "../../../src/index.ts";
 import { customerMeter } from "../../../src/ingest/customer-meter-stub.ts";
 import { Partitions } from "../../../src/log/partitions.ts";
-import { readSummaries } from "../../../src/query/summaries.ts";
 import { anEventId, resultOf, unique } from "../../support/builders.ts";
+import { readSummaries } from "../../support/summaries.ts";
 import {
   aNewEvent,
   answerOf,

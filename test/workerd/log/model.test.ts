@@ -31,11 +31,11 @@ import type {
 import { patiently } from "../../../src/log/inheritance.ts";
 import { Sender } from "../../../src/log/sender.ts";
 import { shardName } from "../../../src/log/shard-name.ts";
-import { readSummaries } from "../../../src/query/summaries.ts";
 import { aMeter, anEventId, resultOf, unique } from "../../support/builders.ts";
 import { type Drawn, some, word } from "../../support/draw.ts";
 import { fold } from "../../support/fold.ts";
 import { Model } from "../../support/model.ts";
+import { readSummaries } from "../../support/summaries.ts";
 import { archivedRows, asStored, empty, statesOf } from "../archive/support.ts";
 import { A_FAILURE, befall, end, isFallen, contextOf as stateOf, strikeNow } from "../crash-points/faults.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";

@@ -1,0 +1,57 @@
+// Events whose combination of dimensions is past the limit count in totals alone, and an error report says so.
+import { LIMITS, REJECTION_SAMPLES } from "../domain/limits.ts";
+import { isLiveMeter } from "../domain/meter.ts";
+import { type LogRejection, readEvents, writeRejection } from "../log/codec.ts";
+import type { Entries } from "./entries.ts";
+import { withReports } from "./error-report.ts";
+import { forDatabase, withJsonEach } from "./json-each.ts";
+import { FIND_OVERFLOW } from "./sql/entries.ts";
+import { INSERT_REJECTIONS } from "./sql/error-reports.ts";
+
+/** Stripe's code for it. */
+const CODE = "meter_event_dimension_count_too_high";
+
+/** Whether an entry may have dimensions. It looks at the text, as `keepsSurvivors` does. */
+const mayHaveDimensions = (entries: string): boolean => entries.includes('"{\\"');
+
+/**
+ * Reports the events of entries that are past the limit of combinations. It runs after their transaction, which counted
+ * them, and before their group is confirmed, so that a crash in between repeats it; a line is reported once. The
+ * reports are in the database of the events. `now` in ms.
+ */
+export async function reportOverflow(
+  db: D1Database,
+  entries: readonly Pick<Entries, "kind" | "entries">[],
+  now: number,
+): Promise<void> {
+  const lines = entries.filter((each) => each.kind === "events" && mayHaveDimensions(each.entries));
+  if (lines.length === 0) return;
+  const found = await withJsonEach(() =>
+    db.batch<{ place: number }>(lines.map((line) => db.prepare(forDatabase(FIND_OVERFLOW)).bind(`[${line.entries}]`))),
+  );
+  const rejections = lines.flatMap((line, i) => rejectionsOf(line.entries, found[i]?.results ?? []));
+  if (rejections.length === 0) return;
+  const text = withReports(rejections.map(writeRejection).join(","), now);
+  await db.prepare(INSERT_REJECTIONS).bind(`[${text}]`).run();
+}
+
+/** What a report says of a line: a row for each meter, under the id of its first event. */
+function rejectionsOf(line: string, found: readonly { readonly place: number }[]): LogRejection[] {
+  if (found.length === 0) return [];
+  const events = readEvents(line);
+  const past = found.flatMap(({ place }) => events[place] ?? []);
+  return [...Map.groupBy(past, ({ meter }) => meter)].flatMap(([meter, ofMeter]) => {
+    const [first] = ofMeter;
+    if (first === undefined) return [];
+    return {
+      ...{ id: `overflow_${first.id}`, livemode: isLiveMeter(meter), meter, code: CODE },
+      ...{ count: ofMeter.length, received: first.received },
+      samples: ofMeter
+        .slice(0, REJECTION_SAMPLES)
+        .map(({ customer, identifier }) => [messageOf(customer), identifier] as const),
+    };
+  });
+}
+
+const messageOf = (customer: string): string =>
+  `The customer ${customer} has more than ${LIMITS.dimensionCombinations.toLocaleString("en")} combinations of dimension values on the meter. The event counts in totals, but under none of its values.`;
