@@ -450,7 +450,7 @@ describe("summaries of a meter that has had two databases", () => {
               }
             },
           ),
-          { seed: inject("seed"), numRuns: 15 },
+          { seed: inject("seed"), numRuns: 12 },
         );
       }, 60_000);
     }
