@@ -24,7 +24,7 @@ CREATE TABLE meters (
   livemode INTEGER NOT NULL,
   event_name TEXT NOT NULL,
   display_name TEXT NOT NULL,
-  formula TEXT NOT NULL, -- 'count', 'last', 'sum'
+  formula TEXT NOT NULL, -- 'count', 'last', 'max', 'min', 'sum'
   event_time_window TEXT, -- 'day', 'hour' or NULL
   customer_key TEXT NOT NULL,
   value_key TEXT NOT NULL,
@@ -237,12 +237,12 @@ CREATE TABLE sums (
 ) WITHOUT ROWID;
 
 -- The one event that stands for its UTC window, for meters that keep one: a quarter hour's latest by timestamp (`last`),
--- or an hour's or day's last received (event time windows). Written by the aggregator, repaired by the auditor, read by
--- summaries.
+-- its greatest or least (`max`, `min`), or an hour's or day's last received (event time windows). Written by the
+-- aggregator, repaired by the auditor, read by summaries.
 CREATE TABLE survivors (
   series INTEGER NOT NULL,
   window_start INTEGER NOT NULL, -- ms
-  rank INTEGER NOT NULL, -- what the window keeps the greatest of, before receipt order: the timestamp (ms) for `last`, else 0
+  rank INTEGER NOT NULL, -- what the window keeps the greatest of, before receipt order; see src/aggregate/sql/survivors.ts
   timestamp INTEGER NOT NULL, -- ms
   id TEXT NOT NULL, -- ids sort in receipt order
   value INTEGER NOT NULL,

@@ -8,7 +8,7 @@ import { INSERT_REJECTIONS } from "./sql/error-reports.ts";
 import { cancelEvents, insertEvents } from "./sql/events.ts";
 import { bringSlicesForward, isAboutShape, openSlice, sliceWithoutTable, widen } from "./sql/slices.ts";
 import { addToSums, subtractFromSums } from "./sql/sums.ts";
-import { FORGET_CANCELLED_BASES, keepSurvivors, VACATE_CANCELLED } from "./sql/survivors.ts";
+import { FORGET_BASES, keepSurvivors, VACATE_CANCELLED } from "./sql/survivors.ts";
 import { restoreVacated } from "./vacated.ts";
 
 /** A statement on entries; `survivors` only where an entry's meter keeps survivors, since most have none. */
@@ -27,7 +27,7 @@ const STEPS: Record<GroupKind, readonly Step[]> = {
     { sql: subtractFromSums },
     { sql: cancelEvents },
     { sql: () => VACATE_CANCELLED, survivors: true },
-    { sql: () => FORGET_CANCELLED_BASES, survivors: true },
+    { sql: () => FORGET_BASES, survivors: true },
   ],
   rejections: [{ sql: () => INSERT_REJECTIONS }],
 };

@@ -1,5 +1,5 @@
 // Bases: what is left of a window's events once their slices are dropped. None of them can be cancelled any more.
-import { KEEP_BASES, WINDOW_MS } from "../aggregate/sql/survivors.ts";
+import { KEEP_BASES, rankOf, WINDOW_MS } from "../aggregate/sql/survivors.ts";
 import type { Aggregation } from "../domain/meter.ts";
 import { floorTo } from "../domain/window.ts";
 import { inParts } from "./parts.ts";
@@ -29,7 +29,7 @@ export function basesOf(rows: readonly Row[], aggregations: ReadonlyMap<string, 
     const aggregation = aggregations.get(meter) ?? "additive";
     if (aggregation === "additive" || cancelled !== null) continue;
     const start = floorTo(timestamp, WINDOW_MS[aggregation]);
-    const rank = aggregation === "latest_of_quarter_hour" ? timestamp : 0;
+    const rank = rankOf(aggregation, { timestamp, value });
     const known = bases.get(`${series}:${start}`);
     if (known === undefined || rank > known[2] || (rank === known[2] && id > known[4])) {
       bases.set(`${series}:${start}`, [series, start, rank, timestamp, id, value]);

@@ -3,7 +3,7 @@ import { forDatabase, withJsonEach } from "../aggregate/json-each.ts";
 import { restoreEvents } from "../aggregate/sql/events.ts";
 import { reopenSlice, type SliceState } from "../aggregate/sql/slices.ts";
 import { correctSums } from "../aggregate/sql/sums.ts";
-import { CORRECT_SURVIVORS } from "../aggregate/sql/survivors.ts";
+import { FIND_CORRECTED, FORGET_BASES } from "../aggregate/sql/survivors.ts";
 import { type EventsDatabase, eventsDatabase, nameOfDatabase } from "../catalog/databases.ts";
 import { floorTo, MINUTE_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
@@ -13,8 +13,9 @@ import { isLiveShard } from "../log/shard-name.ts";
 import { eventLog } from "../log/shards.ts";
 import { logWarning } from "../logger.ts";
 import type { Budget } from "./budget.ts";
-import { readStates } from "./slices.ts";
+import { overSlices, readStates } from "./slices.ts";
 import { COMPARE } from "./statements.ts";
+import { rangeOfWindows, SURVIVORS, type Window } from "./summaries.ts";
 
 /** Rows that the comparison of an entry is taken to read; about half of them were counted locally. */
 const ROWS_PER_ENTRY = 8;
@@ -185,20 +186,38 @@ async function compare(
   await restore(
     db,
     found.filter(({ missing }) => !missing),
+    budget,
   );
   return found;
 }
 
 const allMissing = (line: GroupLine): Difference[] => line.entries.map((_, place) => ({ line, place, missing: true }));
 
-/** Puts events back to what was logged of them: their sums lose what was stored and gain what was logged. */
-async function restore(db: D1Database, altered: readonly Difference[]): Promise<void> {
+/**
+ * Puts events back to what was logged of them, in one transaction: their sums lose what was stored and gain what was
+ * logged, and their windows are looked through again, since another event may stand for them now.
+ */
+async function restore(db: D1Database, altered: readonly Difference[], budget: Budget): Promise<void> {
   if (altered.length === 0) return;
-  const statements = [...Map.groupBy(altered, ({ line }) => line.slice)].flatMap(([slice, ofSlice]) => {
-    const entries = JSON.stringify(ofSlice.map(({ line, place }) => line.entries[place]));
-    return [correctSums(slice), CORRECT_SURVIVORS, restoreEvents(slice)].map((sql) => ({ sql, entries }));
+  const bySlice = [...Map.groupBy(altered, ({ line }) => line.slice)].map(([slice, ofSlice]) => ({
+    slice,
+    entries: JSON.stringify(ofSlice.map(({ line, place }) => line.entries[place])),
+  }));
+  await withJsonEach(async () => {
+    const found = await budget.run<Window>(
+      db,
+      bySlice.map(({ entries }) => db.prepare(forDatabase(FIND_CORRECTED)).bind(entries)),
+    );
+    const windows = found.flatMap(({ results }) => results);
+    await overSlices(db, rangeOfWindows(windows), budget, (slices) => [
+      ...bySlice.flatMap(({ slice, entries }) =>
+        [correctSums(slice), FORGET_BASES, restoreEvents(slice)].map((sql) =>
+          db.prepare(forDatabase(sql)).bind(entries),
+        ),
+      ),
+      ...SURVIVORS.remake(db, windows, slices),
+    ]);
   });
-  await withJsonEach(() => db.batch(statements.map(({ sql, entries }) => db.prepare(forDatabase(sql)).bind(entries))));
 }
 
 function partition(differences: readonly Difference[]): [missing: Difference[], altered: Difference[]] {

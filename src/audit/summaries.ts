@@ -3,7 +3,7 @@ import { addSlice, CLEAR_SUMS, sumsOfSlice } from "../aggregate/sql/sums.ts";
 import { restoreFrom, SETTLE_VACATED, survivorsOfSlice, VACATE, WINDOW_MS } from "../aggregate/sql/survivors.ts";
 import type { Aggregation } from "../domain/meter.ts";
 import { fromLimbs } from "../domain/value.ts";
-import { QUARTER_HOUR_MS } from "../domain/window.ts";
+import { QUARTER_HOUR_MS, type TimeRange } from "../domain/window.ts";
 
 /** A window of a series that is kept; `start` in ms. */
 export type Window = { readonly series: number; readonly start: number; readonly aggregation: Aggregation };
@@ -29,6 +29,12 @@ export type Summaries<Row, V> = {
 /** How long a window of an aggregation is (ms). */
 export const windowOf = (aggregation: Aggregation): number =>
   aggregation === "additive" ? QUARTER_HOUR_MS : WINDOW_MS[aggregation];
+
+/** The least range that holds windows. */
+export const rangeOfWindows = (windows: readonly Window[]): TimeRange => ({
+  start: Math.min(...windows.map(({ start }) => start)),
+  end: Math.max(...windows.map(({ start, aggregation }) => start + windowOf(aggregation))),
+});
 
 type Sum = { readonly count: number; readonly sum: bigint };
 

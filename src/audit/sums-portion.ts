@@ -1,12 +1,12 @@
 import { aggregationsOf } from "../catalog/meters.ts";
 import type { Aggregation } from "../domain/meter.ts";
-import { ceilTo, type TimeRange } from "../domain/window.ts";
+import { ceilTo } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import { logError, logWarning } from "../logger.ts";
 import type { Budget } from "./budget.ts";
 import { type Key, nextPortion, type Part } from "./portions.ts";
 import { overSlices, readSlices } from "./slices.ts";
-import { SUMS, SURVIVORS, type Summaries, type Window, windowOf } from "./summaries.ts";
+import { rangeOfWindows, SUMS, SURVIVORS, type Summaries, type Window, windowOf } from "./summaries.ts";
 
 type SumsAudit = {
   /** Sums and survivors that were compared with their events. */
@@ -147,11 +147,7 @@ async function remake<Row, V>(
   windows: readonly Window[],
   budget: Budget,
 ): Promise<void> {
-  const range: TimeRange = {
-    start: Math.min(...windows.map(({ start }) => start)),
-    end: Math.max(...windows.map(({ start, aggregation }) => start + windowOf(aggregation))),
-  };
-  await overSlices(db, range, budget, (slices, completeFrom) =>
+  await overSlices(db, rangeOfWindows(windows), budget, (slices, completeFrom) =>
     summaries.remake(
       db,
       windows.filter(({ start }) => start >= completeFrom),

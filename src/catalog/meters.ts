@@ -45,7 +45,7 @@ const METER_KINDS = "SELECT id, formula, event_time_window FROM meters WHERE id 
 
 const SURVIVOR_METERS = `
   SELECT id, formula, event_time_window FROM meters
-  WHERE livemode = ?1 AND (formula = 'last' OR event_time_window IS NOT NULL)`;
+  WHERE livemode = ?1 AND (formula IN ('last', 'max', 'min') OR event_time_window IS NOT NULL)`;
 
 /** A page of a mode's meters, ?1, with ?2 a cursor or NULL, ?3 how many; of one status, ?4. */
 const LISTS = {

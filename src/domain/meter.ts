@@ -2,9 +2,9 @@ import type { MeteringError } from "./errors.ts";
 import { timeOrderedId } from "./identifiers.ts";
 import { err, ok, type Result } from "./result.ts";
 
-export const FORMULAS = ["count", "last", "sum"] as const;
+export const FORMULAS = ["count", "last", "max", "min", "sum"] as const;
 
-/** How a meter adds its events up. `last` is the latest by timestamp. */
+/** How a meter adds its events up. `last` is the latest by timestamp, `max` the greatest value, `min` the least. */
 export type Formula = (typeof FORMULAS)[number];
 
 export const EVENT_TIME_WINDOWS = ["day", "hour"] as const;
@@ -115,14 +115,29 @@ export const rename = (meter: Meter, displayName: string, now: number): Meter =>
  * How the aggregator keeps a meter's summaries up to date:
  * - `additive`: counts and sums per quarter hour (`sum` and `count` without an event time window);
  * - the others keep one surviving event per window: `latest_of_quarter_hour` by timestamp (`last`),
- *   `last_received_of_hour` and `last_received_of_day` by receipt (event time windows).
+ *   `greatest_of_quarter_hour` and `least_of_quarter_hour` by value (`max`, `min`), `last_received_of_hour` and
+ *   `last_received_of_day` by receipt (event time windows).
  */
 export type Aggregation = "additive" | (typeof KEEPS_SURVIVORS)[number];
 
-export const KEEPS_SURVIVORS = ["latest_of_quarter_hour", "last_received_of_hour", "last_received_of_day"] as const;
+export const KEEPS_SURVIVORS = [
+  "latest_of_quarter_hour",
+  "greatest_of_quarter_hour",
+  "least_of_quarter_hour",
+  "last_received_of_hour",
+  "last_received_of_day",
+] as const;
+
+const BY_FORMULA: Record<Formula, Aggregation> = {
+  count: "additive",
+  last: "latest_of_quarter_hour",
+  max: "greatest_of_quarter_hour",
+  min: "least_of_quarter_hour",
+  sum: "additive",
+};
 
 export function aggregationOf({ formula, eventTimeWindow }: Pick<Meter, "formula" | "eventTimeWindow">): Aggregation {
   if (eventTimeWindow === "hour") return "last_received_of_hour";
   if (eventTimeWindow === "day") return "last_received_of_day";
-  return formula === "last" ? "latest_of_quarter_hour" : "additive";
+  return BY_FORMULA[formula];
 }

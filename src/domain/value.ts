@@ -8,6 +8,9 @@ export const LIMB = 1_000_000_000;
 /** A positive integer of at most 15 digits, without sign or leading zero. */
 const VALUE = /^[1-9][0-9]{0,14}$/;
 
+/** The greatest value that an event can have. */
+export const GREATEST_VALUE = 999_999_999_999_999;
+
 /** Reads an event's value, or nothing when it is not a positive integer of at most 15 digits. */
 export const parseValue = (text: string): number | undefined => (VALUE.test(text) ? Number(text) : undefined);
 

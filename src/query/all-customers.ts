@@ -85,7 +85,7 @@ async function read(
     // A customer is in one part alone, so only those that can be on the page are kept.
     rows = byCustomer
       ? [...rows, ...found.filter(isAfter)].sort(inOrder).slice(0, limit)
-      : addedUp([...rows, ...found]);
+      : addedUp([...rows, ...found], query.meter.formula);
     if (rows.length > LIMITS.usageRows) return err({ reason: "usage_too_large" });
     if (byCustomer && order === "name" && rows.length === limit) break;
     from = part.next;

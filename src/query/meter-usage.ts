@@ -49,7 +49,7 @@ export async function readMeterUsage(
     if (!ofMeter.ok) return ofMeter;
     rows.push(...ofMeter.value.map((row) => ({ ...row, place })));
   }
-  const all = together ? addedUp(rows).map((row) => ({ ...row, place: 0 })) : rows;
+  const all = together ? addedUp(rows, "sum").map((row) => ({ ...row, place: 0 })) : rows;
   const direction = backwards ? -1 : 1;
   return ok(all.sort((one, other) => direction * compare(one, other)).slice(0, limit));
 }

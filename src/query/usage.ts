@@ -2,13 +2,13 @@
 import { bind } from "../aggregate/sql/bind.ts";
 import { quarterOf } from "../aggregate/sql/slices.ts";
 import { readSums, seriesInSums, sumSlice } from "../aggregate/sql/sums.ts";
-import { latestOfSlice, readSurvivors, seriesInSurvivors, WINDOW_MS } from "../aggregate/sql/survivors.ts";
+import { greatestOfSlice, rankOf, readSurvivors, seriesInSurvivors, WINDOW_MS } from "../aggregate/sql/survivors.ts";
 import type { RowOrder, Shape } from "../aggregate/sql/usage.ts";
 import type { Counted } from "../archive/file.ts";
 import { ArchiveReader, findFiles, type WantedFile } from "../archive/read.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import { LIMITS } from "../domain/limits.ts";
-import { aggregationOf, type Meter } from "../domain/meter.ts";
+import { type Aggregation, aggregationOf, type Formula, type Meter } from "../domain/meter.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { compareBytes } from "../domain/text.ts";
 import { fromLimbs } from "../domain/value.ts";
@@ -111,12 +111,15 @@ const SUMS: Kind<Sum> = {
     }),
 };
 
-const SURVIVORS: Kind<Survivor> = {
+const survivorsOf = (aggregation: Exclude<Aggregation, "additive">): Kind<Survivor> => ({
   whole: readSurvivors,
-  ofSlice: latestOfSlice,
+  ofSlice: greatestOfSlice(aggregation),
   series: seriesInSurvivors,
   read: (row: Survivor) => row,
-  ofEvent: ({ timestamp, id, value }, place) => ({ ...place, rank: timestamp, timestamp, id, value }),
+  ofEvent: ({ timestamp, id, value }, place) => ({
+    ...{ ...place, rank: rankOf(aggregation, { timestamp, value }) },
+    ...{ timestamp, id, value },
+  }),
   together: (one, other) => (isGreater(one, other) ? one : other),
   // A survivor counts in the window that holds its timestamp: one that cuts a window of the meter's own never falls
   // back to other events of it.
@@ -131,16 +134,21 @@ const SURVIVORS: Kind<Survivor> = {
       const { start, end, customer, grp } = first;
       return [{ start, end, customer, group: grp, value: aggregated(meter, ofOne) }];
     });
-    return byCustomer ? rows : addedUp(rows.map((row) => ({ ...row, customer: "" })));
+    return byCustomer
+      ? rows
+      : addedUp(
+          rows.map((row) => ({ ...row, customer: "" })),
+          meter.formula,
+        );
   },
-};
+});
 
 const isGreater = (one: Survivor, other: Survivor): boolean =>
   one.rank > other.rank || (one.rank === other.rank && one.id > other.id);
 
 function aggregated({ formula }: Meter, survivors: readonly Survivor[]): bigint {
   if (formula === "count") return BigInt(survivors.length);
-  if (formula === "sum") return survivors.reduce((sum, { value }) => sum + BigInt(value), 0n);
+  if (formula !== "last") return survivors.map(({ value }) => BigInt(value)).reduce(combined(formula));
   const latest = survivors
     .map((survivor) => ({ ...survivor, rank: survivor.timestamp }))
     .reduce((one, other) => (isGreater(one, other) ? one : other));
@@ -149,12 +157,22 @@ function aggregated({ formula }: Meter, survivors: readonly Survivor[]): bigint 
 
 const keyOf = ({ start, customer, grp }: Place): string => `${start} ${grp} ${customer}`;
 
+/** What two values of a formula come to together, as of two customers: of `max` and `min` one of them, else their sum. */
+const combined =
+  (formula: Formula) =>
+  (one: bigint, other: bigint): bigint => {
+    if (formula === "max") return one > other ? one : other;
+    if (formula === "min") return one < other ? one : other;
+    return one + other;
+  };
+
 /** Rows of one window, customer and group as one. */
-export function addedUp(rows: readonly UsageRow[]): UsageRow[] {
+export function addedUp(rows: readonly UsageRow[], formula: Formula): UsageRow[] {
   const sums = new Map<string, UsageRow>();
   for (const row of rows) {
     const key = keyOf({ ...row, grp: row.group });
-    sums.set(key, { ...row, value: row.value + (sums.get(key)?.value ?? 0n) });
+    const known = sums.get(key);
+    sums.set(key, known === undefined ? row : { ...row, value: combined(formula)(known.value, row.value) });
   }
   return [...sums.values()];
 }
@@ -163,8 +181,10 @@ export function addedUp(rows: readonly UsageRow[]): UsageRow[] {
 export type Parts = readonly Place[];
 
 /** How a meter's usage is read. Its parts are told from those of other kinds by nothing but the meter. */
-const kindOf = (meter: Meter): Kind<Place> =>
-  (aggregationOf(meter) === "additive" ? SUMS : SURVIVORS) as unknown as Kind<Place>;
+function kindOf(meter: Meter): Kind<Place> {
+  const aggregation = aggregationOf(meter);
+  return (aggregation === "additive" ? SUMS : survivorsOf(aggregation)) as unknown as Kind<Place>;
+}
 
 /** What parts come to. */
 export const rowsOf = (query: UsageQuery, parts: Parts): UsageRow[] => {
@@ -304,7 +324,7 @@ function boundBy({ meter, customers, filters, keys, ...query }: UsageQuery, { af
 /** The length of a meter's own windows (ms), of which each has one survivor that was received last. */
 function ownWindowOf(meter: Meter): number | undefined {
   const aggregation = aggregationOf(meter);
-  return aggregation === "additive" || aggregation === "latest_of_quarter_hour" ? undefined : WINDOW_MS[aggregation];
+  return aggregation === "additive" || meter.eventTimeWindow === null ? undefined : WINDOW_MS[aggregation];
 }
 
 /**

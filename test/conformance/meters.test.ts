@@ -160,7 +160,7 @@ describe("C1 meters", () => {
     ["default_aggregation", "display_name=a&event_name=b", "Missing required param: default_aggregation."],
     [
       "default_aggregation[formula]",
-      "display_name=a&event_name=b&default_aggregation[formula]=max",
+      "display_name=a&event_name=b&default_aggregation[formula]=median",
       "Invalid default_aggregation[formula]",
     ],
     [

@@ -1,6 +1,6 @@
 import type Stripe from "stripe";
 import { beforeAll, describe, expect, it, vi } from "vitest";
-import { createMeter, minute, raw, refusal, stripe } from "./client.ts";
+import { createMeter, minute, raw, refusal, stripe, unique } from "./client.ts";
 
 const HOUR = 3_600;
 const DAY = 24 * HOUR;
@@ -174,6 +174,42 @@ describe("C3 summaries", () => {
     expect(byHour.data.map(({ aggregated_value }) => aggregated_value)).toEqual([3, 5]);
     await expect.poll(async () => (await list({}, count.id)).data[0]?.aggregated_value, { timeout: 60_000 }).toBe(2);
   });
+
+  it.each([
+    ["max", "90", [30, 40], 30, 40],
+    ["min", "1", [5, 2], 5, 2],
+  ] as const)(
+    "C3.12 of `%s`, edgemeter's own, give that value of the events that are not cancelled",
+    async (formula, lost, [left, others], ofOne, ofAll) => {
+      const meter = await createMeter({ default_aggregation: { formula: formula as "last" } });
+      expect(meter.default_aggregation).toEqual({ formula });
+      const identifier = unique("event");
+      const { event_name } = meter;
+      const create = (customer: string, value: string, more: object = {}) =>
+        stripe.v2.billing.meterEvents.create({
+          ...{ event_name, payload: { stripe_customer_id: customer, value }, ...more },
+          timestamp: new Date((today + HOUR + 10) * 1_000).toISOString(),
+        });
+      await report(meter, [
+        [HOUR + 20, left],
+        [2 * HOUR, 20],
+      ]);
+      await create("cus_1", lost, { identifier });
+      await create("cus_2", String(others));
+      const value = async () => (await list({}, meter.id)).data[0]?.aggregated_value;
+      await expect.poll(value, { timeout: 60_000 }).toBe(Number(lost));
+      await stripe.v2.billing.meterEventAdjustments.create({ event_name, type: "cancel", cancel: { identifier } });
+      await expect.poll(value, { timeout: 60_000 }).toBe(ofOne);
+      const byHour = await list({ value_grouping_window: "hour" }, meter.id);
+      expect(byHour.data.map(({ aggregated_value }) => aggregated_value)).toEqual([20, left]);
+      // To the second, of the events themselves.
+      const edge = await list({ start_time: today + HOUR, end_time: today + HOUR + 60 }, meter.id);
+      expect(edge.data[0]?.aggregated_value).toBe(left);
+      const all = { meter: meter.id, from: today, to: today + DAY };
+      const usage = () => stripe.rawRequest("GET", "/v1/edgemeter/usage", all);
+      await expect.poll(usage, { timeout: 60_000 }).toMatchObject({ data: [{ value: ofAll }] });
+    },
+  );
 
   it("C3.10 are exact integers in the raw answer", async () => {
     const big = await createMeter();

@@ -44,6 +44,9 @@ function survivors(meter: Meter, events: readonly LogEntry[]): LogEntry[] {
 function aggregatedValue(meter: Meter, events: readonly LogEntry[]): bigint {
   if (meter.formula === "count") return BigInt(events.length);
   if (meter.formula === "sum") return events.reduce((sum, { value }) => sum + BigInt(value), 0n);
+  const values = events.map(({ value }) => value);
+  if (meter.formula === "max") return BigInt(Math.max(...values));
+  if (meter.formula === "min") return BigInt(Math.min(...values));
   const last = events.toSorted((a, b) => a.timestamp - b.timestamp || byReceipt(a, b)).at(-1);
   return BigInt(last?.value ?? 0);
 }

@@ -23,6 +23,7 @@ const UUID = "01234567-89ab-cdef-0123-456789abcdef";
 const meters = [
   { meter: "mtr_sum", aggregation: "additive" },
   { meter: "mtr_last", aggregation: "latest_of_quarter_hour" },
+  { meter: "mtr_max", aggregation: "greatest_of_quarter_hour" },
   { meter: "mtr_day", aggregation: "last_received_of_day" },
 ] as const;
 

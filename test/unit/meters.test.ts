@@ -64,10 +64,13 @@ test("a renamed meter differs in its display name and the time of its update onl
 });
 
 test.each([
-  [null, ["additive", "additive", "latest_of_quarter_hour"]],
-  ["hour", Array(3).fill("last_received_of_hour")],
-  ["day", Array(3).fill("last_received_of_day")],
-] as const)("with the event time window %s, sum, count and last are aggregated as %j", (eventTimeWindow, expected) => {
-  const formulas = ["sum", "count", "last"] as const;
+  [
+    null,
+    ["additive", "additive", "latest_of_quarter_hour", "greatest_of_quarter_hour", "least_of_quarter_hour"] as const,
+  ],
+  ["hour", Array(5).fill("last_received_of_hour")],
+  ["day", Array(5).fill("last_received_of_day")],
+] as const)("with the event time window %s, formulas are aggregated as %j", (eventTimeWindow, expected) => {
+  const formulas = ["sum", "count", "last", "max", "min"] as const;
   expect(formulas.map((formula) => aggregationOf({ formula, eventTimeWindow }))).toEqual(expected);
 });

@@ -1,5 +1,6 @@
 // The one event that stands for its window, of meters that keep one.
 import type { Aggregation } from "../../domain/meter.ts";
+import { GREATEST_VALUE } from "../../domain/value.ts";
 import { DAY_MS, HOUR_MS, QUARTER_HOUR_MS } from "../../domain/window.ts";
 import { entries } from "./entries.ts";
 import { freshEntries, tableOf } from "./events.ts";
@@ -8,6 +9,8 @@ import { afterGroup, groupOf, inOrder, type RowOrder, RUNS, type Shape, wantedSe
 /** The length of a surviving event's window (ms), by its meter's aggregation. */
 export const WINDOW_MS: Record<Exclude<Aggregation, "additive">, number> = {
   latest_of_quarter_hour: QUARTER_HOUR_MS,
+  greatest_of_quarter_hour: QUARTER_HOUR_MS,
+  least_of_quarter_hour: QUARTER_HOUR_MS,
   last_received_of_hour: HOUR_MS,
   last_received_of_day: DAY_MS,
 };
@@ -20,8 +23,28 @@ export const WINDOW_LENGTH = `CASE aggregation ${Object.entries(WINDOW_MS)
 /** The start of the window (ms) that an event is in. */
 const WINDOW_START = `timestamp - timestamp % ${WINDOW_LENGTH}`;
 
-/** What a window keeps the greatest of, before receipt order: the timestamp, or nothing where receipt alone decides. */
-export const RANK = "IIF(aggregation = 'latest_of_quarter_hour', timestamp, 0)";
+/** What a window keeps the greatest of, before receipt order: an integer from 0 on, 0 where receipt alone decides. */
+const RANKS: Record<keyof typeof WINDOW_MS, string> = {
+  latest_of_quarter_hour: "timestamp",
+  greatest_of_quarter_hour: "value",
+  least_of_quarter_hour: `${GREATEST_VALUE} - value`,
+  last_received_of_hour: "0",
+  last_received_of_day: "0",
+};
+
+const RANK = `CASE aggregation ${Object.entries(RANKS)
+  .map(([aggregation, rank]) => `WHEN '${aggregation}' THEN ${rank}`)
+  .join(" ")} END`;
+
+/** An event's rank, as the statements have it. */
+export function rankOf(
+  aggregation: keyof typeof WINDOW_MS,
+  { timestamp, value }: { readonly timestamp: number; readonly value: number },
+): number {
+  if (aggregation === "latest_of_quarter_hour") return timestamp;
+  if (aggregation === "greatest_of_quarter_hour") return value;
+  return aggregation === "least_of_quarter_hour" ? GREATEST_VALUE - value : 0;
+}
 
 /**
  * Of some events, the one that each window keeps: the greatest (rank, id), whatever the order of arrival. Ids sort in
@@ -51,9 +74,9 @@ export const keepSurvivors = (slice: number): string => `
   ${best("SELECT * FROM fresh WHERE aggregation <> 'additive'")}
   ${KEEP}`;
 
-/** Cancellations of meters that keep survivors. */
-const CANCELLED = `${entries("timestamp", "id", "aggregation")},
-  cancelled AS (
+/** Those entries (?1) whose meters keep survivors, which are cancelled or corrected, and their windows. */
+const CHANGED = `${entries("timestamp", "id", "aggregation")},
+  changed AS (
     SELECT DISTINCT series, ${WINDOW_START} AS window_start, aggregation, id FROM entries WHERE aggregation <> 'additive'
   )`;
 
@@ -62,25 +85,30 @@ const CANCELLED = `${entries("timestamp", "id", "aggregation")},
  * other event of the window comes before it. From then on new events compete for the window as always.
  */
 export const VACATE_CANCELLED = `
-  WITH ${CANCELLED}
+  WITH ${CHANGED}
   UPDATE survivors SET rank = -1, timestamp = window_start, id = '', value = 0, vacated = 1
-  WHERE (series, window_start, id) IN (SELECT series, window_start, id FROM cancelled)`;
+  WHERE (series, window_start, id) IN (SELECT series, window_start, id FROM changed)`;
 
 /**
- * Forgets bases that are cancelled after all, which only a repair of a sealed slice does. The slice is read for bases
- * again when it is exported again.
+ * Forgets bases that are cancelled or corrected after all, which only a repair of a sealed slice does. The slice is read
+ * for bases again when it is exported again.
  */
-export const FORGET_CANCELLED_BASES = `
-  WITH ${CANCELLED}
+export const FORGET_BASES = `
+  WITH ${CHANGED}
   UPDATE survivors SET base_rank = NULL, base_timestamp = NULL, base_id = NULL, base_value = NULL
-  WHERE (series, window_start, base_id) IN (SELECT series, window_start, id FROM cancelled)`;
+  WHERE (series, window_start, base_id) IN (SELECT series, window_start, id FROM changed)`;
 
 /** The windows of cancelled events that are vacated: their slices are to be looked through, once this is committed. */
 export const FIND_VACATED = `
-  WITH ${CANCELLED}
+  WITH ${CHANGED}
   SELECT DISTINCT series, window_start, aggregation
-  FROM cancelled JOIN survivors USING (series, window_start)
+  FROM changed JOIN survivors USING (series, window_start)
   WHERE vacated = 1`;
+
+/** The windows of corrected events, which are to be looked through again: a value may decide who stands for them. */
+export const FIND_CORRECTED = `
+  WITH ${CHANGED}
+  SELECT DISTINCT series, window_start AS start, aggregation FROM changed`;
 
 /** Of each window, customer and group the greatest (rank, id) of some survivors, which have their series joined. */
 const greatest = (shape: Shape, order: RowOrder, start: string, rank: string, from: string): string => `
@@ -107,17 +135,19 @@ export const readSurvivors = (shape: Shape, order: RowOrder): string =>
         AND kept.series = series.id AND window_start >= runs.first AND window_start < runs.last AND kept.id <> ''`,
   );
 
-/** A slice's latest events of :runs, as survivors of these; from and to times (ms). */
-export const latestOfSlice = (slice: number, shape: Shape, order: RowOrder): string =>
-  greatest(
-    shape,
-    order,
-    windowStart("timestamp"),
-    "timestamp",
-    `FROM series CROSS JOIN runs CROSS JOIN ${tableOf(slice)} AS kept
+/** What a slice's events of :runs keep of these, as survivors; from and to times (ms). */
+export const greatestOfSlice =
+  (aggregation: keyof typeof WINDOW_MS) =>
+  (slice: number, shape: Shape, order: RowOrder): string =>
+    greatest(
+      shape,
+      order,
+      windowStart("timestamp"),
+      RANKS[aggregation],
+      `FROM series CROSS JOIN runs CROSS JOIN ${tableOf(slice)} AS kept
       WHERE ${wantedSeries(shape)}
         AND kept.series = series.id AND timestamp >= runs.first AND timestamp < runs.last AND cancelled IS NULL`,
-  );
+    );
 
 /** The series whose quarter hours of :from to :to (ms, half open) have a survivor, and what they are. */
 export const seriesInSurvivors = (shape: Shape): string => `
@@ -230,17 +260,6 @@ export const VACATE = `
   WHERE true
   ON CONFLICT (series, window_start) DO UPDATE SET
     rank = -1, timestamp = excluded.timestamp, id = '', value = 0, vacated = 1`;
-
-/**
- * Gives survivors the values that were logged of them (?1, entries). Nothing else of an event that the auditor corrects
- * decides which of a window's events stands for it.
- */
-export const CORRECT_SURVIVORS = `
-  WITH ${entries("timestamp", "id", "value", "aggregation")}
-  UPDATE survivors SET value = entries.value
-  FROM entries
-  WHERE aggregation <> 'additive' AND survivors.series = entries.series
-    AND survivors.window_start = entries.timestamp - entries.timestamp % ${WINDOW_LENGTH} AND survivors.id = entries.id`;
 
 /**
  * The survivors that a slice's events make in parts of series, and how many `events` each stands for: ?1, a JSON array

@@ -40,7 +40,7 @@ const usageEndpoint = defineEndpoint({
   tag,
   summary: "What all customers used",
   description:
-    "edgemeter's own. A meter's usage from `from` (inclusive) to `to` (exclusive) in one row, or in one for each window, customer or value of a dimension; rows without events are left out. By `name`, rows come by customer, then window, then value of the dimension; by `value`, the largest first, of the whole range. On meters that keep the `last` event, each customer's is added up.",
+    "edgemeter's own. A meter's usage from `from` (inclusive) to `to` (exclusive) in one row, or in one for each window, customer or value of a dimension; rows without events are left out. By `name`, rows come by customer, then window, then value of the dimension; by `value`, the largest first, of the whole range. Of several customers the values are added up, also on a meter of formula `last`; `max` and `min` take the greatest and the least of all.",
   fields: {
     meter: text(LIMITS.payloadKeyLength).openapi({ example: "mtr_1", description: "A meter's id." }),
     from: unixSeconds,

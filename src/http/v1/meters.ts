@@ -79,7 +79,15 @@ const createEndpoint = defineEndpoint({
   fields: {
     display_name: displayName,
     event_name: eventName,
-    default_aggregation: z.strictObject({ formula: choice(FORMULAS) }, requiredError),
+    default_aggregation: z.strictObject(
+      {
+        formula: choice(FORMULAS).openapi({
+          description:
+            "`sum` adds the values up, `count` counts the events, `last` is the latest value by timestamp. `max` and `min`, the greatest and the least value, are edgemeter's own.",
+        }),
+      },
+      requiredError,
+    ),
     customer_mapping: z.strictObject({ type: choice(["by_id"]), event_payload_key: payloadKey }).optional(),
     value_settings: z.strictObject({ event_payload_key: payloadKey }).optional(),
     event_time_window: choice(EVENT_TIME_WINDOWS).optional(),

@@ -57,6 +57,7 @@ const METERS: readonly Meter[] = (
     { formula: "sum", eventTimeWindow: null },
     { formula: "count", eventTimeWindow: null },
     { formula: "last", eventTimeWindow: null },
+    { formula: "max", eventTimeWindow: null },
     { formula: "sum", eventTimeWindow: "day" },
   ] as const
 ).map((kind) => aMeter({ ...kind, eventName: unique("soak"), livemode: true, now: START - DAY_MS }));

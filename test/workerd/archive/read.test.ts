@@ -87,6 +87,7 @@ describe("events of two databases", () => {
     { formula: "sum", eventTimeWindow: null },
     { formula: "count", eventTimeWindow: null },
     { formula: "last", eventTimeWindow: null },
+    { formula: "max", eventTimeWindow: null },
     { formula: "sum", eventTimeWindow: "hour" },
     { formula: "last", eventTimeWindow: "day" },
   ] as const;

@@ -173,21 +173,34 @@ describe("a dead letter", () => {
     expect((await survivor()).results).toEqual([{ value: 1, base_value: 1, vacated: 0 }]);
   });
 
-  it("that cancels a checked slice's event has its window fall back to an event of a slice that was dropped", async () => {
-    const meter = aMeter({ eventName: unique("tokens"), eventTimeWindow: "day", livemode: true });
-    await insertMeter(env.DB, meter).run();
-    const ofMeter = { meter: meter.id, aggregation: aggregationOf(meter) };
-    await store(db, [anEntry({ ...ofMeter, value: 4 })]);
-    const later = anEntry({ ...ofMeter, value: 8, timestamp: BEGIN + 12 * HOUR_MS, received: BEGIN + 12 * HOUR_MS });
-    await store(db, [later]);
-    vi.setSystemTime(OLD);
-    await archive();
-    expect(await statesOf(db)).toMatchObject([{ state: "archived" }, { state: "checked" }]);
-    const survivor = () => db.prepare("SELECT value, base_value, vacated FROM survivors").all();
-    expect((await survivor()).results).toEqual([{ value: 8, base_value: 4, vacated: 0 }]);
-    await redriveIt(await park("cancellations", later));
-    expect((await survivor()).results).toEqual([{ value: 4, base_value: 4, vacated: 0 }]);
-  });
+  it.each([
+    [{ eventTimeWindow: "day" }, 4, 8],
+    [{ formula: "last" }, 4, 8],
+    [{ formula: "max" }, 4, 8],
+    [{ formula: "min" }, 8, 4],
+  ] as const)(
+    "that cancels a checked slice's event has the window of %j fall back to one of a slice that was dropped",
+    async (changes, first, second) => {
+      const meter = aMeter({ eventName: unique("tokens"), livemode: true, ...changes });
+      await insertMeter(env.DB, meter).run();
+      const ofMeter = { meter: meter.id, aggregation: aggregationOf(meter) };
+      // The greatest and the least of what is left are others.
+      const others = first < second ? [1, 2] : [12, 16];
+      await store(
+        db,
+        [...others, first].map((value) => anEntry({ ...ofMeter, value })),
+      );
+      const later = anEntry({ ...ofMeter, value: second, received: BEGIN + 12 * HOUR_MS });
+      await store(db, [later]);
+      vi.setSystemTime(OLD);
+      await archive();
+      expect(await statesOf(db)).toMatchObject([{ state: "archived" }, { state: "checked" }]);
+      const survivor = () => db.prepare("SELECT value, base_value, vacated FROM survivors").all();
+      expect((await survivor()).results).toEqual([{ value: second, base_value: first, vacated: 0 }]);
+      await redriveIt(await park("cancellations", later));
+      expect((await survivor()).results).toEqual([{ value: first, base_value: first, vacated: 0 }]);
+    },
+  );
 });
 
 describe("a migration of the template", () => {

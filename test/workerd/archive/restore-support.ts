@@ -115,7 +115,7 @@ export async function areNumbered(db: D1Database): Promise<boolean> {
 /** Two slices of usage: on time and late, of three customers, meters that add up and that keep one event, cancellations. */
 export async function story(): Promise<{ entries: LogEntry[]; cancelled: LogEntry[] }> {
   const meters: Meter[] = [];
-  for (const changes of [{}, { formula: "last" }, { eventTimeWindow: "day" }] as const) {
+  for (const changes of [{}, { formula: "last" }, { formula: "min" }, { eventTimeWindow: "day" }] as const) {
     meters.push(await aStoredMeter({ livemode: true, ...changes }));
   }
   const entries = [SLICE, NEXT].flatMap((slice, half) =>

@@ -47,6 +47,11 @@ const alter = (change: string): string => `${set("EVENTS", change)} AND ${SECOND
 const add = (count: number, low: number, high = 0): string =>
   set("sums", `count = count + ${count}, sum_high = sum_high + ${high}, sum_low = sum_low + ${low}`);
 
+/** The survivor of a meter of one customer, replaced by its second event with another rank and value. */
+const takenBySecond = (change: string): string =>
+  `${set("survivors", `${change}, id = (SELECT id FROM EVENTS WHERE ${SECOND})`)}
+  AND EXISTS (SELECT 1 FROM EVENTS WHERE series IN SERIES)`;
+
 type Damage = [what: string, missing: number, altered: number, string[], Partial<NewMeter>?];
 
 describe("comparing the log with a database", () => {
@@ -63,6 +68,34 @@ describe("comparing the log with a database", () => {
       10,
       [set("EVENTS", "value = 7"), set("survivors", "value = 7")],
       { formula: "last" },
+    ],
+    [
+      "a value that made its event the greatest",
+      0,
+      1,
+      [
+        alter("value = 1000"),
+        takenBySecond("rank = 1000, value = 1000"),
+        `${set("survivors", "base_rank = rank, base_timestamp = timestamp, base_id = id, base_value = value")}`,
+      ],
+      { formula: "max" },
+    ],
+    [
+      "a value that made its event the least",
+      0,
+      1,
+      [alter("value = 1"), takenBySecond("rank = rank + 24, value = 1")],
+      { formula: "min" },
+    ],
+    [
+      "a value that kept its event from being the greatest",
+      0,
+      1,
+      [
+        `${set("EVENTS", "value = 7")} AND id IN (SELECT id FROM survivors WHERE series IN SERIES)`,
+        takenBySecond("timestamp = timestamp"),
+      ],
+      { formula: "max" },
     ],
     ["a payload", 0, 1, [alter(`payload = '{"a":"b"}'`)]],
     ["an identifier", 0, 1, [alter("identifier = x'00'")]],

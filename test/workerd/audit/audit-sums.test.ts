@@ -78,6 +78,8 @@ describe("comparing sums and survivors with their events", () => {
     ["a survivor's value", set("survivors", "value = 1"), LAST],
     ["a survivor that is gone", gone("survivors"), { eventTimeWindow: "hour" }],
     ["another survivor", set("survivors", "id = 'x', rank = 9e12"), LAST],
+    ["a survivor that is not the greatest", set("survivors", "rank = 1, value = 1"), { formula: "max" }],
+    ["another survivor of the least", set("survivors", "id = 'x', rank = rank + 24, value = 1"), { formula: "min" }],
     ["a survivor of nothing", TOO_MANY[1], { eventTimeWindow: "day" }],
     ["a window that stayed vacated", set("survivors", "rank = -1, id = '', value = 0, vacated = 1"), LAST],
   ])("repairs %s", async (_, query, changes) => {

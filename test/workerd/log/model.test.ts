@@ -60,6 +60,8 @@ const KINDS = [
   { formula: "sum", eventTimeWindow: null },
   { formula: "count", eventTimeWindow: null },
   { formula: "last", eventTimeWindow: null },
+  { formula: "max", eventTimeWindow: null },
+  { formula: "min", eventTimeWindow: null },
   { formula: "sum", eventTimeWindow: "hour" },
   { formula: "sum", eventTimeWindow: "day" },
   { formula: "last", eventTimeWindow: "day" },

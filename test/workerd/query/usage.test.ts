@@ -63,16 +63,26 @@ function expected(meter: Meter, events: readonly LogEntry[], bounds: readonly nu
     for (const window of foldWindows(meter, own, bounds)) {
       const place = { customer: asked.byCustomer ? first.customer : "", group: groupOf(first) };
       const key = JSON.stringify([window.start, place]);
-      rows.set(key, { ...window, ...place, value: window.value + (rows.get(key)?.value ?? 0n) });
+      rows.set(key, { ...window, ...place, value: together(meter, rows.get(key)?.value, window.value) });
     }
   }
   return [...rows.values()].sort((a, b) => a.start - b.start || (bytes(a.group) < bytes(b.group) ? -1 : 1));
+}
+
+/** The values of two customers or combinations as one. */
+function together({ formula }: Meter, one: bigint | undefined, other: bigint): bigint {
+  if (one === undefined) return other;
+  if (formula === "max") return one > other ? one : other;
+  if (formula === "min") return one < other ? one : other;
+  return one + other;
 }
 
 const METERS = [
   { formula: "sum", eventTimeWindow: null },
   { formula: "count", eventTimeWindow: null },
   { formula: "last", eventTimeWindow: null },
+  { formula: "max", eventTimeWindow: null },
+  { formula: "min", eventTimeWindow: "day" },
   { formula: "sum", eventTimeWindow: "hour" },
   { formula: "last", eventTimeWindow: "day" },
 ] as const;
