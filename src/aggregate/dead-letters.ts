@@ -3,6 +3,7 @@ import { DAY_MS, sliceOf } from "../domain/window.ts";
 import { readEvents } from "../log/codec.ts";
 import type { ShareName } from "../log/entries.ts";
 import type { GroupKind } from "../log/groups.ts";
+import { receivedAt } from "../log/partitions.ts";
 import { applyStatements } from "./apply.ts";
 import { onJsonEach } from "./json-each.ts";
 import { reportOverflow } from "./overflow.ts";
@@ -53,6 +54,8 @@ const LIST_AFTER = `
   SELECT ${COLUMNS} FROM dead_letters
   WHERE redriven IS NULL AND id > ?1
   ORDER BY id LIMIT ?2`;
+
+const OLDEST = "SELECT MIN(id) AS id FROM dead_letters WHERE redriven IS NULL";
 
 const COUNT = "SELECT COUNT(*) AS count FROM dead_letters WHERE redriven IS NULL";
 
@@ -116,6 +119,12 @@ export async function listDeadLetters(
 /** How many wait in a database. */
 export const countDeadLetters = async (db: D1Database): Promise<number> =>
   (await db.prepare(COUNT).first<number>("count")) ?? 0;
+
+/** When the first entry was received (ms) that waits in a database. */
+export async function oldestDeadLetter(db: D1Database): Promise<number | undefined> {
+  const id = await db.prepare(OLDEST).first<string>("id");
+  return id === null ? undefined : receivedAt(Number(id.split("_")[1]));
+}
 
 /** When a letter was redriven (ms); null while it waits. */
 type Redriven = { readonly redriven: number | null };

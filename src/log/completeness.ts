@@ -1,9 +1,9 @@
 // How complete the databases are, for those who read them: up to which moment everything that the log has received is in
 // them, and when all is that was received before a request.
+import { FRESH_MS } from "../catalog/positive-cache.ts";
 import type { Placement } from "../domain/placement.ts";
 import { longerShards } from "../domain/shards.ts";
-import { MINUTE_MS } from "../domain/window.ts";
-import { logWarning } from "../logger.ts";
+import { logError } from "../logger.ts";
 import { withTimeout } from "../timeout.ts";
 import type { LogContext, LogProgress } from "./entries.ts";
 import { shardsOf } from "./shards.ts";
@@ -19,16 +19,10 @@ import { shardsOf } from "./shards.ts";
 const CLOCK_TOLERANCE_MS = 1_000;
 
 /** What shards have said is used without a question for this long (ms); docs/wire-contract.md names it. */
-const FRESH_MS = 1_000;
+const TOLD_MS = 1_000;
 
 /** How long a shard is waited for (ms) before its last word is taken. */
 const PATIENCE_MS = 1_000;
-
-/**
- * How long what is recorded of a log is used (ms). A log that has grown says so itself, and more databases are used only
- * a quarter of an hour after they are recorded.
- */
-const CONTEXT_MS = MINUTE_MS;
 
 /** The pauses of a wait (ms): the first, the longest, and how they grow. */
 const PAUSE_MS = { first: 20, longest: 500, factor: 1.5 } as const;
@@ -88,7 +82,7 @@ export class Completeness {
       );
       return moments.includes(undefined) ? undefined : Math.min(...moments.filter((moment) => moment !== undefined));
     } catch (error) {
-      logWarning("how complete an answer is could not be said", { error: String(error) });
+      logError("how complete a response is could not be said", error);
       return undefined;
     }
   }
@@ -136,7 +130,7 @@ export class Completeness {
   #recentRound(): Round | undefined {
     if (this.#round === undefined) return undefined;
     const age = this.#clock.now() - this.#round.at;
-    return age >= 0 && age < FRESH_MS ? this.#round : undefined;
+    return age >= 0 && age < TOLD_MS ? this.#round : undefined;
   }
 
   /** Asks every shard, also those that an answer tells of. */
@@ -165,10 +159,13 @@ export class Completeness {
     return this.#round;
   }
 
+  /** What is recorded of the log, and what shards have said beyond it. */
   async #contextOf({ context }: Sources): Promise<LogContext> {
-    const age = this.#context === undefined ? CONTEXT_MS : this.#clock.now() - this.#context.at;
-    if (this.#context !== undefined && age >= 0 && age < CONTEXT_MS) return this.#context.value;
     const at = this.#clock.now();
+    const age = at - (this.#context?.at ?? Number.NEGATIVE_INFINITY);
+    // Not the latest need it be: a log that has grown says so itself, and more databases are used only a quarter of an
+    // hour after they are recorded.
+    if (this.#context !== undefined && age >= 0 && age < FRESH_MS) return this.#context.value;
     const value = await context();
     this.#context = { value, at };
     return value;
