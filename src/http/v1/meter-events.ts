@@ -1,4 +1,4 @@
-import { type DeadLetter, deadLetterOf } from "../../aggregate/dead-letters.ts";
+import { deadLetterOf, type KnownLetter } from "../../aggregate/dead-letters.ts";
 import { eventsDatabase } from "../../catalog/databases.ts";
 import { payloadOf } from "../../domain/event.ts";
 import { LATE_MS, LIMITS } from "../../domain/limits.ts";
@@ -52,7 +52,11 @@ const KnownEventObject = EventObject.extend({
     .boolean()
     .openapi({ description: "Whether it has reached the summaries, which count it unless it is cancelled." }),
   parked: z
-    .object({ dead_letter: z.string(), reason: z.string() })
+    .object({
+      dead_letter: z.string(),
+      reason: z.string(),
+      discarded_at: z.int().nullable().openapi({ description: "When it was given up; it will never count." }),
+    })
     .nullable()
     .openapi({ description: "Why the database refuses it, while it is a dead letter and counts nowhere." }),
   cancelled_at: z.int().nullable(),
@@ -114,7 +118,7 @@ function placeOf(meter: Meter, publicId: string): EventPlace | undefined {
 }
 
 /** How far an event has come: whether the summaries have it, and the dead letter that it is instead. */
-type Progress = { readonly aggregated: boolean; readonly letter?: DeadLetter | undefined };
+type Progress = { readonly aggregated: boolean; readonly letter?: KnownLetter | undefined };
 
 function toWire(meter: Meter, event: StoredEvent, { aggregated, letter }: Progress): z.output<typeof KnownEventObject> {
   return {
@@ -128,12 +132,18 @@ function toWire(meter: Meter, event: StoredEvent, { aggregated, letter }: Progre
     identifier: event.identifier,
     livemode: meter.livemode,
     meter: meter.id,
-    parked: letter === undefined ? null : { dead_letter: letter.id, reason: letter.reason },
+    parked: letter === undefined ? null : parkedToWire(letter),
     payload: payloadOf(event, meter),
     reported_by: event.apiKey,
     timestamp: toUnix(event.timestamp),
   };
 }
+
+const parkedToWire = ({ id, reason, discarded }: KnownLetter) => ({
+  dead_letter: id,
+  reason,
+  discarded_at: discarded === null ? null : toUnix(discarded),
+});
 
 /** Bounds of a v1 time: `timestamp[gte]=…`. */
 const timeRange = z.strictObject({
