@@ -273,8 +273,8 @@ CREATE TABLE error_reports (
 CREATE INDEX error_reports_by_report ON error_reports (report, meter, code, received);
 CREATE INDEX error_reports_by_meter ON error_reports (meter, report);
 
--- Entries of the log that this database refuses for their data. Parked by the aggregator, listed and redriven by
--- /v1/edgemeter/dead_letters; counted by /v1/edgemeter/pipeline. The auditor takes them for accounted for. Empty unless
+-- Entries of the log that this database refuses for their data. Parked by the aggregator, listed, redriven
+-- and discarded by /v1/edgemeter/dead_letters; counted by /v1/edgemeter/pipeline. The auditor takes them for accounted for. Empty unless
 -- something is wrong.
 CREATE TABLE dead_letters (
   id TEXT PRIMARY KEY, -- of the entry's group, shard, database and place in its share: sorts by receipt, and is parked once
@@ -283,7 +283,8 @@ CREATE TABLE dead_letters (
   entry TEXT NOT NULL, -- JSON, as the log carried it
   reason TEXT NOT NULL, -- what was said when it was refused
   parked INTEGER NOT NULL, -- ms
-  redriven INTEGER -- ms; NULL while it waits. Kept for a day, so that a repeated call finds what it did
+  redriven INTEGER, -- ms, also when it was discarded; NULL while it waits. Kept for a day, so that a repeated call finds what it did
+  discarded INTEGER -- ms; NULL unless it was. Kept for good, so that what the log sends again of it is left out
 ) WITHOUT ROWID;
 
 -- For lists and counts.

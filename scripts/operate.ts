@@ -81,10 +81,9 @@ const COMMANDS: Readonly<Record<string, () => Command>> = {
         new Option("--keep-days <days>", "how long the slice's table is kept at least (default: 1)").argParser(days),
       ),
   redrive: () =>
-    command("Stores the dead letters of the key's mode, once their cause is repaired.", redrive).option(
-      "--id <id>",
-      "this one only",
-    ),
+    command("Stores the dead letters of the key's mode, once their cause is repaired.", redrive)
+      .option("--id <id>", "this one only")
+      .option("--discard", "give it up instead: it will never count"),
   resend: () =>
     command(
       "Has the event logs send everything again, for a D1 that was restored to an earlier point.",

@@ -36,18 +36,28 @@ const STEPS: Record<GroupKind, readonly Step[]> = {
  * Stores entries in a database and brings its sums up to date, in one transaction. What is already stored changes
  * nothing, so anything may come again, alone, twice at once or beside others, and a cancellation before its event;
  * but nothing twice in one call. Entries of a slice whose table is gone are repetitions: they were stored. `now` (ms)
- * decides which error report takes rejections that are new. Gives the database's size in bytes. Throws when D1 did
- * not say that the transaction succeeded; it may have.
+ * decides which error report takes rejections that are new. `unless` comes first in the transaction, and may break it.
+ * Gives the database's size in bytes. Throws when D1 did not say that the transaction succeeded; it may have.
  */
-export async function applyEntries(db: D1Database, entries: readonly Entries[], now: number): Promise<number> {
-  const bytes = await withJsonEach(() => applyOnce(db, entries, now));
+export async function applyEntries(
+  db: D1Database,
+  entries: readonly Entries[],
+  now: number,
+  unless: readonly D1PreparedStatement[] = [],
+): Promise<number> {
+  const bytes = await withJsonEach(() => applyOnce(db, entries, now, unless));
   await restoreVacated(db, entries);
   await reportOverflow(db, entries, now);
   return bytes;
 }
 
 /** Slices that have no table get one, those of an older shape are brought forward; each once. */
-async function applyOnce(db: D1Database, entries: readonly Entries[], now: number): Promise<number> {
+async function applyOnce(
+  db: D1Database,
+  entries: readonly Entries[],
+  now: number,
+  unless: readonly D1PreparedStatement[],
+): Promise<number> {
   const opened = new Set<number>();
   let areForward = false;
   let rest = entries;
@@ -55,7 +65,7 @@ async function applyOnce(db: D1Database, entries: readonly Entries[], now: numbe
     const statements = applyStatements(db, rest, now);
     if (statements.length === 0) return 0;
     try {
-      const results = await db.batch(statements);
+      const results = await db.batch([...unless, ...statements]);
       return results.at(-1)?.meta.size_after ?? 0;
     } catch (error) {
       const slice = sliceWithoutTable(error);

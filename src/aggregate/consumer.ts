@@ -8,6 +8,7 @@ import { eventLog } from "../log/shards.ts";
 import { logError } from "../logger.ts";
 import { NoAnswer, withTimeout } from "../timeout.ts";
 import { applyEntries, isAboutData } from "./apply.ts";
+import { unlessLeftOut } from "./dead-letters.ts";
 import type { Entries } from "./entries.ts";
 import { isFull, noteSize } from "./fill.ts";
 import { applyOrPark } from "./poison.ts";
@@ -115,8 +116,9 @@ const counting = (db: D1Database, budget: Budget): D1Database =>
 async function applyAndConfirm(shares: readonly Share[], run: Run, most: number): Promise<void> {
   const now = Date.now();
   try {
+    const unless = unlessLeftOut(run.db, shares);
     for (const entries of transactionsOf(shares, most)) {
-      if (!(await store(entries, run, now))) return;
+      if (!(await store(entries, run, now, unless))) return;
     }
   } catch (error) {
     // A database that hangs must not keep this run, which others' shares are waiting for.
@@ -145,13 +147,18 @@ async function applyAndConfirm(shares: readonly Share[], run: Run, most: number)
 }
 
 /** Stores entries in one transaction, after a rest; whether the run had time, and the database room, for it. */
-async function store(entries: readonly Entries[], run: Run, now: number): Promise<boolean> {
+async function store(
+  entries: readonly Entries[],
+  run: Run,
+  now: number,
+  unless: D1PreparedStatement,
+): Promise<boolean> {
   const rest = run.restedAt - Date.now();
   if (rest > 0) await scheduler.wait(rest);
   if (run.budget.statements <= 0 || Date.now() >= run.deadline) return false;
   if (await isFull(run.db, run.name, settingsOf(run.env))) return false;
   const began = Date.now();
-  noteSize(run.name, await withTimeout(applyEntries(run.db, entries, now), TRANSACTION_MS));
+  noteSize(run.name, await withTimeout(applyEntries(run.db, entries, now, [unless]), TRANSACTION_MS));
   const ended = Date.now();
   run.restedAt = ended + Math.min(REST_FACTOR * (ended - began), MOST_REST_MS);
   return true;

@@ -3,6 +3,7 @@ import { DAY_MS, sliceOf } from "../domain/window.ts";
 import { readEvents } from "../log/codec.ts";
 import type { ShareName } from "../log/entries.ts";
 import type { GroupKind } from "../log/groups.ts";
+import { receivedAt } from "../log/partitions.ts";
 import { applyStatements } from "./apply.ts";
 import { onJsonEach } from "./json-each.ts";
 import { reportOverflow } from "./overflow.ts";
@@ -10,7 +11,7 @@ import { isEntryStored } from "./sql/events.ts";
 import { openSlice, quarterOf, reopenSlice } from "./sql/slices.ts";
 import { restoreVacated } from "./vacated.ts";
 
-/** An entry of the log that D1 refused for its data, kept until it is redriven. */
+/** An entry of the log that D1 refused for its data, kept until it is redriven, and for good once it is discarded. */
 export type DeadLetter = {
   /** Of the entry's group, shard, database and place in its share: sorts by receipt, and parking it again changes nothing. */
   readonly id: string;
@@ -36,11 +37,18 @@ const PARK = `
   WHERE ?2 = 'rejections' OR NOT EXISTS (SELECT 1 FROM slices WHERE slice = ?3 AND state = 'archived')
   ON CONFLICT DO NOTHING`;
 
-const FIND = `SELECT ${COLUMNS}, redriven FROM dead_letters WHERE id = ?1`;
+const FIND = `SELECT ${COLUMNS}, redriven, discarded FROM dead_letters WHERE id = ?1`;
+
+/** What counts nowhere: it waits, or will never be stored. */
+const IS_LEFT_OUT = "(redriven IS NULL OR discarded IS NOT NULL)";
 
 // '~' sorts after every id.
 const OF_SHARE = `
-  SELECT ${COLUMNS} FROM dead_letters WHERE id >= ?1 AND id < ?1 || '~' AND redriven IS NULL`;
+  SELECT ${COLUMNS}, redriven, discarded FROM dead_letters WHERE id >= ?1 AND id < ?1 || '~' AND ${IS_LEFT_OUT}`;
+
+/** Breaks the transaction that it is in, as bad data does, when an entry from one share to another is to be left out: no id is JSON. */
+const UNLESS_LEFT_OUT = `
+  SELECT json(id) FROM dead_letters WHERE id >= ?1 AND id < ?2 || '~' AND ${IS_LEFT_OUT}`;
 
 const PARKED = "SELECT id FROM dead_letters WHERE id >= ?1 AND id < ?1 || '~'";
 
@@ -54,6 +62,8 @@ const LIST_AFTER = `
   WHERE redriven IS NULL AND id > ?1
   ORDER BY id LIMIT ?2`;
 
+const OLDEST = "SELECT MIN(id) AS id FROM dead_letters WHERE redriven IS NULL";
+
 const COUNT = "SELECT COUNT(*) AS count FROM dead_letters WHERE redriven IS NULL";
 
 /** One statement: the slice that it finds cannot be sealed any more until the letter is stored. */
@@ -63,7 +73,12 @@ const TO_OLDEST_SLICE = `
 
 const REDRIVEN = "UPDATE dead_letters SET redriven = ?2 WHERE id = ?1";
 
-const FORGET_REDRIVEN = "DELETE FROM dead_letters WHERE redriven < ?1";
+/** Breaks the transaction that it is in likewise when a letter is discarded. */
+const UNLESS_DISCARDED = "SELECT json(id) FROM dead_letters WHERE id = ?1 AND discarded IS NOT NULL";
+
+const DISCARD = "UPDATE dead_letters SET redriven = ?2, discarded = ?2 WHERE id = ?1 AND redriven IS NULL";
+
+const FORGET_REDRIVEN = "DELETE FROM dead_letters WHERE redriven < ?1 AND discarded IS NULL";
 
 /** What the ids of a share's dead letters begin with; the entry's place in the share follows. */
 export const deadLetterPrefix = (shard: string, { group, database }: ShareName): string =>
@@ -83,14 +98,26 @@ export async function parkedOf(db: D1Database, shard: string, share: ShareName):
   return new Set(results.map(({ id }) => id));
 }
 
-/** The dead letter of an event, by its share and its own id; nothing when it is not parked. */
+/**
+ * The statement that goes before shares are stored in a transaction. It breaks it when one of them has entries that wait
+ * as dead letters, or were discarded: the share is taken apart then, and those are not tried.
+ */
+export function unlessLeftOut(
+  db: D1Database,
+  shares: readonly (ShareName & { readonly shard: string })[],
+): D1PreparedStatement {
+  const prefixes = shares.map((share) => deadLetterPrefix(share.shard, share)).sort();
+  return db.prepare(UNLESS_LEFT_OUT).bind(prefixes[0] ?? "", prefixes.at(-1) ?? "");
+}
+
+/** The dead letter of an event, by its share and its own id, also a discarded one; nothing when it is not parked. */
 export async function deadLetterOf(
   db: D1Database,
   shard: string,
   share: ShareName,
   eventId: string,
-): Promise<DeadLetter | undefined> {
-  const { results } = await db.prepare(OF_SHARE).bind(deadLetterPrefix(shard, share)).all<DeadLetter>();
+): Promise<KnownLetter | undefined> {
+  const { results } = await db.prepare(OF_SHARE).bind(deadLetterPrefix(shard, share)).all<KnownLetter>();
   return results.find(({ entry }) => idOfEntry(entry) === eventId);
 }
 
@@ -117,18 +144,24 @@ export async function listDeadLetters(
 export const countDeadLetters = async (db: D1Database): Promise<number> =>
   (await db.prepare(COUNT).first<number>("count")) ?? 0;
 
-/** When a letter was redriven (ms); null while it waits. */
-type Redriven = { readonly redriven: number | null };
+/** When the first entry was received (ms) that waits in a database. */
+export async function oldestDeadLetter(db: D1Database): Promise<number | undefined> {
+  const id = await db.prepare(OLDEST).first<string>("id");
+  return id === null ? undefined : receivedAt(Number(id.split("_")[1]));
+}
 
-/** A dead letter, also one that was redriven. */
-export const findDeadLetter = async (db: D1Database, id: string): Promise<(DeadLetter & Redriven) | undefined> =>
-  (await db.prepare(FIND).bind(id).first<DeadLetter & Redriven>()) ?? undefined;
+/** Of a letter also when it ceased to wait (ms); null while it waits, and `discarded` when it was redriven. */
+export type KnownLetter = DeadLetter & { readonly redriven: number | null; readonly discarded: number | null };
+
+/** A dead letter, also one that does not wait any more. */
+export const findDeadLetter = async (db: D1Database, id: string): Promise<KnownLetter | undefined> =>
+  (await db.prepare(FIND).bind(id).first<KnownLetter>()) ?? undefined;
 
 /**
  * Stores a dead letter's entry after all and marks it, in one transaction; once, however often it is called. Throws
- * when D1 refuses it still; then the letter waits on. `now` in ms.
+ * when D1 refuses it still; then the letter waits on. Throws likewise for one that was discarded meanwhile. `now` in ms.
  */
-export async function redrive(db: D1Database, letter: DeadLetter & Redriven, now: number): Promise<void> {
+export async function redrive(db: D1Database, letter: KnownLetter, now: number): Promise<void> {
   const { id, kind, entry } = letter;
   const quarter = quarterOf(timestampOf(entry) ?? now);
   const entries = { kind, from: quarter, to: quarter, entries: entry };
@@ -139,10 +172,19 @@ export async function redrive(db: D1Database, letter: DeadLetter & Redriven, now
       // For one entry it does not matter which is faster, and every database has this one.
       ...applyStatements(db, [{ ...entries, slice: home.slice }], now, onJsonEach),
     ];
-    await db.batch([...(statements ?? []), db.prepare(REDRIVEN).bind(id, now)]);
+    await db.batch([db.prepare(UNLESS_DISCARDED).bind(id), ...(statements ?? []), db.prepare(REDRIVEN).bind(id, now)]);
   }
   await restoreVacated(db, [entries]);
   await reportOverflow(db, [entries], now);
+}
+
+/**
+ * Gives a waiting letter up: its entry is never stored, also when its log sends it again, and holds nothing up any more.
+ * What became of it, now or before. `now` in ms.
+ */
+export async function discard(db: D1Database, letter: DeadLetter, now: number): Promise<"discarded" | "redriven"> {
+  await db.prepare(DISCARD).bind(letter.id, now).run();
+  return (await findDeadLetter(db, letter.id))?.discarded ? "discarded" : "redriven";
 }
 
 type Home = { readonly slice: number; readonly isSealed: boolean };

@@ -37,6 +37,8 @@ type Definition<
   /** Headers of its own, in lower case. */
   readonly headers?: Headers;
   readonly response: Reply;
+  /** What a response has in its headers, for the OpenAPI document. */
+  readonly responseHeaders?: z.ZodObject;
   /** The most that a body may have (bytes); LIMITS.bodyBytes unless given. */
   readonly bodyBytes?: number;
   /** Whether `handle` claims the Idempotency-Key itself; unless it does, it is claimed before. */
@@ -71,7 +73,7 @@ export function defineEndpoint<
   const fields = z.strictObject({ ...definition.fields, ...(apiVersion === "v1" ? { expand: EXPAND } : {}) });
   const params = z.strictObject(definition.params ?? ({} as Params));
   const headers = definition.headers && z.object(definition.headers);
-  const { response } = definition;
+  const { response, responseHeaders } = definition;
   return {
     apiVersion,
     method,
@@ -79,7 +81,7 @@ export function defineEndpoint<
     auth,
     needs,
     limit,
-    route: describeRoute({ ...definition, needs, limit }, { params, fields, headers, response }),
+    route: describeRoute({ ...definition, needs, limit }, { params, fields, headers, response, responseHeaders }),
     call: async (request, rawParams, context) => {
       const inHeaders = headers === undefined ? ok({}) : check(headers, readHeaders(request, headers));
       if (!inHeaders.ok) return inHeaders;

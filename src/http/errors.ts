@@ -22,6 +22,10 @@ type RequestError =
   | { readonly reason: "no_such_dead_letter"; readonly id: string }
   /** What D1 says of a dead letter's data still. */
   | { readonly reason: "still_refused"; readonly id: string; readonly cause: string }
+  /** A dead letter that was redriven before, or discarded: it cannot be the other too. */
+  | { readonly reason: "letter_ended"; readonly id: string; readonly as: "redriven" | "discarded" }
+  /** What was received before a request was not in the databases within the time that it would wait. */
+  | { readonly reason: "not_included_in_time"; readonly seconds: number }
   /** The archive holds its lease of a database; it gives it up within a step. */
   | { readonly reason: "archive_at_work" }
   | { readonly reason: "unknown_url"; readonly method: string; readonly path: string }
@@ -302,6 +306,20 @@ const ROWS: { readonly [R in ApiError["reason"]]: Row<Extract<ApiError, { reason
     param: "id",
     v1: { code: "still_refused" },
     v2: { code: "still_refused" },
+  },
+  letter_ended: {
+    status: 400,
+    message: ({ id, as }) => `The dead letter '${id}' was ${as} before.`,
+    param: "id",
+    v1: { code: "letter_ended" },
+    v2: { code: "letter_ended" },
+  },
+  not_included_in_time: {
+    ...UNAVAILABLE,
+    message: ({ seconds }) =>
+      `Not all that was received before this request was in the databases within ${seconds} seconds (edgemeter-wait). Send it again, or leave the header out for what is there. While an entry waits as a dead letter, no wait succeeds.`,
+    v1: { type: "api_error", code: "not_included_in_time" },
+    v2: { code: "not_included_in_time" },
   },
   archive_at_work: {
     status: 409,

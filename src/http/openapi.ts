@@ -69,10 +69,14 @@ type Schemas = {
   readonly fields: z.ZodObject;
   readonly headers: z.ZodObject | undefined;
   readonly response: z.ZodType;
+  readonly responseHeaders: z.ZodObject | undefined;
 };
 
 /** The part of the OpenAPI document that an endpoint's definition makes. */
-export function describeRoute(endpoint: Described, { params, fields, headers, response }: Schemas): Route {
+export function describeRoute(
+  endpoint: Described,
+  { params, fields, headers, response, responseHeaders }: Schemas,
+): Route {
   const { apiVersion, method, path, summary, tag, auth } = endpoint;
   const contentType = apiVersion === "v1" ? "application/x-www-form-urlencoded" : "application/json";
   const error = {
@@ -92,7 +96,11 @@ export function describeRoute(endpoint: Described, { params, fields, headers, re
       ...(method === "get" ? { query: fields } : { body: { content: { [contentType]: { schema: fields } } } }),
     },
     responses: {
-      200: { description: "Success", content: { "application/json": { schema: response } } },
+      200: {
+        description: "Success",
+        content: { "application/json": { schema: response } },
+        ...(responseHeaders === undefined ? {} : { headers: responseHeaders }),
+      },
       "4XX": error,
       503: { ...error, description: "Not finished; `stripe-should-retry: true`" },
     },

@@ -10,6 +10,8 @@ export type Handled<T extends object> =
       readonly value: T | StoredJson;
       /** The token of the request that got this response first; unless given, this one. */
       readonly firstGivenTo?: string;
+      /** Headers of its own. */
+      readonly headers?: Readonly<Record<string, string>>;
     }
   | { readonly ok: false; readonly error: ApiError };
 
@@ -36,9 +38,9 @@ export function successResponse(
   token: string,
   common: Record<string, string> = {},
 ): Response {
-  const { value, firstGivenTo = token } = handled;
+  const { value, firstGivenTo = token, headers = {} } = handled;
   const replayed = { "idempotent-replayed": "true", "original-request": requestId(firstGivenTo) };
   return new Response(typeof value === "string" ? value : toJson(value), {
-    headers: { ...common, "content-type": "application/json", ...(firstGivenTo === token ? {} : replayed) },
+    headers: { ...common, ...headers, "content-type": "application/json", ...(firstGivenTo === token ? {} : replayed) },
   });
 }

@@ -162,3 +162,15 @@ export type LogStatus = {
   /** Until when it asks the shards that its keys came from; nothing once it does not. */
   readonly movingUntil: number | undefined;
 };
+
+/** How far a shard's entries have come. Times in ms. */
+export type LogProgress = {
+  /** The shard's clock. */
+  readonly now: number;
+  /** When its newest group was received; 0 before the first. */
+  readonly newest: number;
+  /** By database: when the first entry was received that it has not confirmed. Without those that have all. */
+  readonly oldestOf: Readonly<Record<number, number>>;
+  /** The history of the log as this shard knows it, for a caller who knows less. */
+  readonly shards: Shards;
+};

@@ -17,6 +17,7 @@ import {
   type CancelRequest,
   CLOCKS_MS,
   type Inquiry,
+  type LogProgress,
   type LogStatus,
   type Moved,
   type RemoteHolder,
@@ -350,6 +351,22 @@ export class EventLog extends DurableObject<Env> {
       if (time !== undefined) oldest[database] = time;
     }
     return oldest;
+  }
+
+  /**
+   * How far the entries have come, for readers: whatever it takes later is received no earlier than `now` says, but for
+   * the differences of clocks. `isAwaited`: somebody waits for what is here, so it is sent at once.
+   */
+  progress(context: CallContext, isAwaited: boolean): LogProgress {
+    this.#check(context);
+    this.#adopt(context);
+    if (isAwaited) this.#sender.sendNow();
+    return {
+      now: Date.now(),
+      newest: this.#store.newestReceipt,
+      oldestOf: this.#oldestOf(),
+      shards: this.#inheritance.shards,
+    };
   }
 
   /** Sends these groups again: D1 turned out not to have them. Durable when it answers. */

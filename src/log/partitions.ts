@@ -397,6 +397,11 @@ export class Partitions {
     return this.#lastGroupId;
   }
 
+  /** When the newest group was received (ms); 0 before the first. */
+  get newestReceipt(): number {
+    return receivedAt(this.#lastGroupId);
+  }
+
   /** A group, unless its partition was dropped. */
   read(id: number): Group | undefined {
     const partition = partitionOf(id / IDS_PER_MS);
@@ -524,4 +529,4 @@ const firstIdOf = (partition: number): number => partition * HOUR_MS * IDS_PER_M
 const partitionOf = (time: number): number => floorTo(Math.floor(time), PARTITION_MS) / HOUR_MS;
 
 /** When a group was received (ms), by its id. */
-const receivedAt = (id: number): number => Math.floor(id / IDS_PER_MS);
+export const receivedAt = (id: number): number => Math.floor(id / IDS_PER_MS);

@@ -148,14 +148,18 @@ export class Sender {
     const at = this.#throttle.next(now);
     if (this.#timer !== undefined && this.#timer.at <= at) return;
     clearTimeout(this.#timer?.id);
-    const id = setTimeout(() => {
-      this.#timer = undefined;
-      this.#throttle.sends(Date.now());
-      this.send().catch((error: unknown) =>
-        logError("groups were not sent; the alarm will", error, { shard: this.#shard }),
-      );
-    }, at - now);
-    this.#timer = { id, at };
+    this.#timer = { id: setTimeout(() => this.sendNow(), at - now), at };
+  }
+
+  /** Sends whatever the throttle says; what comes while it is sending waits for its turn. */
+  sendNow(): void {
+    clearTimeout(this.#timer?.id);
+    this.#timer = undefined;
+    if (this.#sending) return;
+    this.#throttle.sends(Date.now());
+    this.send().catch((error: unknown) =>
+      logError("groups were not sent; the alarm will", error, { shard: this.#shard }),
+    );
   }
 
   /** Sends the shares that are due again, then new ones while their database's window has room, then those of a look back. */

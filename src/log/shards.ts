@@ -15,9 +15,13 @@ export const eventLog = (env: Env, shard: string): DurableObjectStub<EventLog> =
 export const logOfMode = async (env: Env, livemode: boolean): Promise<LogContext> =>
   logOf(await currentDeployment(env), livemode);
 
+/** What is recorded of a mode's log. Throws when the control database does not say. */
+export const recordedLogOfMode = async (env: Env, livemode: boolean): Promise<LogContext> =>
+  logOf(await recordedDeployment(env), livemode);
+
 /** Every shard that a mode's log ever had. Throws when the control database does not say. */
 export const everyShardOf = async (env: Env, livemode: boolean): Promise<string[]> =>
-  shardsOf(logOf(await recordedDeployment(env), livemode));
+  shardsOf(await recordedLogOfMode(env, livemode));
 
 function logOf({ placement, shards }: Deployment, livemode: boolean): LogContext {
   const history = livemode ? shards.live : shards.test;

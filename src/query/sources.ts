@@ -10,7 +10,7 @@ import { currentPlacement } from "../catalog/deployment.ts";
 import { looksLikeAlias } from "../domain/alias.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import type { Meter } from "../domain/meter.ts";
-import { allPlaces, databasesOf, ONE_DATABASE } from "../domain/placement.ts";
+import { allPlaces, databasesOf, ONE_DATABASE, type Placement } from "../domain/placement.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
@@ -27,10 +27,15 @@ export async function sourcesOf(
 ): Promise<Result<D1Database[], MeteringError>> {
   const placement = livemode ? await currentPlacement(env) : ok(ONE_DATABASE);
   if (!placement.ok) return err({ reason: "databases_changed", recorded: placement.error });
+  const places = placesOf(placement.value, id, customer);
+  return ok(places.map((place) => eventsDatabase(env, livemode, place)));
+}
+
+/** The places of those databases. */
+export function placesOf(placement: Placement, meterId: string, customer: string | undefined): number[] {
   // What an alias has stayed where the erased customer's usage is, and who that was is not known any more.
   const isAnywhere = customer === undefined || looksLikeAlias(customer);
-  const places = isAnywhere ? allPlaces(placement.value) : databasesOf(id, customer, placement.value);
-  return ok(places.map((place) => eventsDatabase(env, livemode, place)));
+  return isAnywhere ? allPlaces(placement) : databasesOf(meterId, customer, placement);
 }
 
 /**

@@ -76,6 +76,8 @@ const EXAMPLES: { [R in ApiError["reason"]]: readonly Extract<ApiError, { reason
   live_key_required: [{ reason: "live_key_required" }],
   no_such_dead_letter: [{ reason: "no_such_dead_letter", id: "dl_1" }],
   archive_at_work: [{ reason: "archive_at_work" }],
+  letter_ended: [{ reason: "letter_ended", id: "dl_1", as: "discarded" }],
+  not_included_in_time: [{ reason: "not_included_in_time", seconds: 5 }],
   still_refused: [{ reason: "still_refused", id: "dl_1", cause: "NOT NULL constraint failed" }],
   rate_limited: [{ reason: "rate_limited" }],
   unknown_url: [{ reason: "unknown_url", method: "GET", path: "/v1/nothing" }],

@@ -41,6 +41,24 @@ describe("redrive", () => {
   });
 });
 
+describe("redrive --discard", () => {
+  it("gives up one letter, and only one that is named", async () => {
+    const paths: string[] = [];
+    const url = await serve((request) => {
+      paths.push(new URL(request.url).pathname);
+      return Response.json({});
+    });
+    const lines: string[] = [];
+    const print = (line: string) => lines.push(line);
+    const client = new Client({ url, key });
+    expect(await redrive(client, { id: "dl_1", discard: true, key }, print)).toBe(true);
+    expect(paths).toEqual(["/v1/edgemeter/dead_letters/dl_1/discard"]);
+    expect(lines).toEqual(["1 live dead letters: 1 discarded, 0 left"]);
+    await expect(redrive(client, { discard: true, key }, print)).rejects.toThrow("--discard needs the --id");
+    expect(paths).toHaveLength(1);
+  });
+});
+
 describe("audit", () => {
   const none = { missing: 0, altered: 0, summaries_repaired: 0, summaries_suspect: 0, portions_failed: 0 };
   const start = Date.UTC(2026, 0, 1);

@@ -1,20 +1,24 @@
 import { isAboutData } from "../../aggregate/apply.ts";
 import {
   type DeadLetter,
+  discard,
   findDeadLetter,
+  type KnownLetter,
   listDeadLetters,
   placeOfDeadLetter,
   redrive,
 } from "../../aggregate/dead-letters.ts";
 import { eventsDatabases } from "../../catalog/databases.ts";
 import { isBackwards, pageOf } from "../../domain/page.ts";
-import { err, ok } from "../../domain/result.ts";
+import { err, ok, type Result } from "../../domain/result.ts";
 import type { Env } from "../../env.ts";
 import { GROUP_KINDS } from "../../log/groups.ts";
-import { defineEndpoint } from "../endpoint.ts";
+import { defineEndpoint, type Endpoint } from "../endpoint.ts";
+import type { ApiError } from "../errors.ts";
 import { text, toUnix } from "../fields.ts";
 import { commitOnce } from "../idempotent-answer.ts";
 import { cursorOf, listOf, paging, toList } from "../list.ts";
+import type { Described } from "../openapi.ts";
 import * as z from "../zod.ts";
 import { OPERATIONS } from "./operations.ts";
 
@@ -49,7 +53,7 @@ const listEndpoint = defineEndpoint({
   tag: OPERATIONS,
   summary: "List dead letters",
   description:
-    "Entries of the log that D1 refuses for their data, newest first. They count nowhere until they are redriven. A cursor need not exist any more.",
+    "Entries of the log that D1 refuses for their data, newest first. They count nowhere until they are redriven, and never when they are discarded. A cursor need not exist any more.",
   fields: paging,
   response: listOf(DeadLetterObject),
   handle: async ({ input, env, key }) => {
@@ -65,36 +69,68 @@ const listEndpoint = defineEndpoint({
   },
 });
 
-const redriveEndpoint = defineEndpoint({
-  apiVersion: "v1",
-  method: "post",
-  needs: "operate",
-  path: `${PATH}/{id}/redrive`,
-  tag: OPERATIONS,
-  summary: "Store a dead letter after all",
-  description:
-    "Use it once the cause is repaired. It stores the entry as the aggregator would have, and removes the dead letter; once, also when it is called again.",
-  errors: ["resource_missing", "still_refused"],
-  params: { id: text(100) },
-  fields: {},
-  response: DeadLetterObject,
-  handle: (call) =>
-    commitOnce(call, async () => {
-      const { env, key, now } = call;
-      const { id } = call.input;
-      const db = databaseOf(id, env, key.livemode);
-      const letter = db && (await findDeadLetter(db, id));
-      if (db === undefined || letter === undefined) return err({ reason: "no_such_dead_letter", id });
-      try {
+/** What a call does with a letter. Throws as `redrive` does. */
+type Act = (db: D1Database, letter: KnownLetter, now: number) => Promise<Result<void, ApiError>>;
+
+/** A call that ends a letter's waiting. */
+const ending = (definition: Pick<Described, "summary" | "description" | "errors">, verb: string, act: Act): Endpoint =>
+  defineEndpoint({
+    ...definition,
+    apiVersion: "v1",
+    method: "post",
+    needs: "operate",
+    path: `${PATH}/{id}/${verb}`,
+    tag: OPERATIONS,
+    params: { id: text(100) },
+    fields: {},
+    response: DeadLetterObject,
+    handle: (call) =>
+      commitOnce(call, async () => {
+        const { env, key, now } = call;
+        const { id } = call.input;
+        const db = databaseOf(id, env, key.livemode);
+        const letter = db && (await findDeadLetter(db, id));
+        if (db === undefined || letter === undefined) return err({ reason: "no_such_dead_letter", id });
         // In the database of its events. A retry that finds it done is told the same.
-        await redrive(db, letter, now);
-      } catch (error) {
-        if (isAboutData(error)) return err({ reason: "still_refused", id, cause: error.message });
-        throw error;
-      }
-      return ok({ response: toWire(letter, key.livemode), statements: [] });
-    }),
-});
+        const done = await act(db, letter, now);
+        return done.ok ? ok({ response: toWire(letter, key.livemode), statements: [] }) : done;
+      }),
+  });
+
+const redriveEndpoint = ending(
+  {
+    summary: "Store a dead letter after all",
+    description:
+      "Use it once the cause is repaired. It stores the entry as the aggregator would have, and removes the dead letter; once, also when it is called again.",
+    errors: ["resource_missing", "still_refused", "letter_ended"],
+  },
+  "redrive",
+  async (db, letter, now) => {
+    const { id } = letter;
+    if (letter.discarded !== null) return err({ reason: "letter_ended", id, as: "discarded" });
+    try {
+      await redrive(db, letter, now);
+      return ok(undefined);
+    } catch (error) {
+      if (isAboutData(error)) return err({ reason: "still_refused", id, cause: error.message });
+      throw error;
+    }
+  },
+);
+
+const discardEndpoint = ending(
+  {
+    summary: "Give a dead letter up",
+    description:
+      "For an entry that can never be stored, or should not be. It counts nowhere and never will, also when its log sends it again, and it holds up neither its slice's archive nor `edgemeter-complete-through`. It cannot be redriven any more. A discarded cancellation leaves its event counted.",
+    errors: ["resource_missing", "letter_ended"],
+  },
+  "discard",
+  async (db, letter, now) => {
+    const became = await discard(db, letter, now);
+    return became === "discarded" ? ok(undefined) : err({ reason: "letter_ended", id: letter.id, as: became });
+  },
+);
 
 /** The database of a mode's dead letter; nothing when the id is none of it. */
 function databaseOf(id: string, env: Env, livemode: boolean): D1Database | undefined {
@@ -102,4 +138,4 @@ function databaseOf(id: string, env: Env, livemode: boolean): D1Database | undef
   return place?.livemode === livemode ? eventsDatabases(env, livemode)[place.database]?.db : undefined;
 }
 
-export const deadLetterEndpoints = [listEndpoint, redriveEndpoint];
+export const deadLetterEndpoints = [listEndpoint, redriveEndpoint, discardEndpoint];

@@ -1,9 +1,11 @@
 import { LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
 import { pageOf } from "../../domain/page.ts";
+import { allPlaces } from "../../domain/placement.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { listCustomers, readUsageOfAll } from "../../query/all-customers.ts";
 import type { UsageRow } from "../../query/usage.ts";
+import { COMPLETE, readWithMoment } from "../completeness.ts";
 import { Dimensions, dimensionFields, dimensionsOf, readDimensions } from "../dimensions.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
@@ -55,6 +57,7 @@ const usageEndpoint = defineEndpoint({
     order: choice(["name", "value"]).default("name"),
     ...{ limit, starting_after },
   },
+  ...COMPLETE,
   response: listOf(UsageRowObject),
   errors: ["archived_range_deleted", "archived_range_unaligned"],
   handle: async (call) => {
@@ -78,19 +81,21 @@ const usageEndpoint = defineEndpoint({
     if (!after.ok) return after;
     const { order } = input;
     const query = { meter, runs: runs.value, ...grouping.value, order, after: after.value, limit: input.limit + 1 };
-    const rows = await readUsageOfAll(env, query);
-    if (!rows.ok) return rows;
-    return ok(
-      toList(pageOf(rows.value, undefined, input.limit), "/v1/edgemeter/usage", (row) => ({
-        id: rowId(row),
-        object: "edgemeter.usage_row" as const,
-        starts_at: toUnix(row.start),
-        ends_at: toUnix(row.end),
-        ...(query.byCustomer && { customer: row.customer }),
-        ...(query.keys.length > 0 && { dimensions: dimensionsOf(query.keys, row.group) }),
-        value: row.value,
-      })),
-    );
+    return readWithMoment(call, allPlaces, async () => {
+      const rows = await readUsageOfAll(env, query);
+      if (!rows.ok) return rows;
+      return ok(
+        toList(pageOf(rows.value, undefined, input.limit), "/v1/edgemeter/usage", (row) => ({
+          id: rowId(row),
+          object: "edgemeter.usage_row" as const,
+          starts_at: toUnix(row.start),
+          ends_at: toUnix(row.end),
+          ...(query.byCustomer && { customer: row.customer }),
+          ...(query.keys.length > 0 && { dimensions: dimensionsOf(query.keys, row.group) }),
+          value: row.value,
+        })),
+      );
+    });
   },
 });
 
@@ -150,22 +155,25 @@ const customersEndpoint = defineEndpoint({
     meter: text(LIMITS.payloadKeyLength).optional().openapi({ description: "Only those with events on this meter." }),
     ...{ limit, starting_after },
   },
+  ...COMPLETE,
   response: listOf(CustomerObject),
   handle: async (call) => {
     const { env, key, input } = call;
     const meter = input.meter === undefined ? ok(undefined) : await requireMeter(call, input.meter, "meter");
     if (!meter.ok) return meter;
-    const customers = await listCustomers(env, key.livemode, {
-      ...{ prefix: input.prefix ?? "", meter: meter.value },
-      ...{ after: input.starting_after ?? "", limit: input.limit + 1 },
+    return readWithMoment(call, allPlaces, async () => {
+      const customers = await listCustomers(env, key.livemode, {
+        ...{ prefix: input.prefix ?? "", meter: meter.value },
+        ...{ after: input.starting_after ?? "", limit: input.limit + 1 },
+      });
+      if (!customers.ok) return customers;
+      return ok(
+        toList(pageOf(customers.value, undefined, input.limit), "/v1/edgemeter/customers", ({ id, lastEvent }) => ({
+          ...{ id, object: "edgemeter.customer" as const },
+          last_event: lastEvent === undefined ? null : toUnix(lastEvent),
+        })),
+      );
     });
-    if (!customers.ok) return customers;
-    return ok(
-      toList(pageOf(customers.value, undefined, input.limit), "/v1/edgemeter/customers", ({ id, lastEvent }) => ({
-        ...{ id, object: "edgemeter.customer" as const },
-        last_event: lastEvent === undefined ? null : toUnix(lastEvent),
-      })),
-    );
   },
 });
 

@@ -11,8 +11,10 @@ import {
   windowAt,
   windowLength,
 } from "../../domain/window.ts";
+import { placesOf } from "../../query/sources.ts";
 import { type CustomerQuery, readUsageOf } from "../../query/summaries.ts";
 import type { UsageRow } from "../../query/usage.ts";
+import { COMPLETE, readWithMoment } from "../completeness.ts";
 import { Dimensions, dimensionFields, dimensionsOf, readDimensions } from "../dimensions.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
@@ -76,6 +78,7 @@ const listEndpoint = defineEndpoint({
     ...dimensionFields,
     ...pagingOf(LIMITS.cursorLength),
   },
+  ...COMPLETE,
   response: listOf(SummaryObject),
   handle: async (call) => {
     const { input, env } = call;
@@ -95,19 +98,25 @@ const listEndpoint = defineEndpoint({
     const rest = beyond(cursor.value, [{ ...range.value, length }], listed);
     if (!rest.ok) return rest;
     const backwards = isBackwards(cursor.value);
-    const rows = await readUsageOf(env, {
-      ...listed,
-      ...rest.value,
-      order: {
-        windows: backwards ? "oldest_first" : "newest_first",
-        groups: backwards ? "descending" : "ascending",
+    return readWithMoment(
+      call,
+      (placement) => placesOf(placement, meter.id, customer),
+      async () => {
+        const rows = await readUsageOf(env, {
+          ...listed,
+          ...rest.value,
+          order: {
+            windows: backwards ? "oldest_first" : "newest_first",
+            groups: backwards ? "descending" : "ascending",
+          },
+          limit: limit + 1,
+        });
+        if (!rows.ok) return rows;
+        const page = pageOf(rows.value, cursor.value, limit);
+        const url = `/v1/billing/meters/${meter.id}/event_summaries`;
+        return ok(toList(page, url, (row) => toWire(listed, row)));
       },
-      limit: limit + 1,
-    });
-    if (!rows.ok) return rows;
-    const page = pageOf(rows.value, cursor.value, limit);
-    const url = `/v1/billing/meters/${meter.id}/event_summaries`;
-    return ok(toList(page, url, (row) => toWire(listed, row)));
+    );
   },
 });
 

@@ -1,16 +1,20 @@
-import { type DeadLetter, deadLetterOf } from "../../aggregate/dead-letters.ts";
+import { deadLetterOf, type KnownLetter } from "../../aggregate/dead-letters.ts";
 import { eventsDatabase } from "../../catalog/databases.ts";
 import { payloadOf } from "../../domain/event.ts";
 import { LATE_MS, LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
 import { isBackwards, type Page, pageOf } from "../../domain/page.ts";
+import { allPlaces } from "../../domain/placement.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
 import { keyOf, logOf } from "../../ingest/identity.ts";
 import { reportEvent } from "../../ingest/report-event.ts";
 import { retrieveFrom } from "../../log/calls.ts";
+import type { PlacesRead } from "../../log/completeness.ts";
 import type { EventPlace, StoredEvent, Whose } from "../../query/event-order.ts";
 import { listEvents } from "../../query/events.ts";
+import { placesOf } from "../../query/sources.ts";
+import { COMPLETE, readWithMoment } from "../completeness.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import {
@@ -48,7 +52,11 @@ const KnownEventObject = EventObject.extend({
     .boolean()
     .openapi({ description: "Whether it has reached the summaries, which count it unless it is cancelled." }),
   parked: z
-    .object({ dead_letter: z.string(), reason: z.string() })
+    .object({
+      dead_letter: z.string(),
+      reason: z.string(),
+      discarded_at: z.int().nullable().openapi({ description: "When it was given up; it will never count." }),
+    })
     .nullable()
     .openapi({ description: "Why the database refuses it, while it is a dead letter and counts nowhere." }),
   cancelled_at: z.int().nullable(),
@@ -110,7 +118,7 @@ function placeOf(meter: Meter, publicId: string): EventPlace | undefined {
 }
 
 /** How far an event has come: whether the summaries have it, and the dead letter that it is instead. */
-type Progress = { readonly aggregated: boolean; readonly letter?: DeadLetter | undefined };
+type Progress = { readonly aggregated: boolean; readonly letter?: KnownLetter | undefined };
 
 function toWire(meter: Meter, event: StoredEvent, { aggregated, letter }: Progress): z.output<typeof KnownEventObject> {
   return {
@@ -124,12 +132,18 @@ function toWire(meter: Meter, event: StoredEvent, { aggregated, letter }: Progre
     identifier: event.identifier,
     livemode: meter.livemode,
     meter: meter.id,
-    parked: letter === undefined ? null : { dead_letter: letter.id, reason: letter.reason },
+    parked: letter === undefined ? null : parkedToWire(letter),
     payload: payloadOf(event, meter),
     reported_by: event.apiKey,
     timestamp: toUnix(event.timestamp),
   };
 }
+
+const parkedToWire = ({ id, reason, discarded }: KnownLetter) => ({
+  dead_letter: id,
+  reason,
+  discarded_at: discarded === null ? null : toUnix(discarded),
+});
 
 /** Bounds of a v1 time: `timestamp[gte]=…`. */
 const timeRange = z.strictObject({
@@ -195,18 +209,30 @@ const listEndpoint = defineEndpoint({
   description:
     "edgemeter's own. Of one customer on one meter, latest timestamp first. An event shows up within seconds. With `late`: what came after its time, of one customer on a meter or of all, in the order of receipt. With an identifier: that event, at once, or none.",
   fields: listFields,
+  ...COMPLETE,
   response: listOf(KnownEventObject),
   handle: async (call) => {
-    const page = await (call.input.identifier === undefined
+    const listed = await (call.input.identifier === undefined
       ? listOfCustomer(call)
       : listOfIdentifier(call, call.input.identifier));
-    return page.ok ? ok(toList(page.value, PATH, (event) => event)) : page;
+    if (!listed.ok) return listed;
+    const { placesRead, read } = listed.value;
+    return readWithMoment(call, placesRead, async () => {
+      const page = await read();
+      return page.ok ? ok(toList(page.value, PATH, (event) => event)) : page;
+    });
   },
 });
 
 type KnownEvent = z.output<typeof KnownEventObject>;
 
-async function listOfCustomer(call: ListCall): Promise<Result<Page<KnownEvent>, ApiError>> {
+/** A list whose parameters are sound: how it is read, and from where. */
+type Listed = {
+  readonly placesRead: PlacesRead;
+  readonly read: () => Promise<Result<Page<KnownEvent>, ApiError>>;
+};
+
+async function listOfCustomer(call: ListCall): Promise<Result<Listed, ApiError>> {
   const { input, env } = call;
   if (input.meter === undefined) return err({ reason: "missing_parameter", param: "meter" });
   const whose = whoseOf(input);
@@ -220,21 +246,24 @@ async function listOfCustomer(call: ListCall): Promise<Result<Page<KnownEvent>, 
   if (cursor.value !== undefined && place === undefined) {
     return err({ reason: "no_such_event", id: cursor.value.id, param: cursor.value.param });
   }
-  const events = await listEvents(env, {
-    ...whose,
-    meter,
-    range: rangeOf(input.timestamp ?? {}),
-    received: rangeOf(input.created ?? {}),
-    cancelled: input.cancelled === undefined ? undefined : input.cancelled === "true",
-    from: { order: isBackwards(cursor.value) ? "oldest_first" : "newest_first", place },
-    limit: input.limit + 1,
-  });
-  if (!events.ok) return events;
-  const { items, hasMore } = pageOf(events.value.events, cursor.value, input.limit);
-  return ok({
-    items: items.map((event) => toWire(meter, event, { aggregated: true })),
-    hasMore: hasMore || events.value.isCut,
-  });
+  const read = async (): Promise<Result<Page<KnownEvent>, ApiError>> => {
+    const events = await listEvents(env, {
+      ...whose,
+      meter,
+      range: rangeOf(input.timestamp ?? {}),
+      received: rangeOf(input.created ?? {}),
+      cancelled: input.cancelled === undefined ? undefined : input.cancelled === "true",
+      from: { order: isBackwards(cursor.value) ? "oldest_first" : "newest_first", place },
+      limit: input.limit + 1,
+    });
+    if (!events.ok) return events;
+    const { items, hasMore } = pageOf(events.value.events, cursor.value, input.limit);
+    return ok({
+      items: items.map((event) => toWire(meter, event, { aggregated: true })),
+      hasMore: hasMore || events.value.isCut,
+    });
+  };
+  return ok({ read, placesRead: (placement) => placesOf(placement, meter.id, whose.customer) });
 }
 
 /** Whose events, in which order; nothing when it takes a customer and there is none. */
@@ -243,8 +272,8 @@ function whoseOf({ customer, late }: ListCall["input"]): Whose | undefined {
   return customer === undefined ? undefined : { customer, late: undefined };
 }
 
-/** A page of the one event that an identifier stands for, or of none. */
-async function listOfIdentifier(call: ListCall, identifier: string): Promise<Result<Page<KnownEvent>, ApiError>> {
+/** A page of the one event that an identifier stands for, or of none. Its database is not known before. */
+async function listOfIdentifier(call: ListCall, identifier: string): Promise<Result<Listed, ApiError>> {
   const { meter, customer, timestamp, created, late, cancelled, starting_after, ending_before } = call.input;
   for (const [param, given] of Object.entries({
     ...{ meter, customer, timestamp, created, late, cancelled },
@@ -253,9 +282,11 @@ async function listOfIdentifier(call: ListCall, identifier: string): Promise<Res
     const message = `Invalid ${param}: it cannot be combined with an identifier.`;
     if (given !== undefined) return err({ reason: "invalid_field", message, param });
   }
-  const event = await retrieve(call, identifier);
-  if (!event.ok) return event;
-  return ok({ items: event.value === undefined ? [] : [event.value], hasMore: false });
+  const read = async (): Promise<Result<Page<KnownEvent>, ApiError>> => {
+    const event = await retrieve(call, identifier);
+    return event.ok ? ok({ items: event.value === undefined ? [] : [event.value], hasMore: false }) : event;
+  };
+  return ok({ read, placesRead: allPlaces });
 }
 
 const retrieveEndpoint = defineEndpoint({

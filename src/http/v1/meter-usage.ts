@@ -2,9 +2,13 @@ import { digest } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
 import { type Cursor, isBackwards, pageOf } from "../../domain/page.ts";
+import { allPlaces } from "../../domain/placement.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { type Run, windowAt } from "../../domain/window.ts";
+import type { PlacesRead } from "../../log/completeness.ts";
 import { type MeterUsageQuery, type MeterUsageRow, metersOf, readMeterUsage } from "../../query/meter-usage.ts";
+import { placesOf } from "../../query/sources.ts";
+import { COMPLETE, readWithMoment } from "../completeness.ts";
 import { Dimensions, dimensionFields, dimensionsOf, readDimensions } from "../dimensions.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
@@ -93,6 +97,7 @@ const retrieveEndpoint = defineEndpoint({
   description:
     "In preview at Stripe, but for `cycle_anchor`, which is edgemeter's. From starts_at (inclusive) to ends_at (exclusive), in one row for a meter or one for each hour, day, week or month of a time zone's clock, oldest first. The range cuts its first and last window. Windows without events are left out.",
   fields,
+  ...COMPLETE,
   response: MeterUsage,
   handle: async (call) => {
     const { input, env, key, now } = call;
@@ -104,23 +109,33 @@ const retrieveEndpoint = defineEndpoint({
     if (!runs.ok) return runs;
     const cursor = cursorOf(input);
     if (!cursor.ok) return cursor;
-    const meters = await readMeters(call);
-    if (!meters.ok) return meters;
-    const { customer, limit } = input;
-    const asked = { customer, meters: meters.value, together: input.meters === undefined, livemode: key.livemode };
-    const beyond = cursor.value === undefined ? ok(undefined) : readCursor(cursor.value, asked, runs.value);
-    if (!beyond.ok) return beyond;
-    const rows = await readMeterUsage(env, { ...asked, runs: runs.value, beyond: beyond.value, limit: limit + 1 });
-    if (!rows.ok) return rows;
-    const page = pageOf(rows.value, cursor.value, limit);
-    return ok({
-      object: "billing.analytics.meter_usage" as const,
-      livemode: key.livemode,
-      refreshed_at: toUnix(now),
-      rows: toList(page, PATH, (row) => toWire(asked, row)),
+    return readWithMoment(call, placesReadFor(input), async () => {
+      const meters = await readMeters(call);
+      if (!meters.ok) return meters;
+      const { customer, limit } = input;
+      const asked = { customer, meters: meters.value, together: input.meters === undefined, livemode: key.livemode };
+      const beyond = cursor.value === undefined ? ok(undefined) : readCursor(cursor.value, asked, runs.value);
+      if (!beyond.ok) return beyond;
+      const rows = await readMeterUsage(env, { ...asked, runs: runs.value, beyond: beyond.value, limit: limit + 1 });
+      if (!rows.ok) return rows;
+      const page = pageOf(rows.value, cursor.value, limit);
+      return ok({
+        object: "billing.analytics.meter_usage" as const,
+        livemode: key.livemode,
+        refreshed_at: toUnix(now),
+        rows: toList(page, PATH, (row) => toWire(asked, row)),
+      });
     });
   },
 });
+
+/** Where the usage of a request may be. All databases say on which meters a customer has any. */
+const placesReadFor =
+  ({ meters, customer }: Input): PlacesRead =>
+  (placement) =>
+    meters === undefined
+      ? allPlaces(placement)
+      : [...new Set(meters.flatMap(({ meter }) => placesOf(placement, meter, customer)))];
 
 /** The meters of a request; of one that names none, those on which the customer has usage. */
 async function readMeters(call: Call<Input>): Promise<Result<MeterUsageQuery["meters"], ApiError>> {

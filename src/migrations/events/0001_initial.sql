@@ -152,7 +152,8 @@ CREATE TABLE dead_letters (
   entry TEXT NOT NULL,
   reason TEXT NOT NULL,
   parked INTEGER NOT NULL,
-  redriven INTEGER
+  redriven INTEGER,
+  discarded INTEGER
 ) WITHOUT ROWID;
 
 CREATE INDEX waiting_dead_letters ON dead_letters (id) WHERE redriven IS NULL;

@@ -2,12 +2,32 @@ import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
 import { consume } from "../../../src/aggregate/consumer.ts";
-import type { LogEntry } from "../../../src/log/codec.ts";
+import {
+  deadLetterPrefix,
+  findDeadLetter,
+  forgetRedriven,
+  type KnownLetter,
+  parkStatement,
+  redrive as redriveLetter,
+} from "../../../src/aggregate/dead-letters.ts";
+import { awaitsLetter } from "../../../src/archive/states.ts";
+import { type LogEntry, writeEvent } from "../../../src/log/codec.ts";
 import type { Share } from "../../../src/log/groups.ts";
 import { encodeMessage } from "../../../src/log/message.ts";
+import { eventLog } from "../../../src/log/shards.ts";
 import { aLogEntry, unique } from "../../support/builders.ts";
 import { aShare, cancellationLines, eventLines, rejectionLines } from "../../support/shares.ts";
-import { aBatch, aContext, aNewEvent, answerOf, aShard, eventually, storedEvents } from "../support.ts";
+import {
+  aBatch,
+  aContext,
+  aNewEvent,
+  answerOf,
+  aShard,
+  createdMeter,
+  eventually,
+  storedEvents,
+  storedIn,
+} from "../support.ts";
 
 beforeEach(() => {
   vi.spyOn(console, "error").mockImplementation(() => {});
@@ -209,12 +229,14 @@ describe("a failure that is not about the data", () => {
 });
 
 describe("dead letters", () => {
-  const redrive = (id: string, key: string = LOCAL_KEYS.test, idempotencyKey?: string) =>
-    answerOf(`/v1/edgemeter/dead_letters/${id}/redrive`, {
+  const post = (path: string, key: string = LOCAL_KEYS.test, idempotencyKey?: string) =>
+    answerOf(`/v1/edgemeter/dead_letters/${path}`, {
       method: "POST",
       key,
       headers: idempotencyKey === undefined ? {} : { "idempotency-key": idempotencyKey },
     });
+  const redrive = (id: string, ...rest: string[]) => post(`${id}/redrive`, ...rest);
+  const discard = (id: string, ...rest: string[]) => post(`${id}/discard`, ...rest);
 
   /** A letter that D1 refuses no more. */
   async function aMendedLetter(meter: string): Promise<string> {
@@ -321,5 +343,88 @@ describe("dead letters", () => {
     const [letter] = await lettersOf(live, LOCAL_KEYS.live);
     expect((await redrive(letter?.id ?? "")).status).toBe(404);
     expect(await lettersOf(live, LOCAL_KEYS.live)).toHaveLength(1);
+  });
+
+  it("that are discarded are not listed, and neither redriven nor forgotten any more", async () => {
+    const meter = unique("mtr_test_poison");
+    const [given, stored] = [await aMendedLetter(meter), await aMendedLetter(unique("mtr_test_poison"))];
+    const slice =
+      (await db.prepare("SELECT slice FROM dead_letters WHERE id = ?").bind(given).first<number>("slice")) ?? 0;
+    await db
+      .prepare("DELETE FROM dead_letters WHERE slice = ? AND id <> ? AND id <> ?")
+      .bind(slice, given, stored)
+      .run();
+    expect((await redrive(stored)).status).toBe(200);
+    expect(await awaitsLetter(db, slice)).toBe(true);
+    const key = unique("key");
+    const first = await discard(given, LOCAL_KEYS.test, key);
+    expect(first).toMatchObject({ status: 200, body: { id: given, object: "edgemeter.dead_letter" } });
+    expect(await discard(given, LOCAL_KEYS.test, key)).toMatchObject({ status: 200, body: first.body });
+    expect((await discard(given)).status).toBe(200);
+    expect(await lettersOf(meter)).toEqual([]);
+    expect(await awaitsLetter(db, slice)).toBe(false);
+    const ended = { status: 400, body: { error: { code: "letter_ended" } } };
+    expect(await redrive(given)).toMatchObject(ended);
+    expect(await discard(stored)).toMatchObject(ended);
+    await forgetRedriven(db, Date.now() + 2 * 86_400_000);
+    expect((await redrive(stored)).status).toBe(404);
+    expect(await redrive(given)).toMatchObject(ended);
+    expect(await storedEvents(meter)).toBe(0);
+  });
+
+  it("are discarded by a redrive that began before no more than by one after", async () => {
+    const meter = unique("mtr_test_poison");
+    const id = await aMendedLetter(meter);
+    const letter = await findDeadLetter(db, id);
+    await discard(id);
+    await expect(redriveLetter(db, letter as KnownLetter, Date.now())).rejects.toThrow("malformed JSON");
+    expect(await storedEvents(meter)).toBe(0);
+  });
+
+  it.each([
+    ["discarded", discard],
+    ["left waiting", async () => {}],
+  ])(
+    "that are %s are left out when their log sends the share again, whatever the database takes by then",
+    async (_, end) => {
+      const meter = unique("mtr_test_poison");
+      const entries = Array.from({ length: 5 }, () => aLogEntry({ meter }));
+      const share = aShareOf(...entries);
+      const id = `${deadLetterPrefix(share.shard, share)}2`;
+      const letter = {
+        id,
+        kind: "events",
+        slice: 1,
+        entry: writeEvent(entries[2] as LogEntry),
+        reason: "refused",
+      } as const;
+      await parkStatement(db, { ...letter, parked: 0 }).run();
+      await end(id);
+      const neighbour = aShareOf(aLogEntry({ meter }));
+      for (const _ of [1, 2]) await consume(aBatch([encodeMessage([share, neighbour])]), env);
+      expect(await storedEvents(meter)).toBe(5);
+      const stored = (await storedIn(db, meter)).map((event) => event.id);
+      expect(stored).not.toContain(entries[2]?.id);
+      expect(await lettersOf(meter)).toHaveLength(end === discard ? 0 : 1);
+    },
+  );
+
+  it("that are discarded are known by the identifier of their event", async () => {
+    const meter = await createdMeter();
+    const identifier = unique("identifier");
+    const poison = { ...aNewEvent({ meter: meter.id, identifier }), identifier: null as never };
+    await eventLog(env, "test-0").append([poison], aContext({ shards: [1] }));
+    const known = () => answerOf(`/v1/billing/meter_events/${identifier}`);
+    const letter = await eventually(async () => {
+      const { body } = await known();
+      expect(body).toMatchObject({ aggregated: false, parked: { discarded_at: null } });
+      return (body.parked as { dead_letter: string }).dead_letter;
+    });
+    await discard(letter);
+    const { body } = await known();
+    expect(body).toMatchObject({
+      aggregated: false,
+      parked: { dead_letter: letter, discarded_at: expect.any(Number) },
+    });
   });
 });

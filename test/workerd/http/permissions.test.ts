@@ -134,6 +134,7 @@ describe("restricted keys", () => {
     expect(open("operate")).toEqual([
       "POST /v1/edgemeter/archive_audit",
       "POST /v1/edgemeter/audit",
+      "POST /v1/edgemeter/dead_letters/{id}/discard",
       "POST /v1/edgemeter/dead_letters/{id}/redrive",
       "POST /v1/edgemeter/erasures",
       "POST /v1/edgemeter/resend",

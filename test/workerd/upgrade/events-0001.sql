@@ -14,7 +14,7 @@ INSERT INTO sums VALUES (1, 2470379, 2, 0, 50);
 CREATE TABLE survivors ( series INTEGER NOT NULL, window_start INTEGER NOT NULL, rank INTEGER NOT NULL, timestamp INTEGER NOT NULL, id TEXT NOT NULL, value INTEGER NOT NULL, vacated INTEGER NOT NULL DEFAULT 0, base_rank INTEGER, base_timestamp INTEGER, base_id TEXT, base_value INTEGER, PRIMARY KEY (series, window_start) ) WITHOUT ROWID;
 CREATE TABLE error_reports ( id TEXT PRIMARY KEY, report TEXT NOT NULL, meter TEXT, code TEXT NOT NULL, count INTEGER NOT NULL, samples TEXT NOT NULL, received INTEGER NOT NULL ) WITHOUT ROWID;
 INSERT INTO error_reports VALUES ('0sde0f6o007refused-----', 'evt_test_0sde0fi8oS-E-GBIfe8oKp5Iq', 'mtr_test_state', 'archived_meter', 1, '[["It is archived.","refused"]]', 2223342000000);
-CREATE TABLE dead_letters ( id TEXT PRIMARY KEY, kind TEXT NOT NULL, slice INTEGER NOT NULL, entry TEXT NOT NULL, reason TEXT NOT NULL, parked INTEGER NOT NULL, redriven INTEGER ) WITHOUT ROWID;
+CREATE TABLE dead_letters ( id TEXT PRIMARY KEY, kind TEXT NOT NULL, slice INTEGER NOT NULL, entry TEXT NOT NULL, reason TEXT NOT NULL, parked INTEGER NOT NULL, redriven INTEGER, discarded INTEGER ) WITHOUT ROWID;
 CREATE TABLE events_617592 ( series INTEGER NOT NULL, timestamp INTEGER NOT NULL, id TEXT NOT NULL, identifier NOT NULL, value INTEGER NOT NULL, delay INTEGER NOT NULL, payload BLOB, api_key INTEGER NOT NULL, cancelled INTEGER, cancelled_by INTEGER, PRIMARY KEY (series, timestamp, id) ) WITHOUT ROWID;
 INSERT INTO events_617592 VALUES (1, 2223341999000, '0sde0f6o001uuid--------', X'0F8FAD5BD9CB469FA16570867728950E', 25, 1000, NULL, 1, NULL, NULL);
 INSERT INTO events_617592 VALUES (1, 2223341999000, '0sde0f6o003text--------', 'order-1', 25, 1000, NULL, 1, 2223342000000, 2);
