@@ -203,10 +203,10 @@ describe("C3 summaries", () => {
       // To the second, of the events themselves.
       const edge = await list({ start_time: today + HOUR, end_time: today + HOUR + 60 }, meter.id);
       expect(edge.data[0]?.aggregated_value).toBe(left);
-      const all = { meter: meter.id, from: today, to: today + DAY };
-      expect(
-        await stripe.rawRequest("GET", "/v1/edgemeter/usage", all, { additionalHeaders: WAIT.headers }),
-      ).toMatchObject({ data: [{ value: ofAll }] });
+      const all = `/v1/edgemeter/usage?meter=${meter.id}&from=${today}&to=${today + DAY}`;
+      expect(await stripe.rawRequest("GET", all, undefined, { additionalHeaders: WAIT.headers })).toMatchObject({
+        data: [{ value: ofAll }],
+      });
     },
   );
 
