@@ -21,59 +21,54 @@ const CASES = [
   { id: "payload", name: "the same with two more keys", keys: { model: "gpt-5-mini", region: "eu-west-1" } },
 ] as const;
 
-export const measureBytes = async ({ sides, progress }: Bench): Promise<Measured> => {
-  const figures: Figure[] = [];
-  for (const { id, name, keys } of CASES) {
+export async function measureBytes({ sides, progress }: Bench): Promise<Measured> {
+  /** What each side's edgemeter, which is new, has stored after some work. */
+  const ofSides = async (name: string, work: (edgemeter: Edgemeter) => Promise<Bytes>) => {
     const taken: Bytes[] = [];
     for (const side of sides) {
-      progress(name);
-      taken.push(await withEdgemeters([side], [], (edgemeterOf) => bytesOf(edgemeterOf(side), keys)));
+      progress(`${name}${side.base ? ", of the commit" : ""}`);
+      taken.push(await withEdgemeters([side], [], (edgemeterOf) => work(edgemeterOf(side))));
     }
-    const of = (field: keyof Bytes): Values => {
-      const [present = Number.NaN, base] = taken.map((bytes) => bytes[field] / EVENTS);
+    return (field: keyof Bytes): Values => {
+      const [present = Number.NaN, base] = taken.map((bytes) => bytes[field]);
       return { rounds: [present], base: base === undefined ? undefined : [base] };
     };
+  };
+  const figures: Figure[] = [];
+  for (const { id, name, keys } of CASES) {
+    const of = await ofSides(name, (edgemeter) => bytesOf(edgemeter, EVENTS, () => streamed(edgemeter, keys)));
     const note = `${EVENTS} events of ${CUSTOMERS} customers within ${SPAN_MS / HOUR_MS} hours`;
     figures.push(figure(`bytes-${id}`, `in D1, ${name}`, "bytes", of("database"), { note }));
     figures.push(figure(`bytes-${id}-log`, "  in the log", "bytes", of("log")));
   }
   for (const { id, name, identity } of IDENTITIES) {
-    const taken: number[] = [];
-    for (const side of sides) {
-      progress(name);
-      taken.push(
-        await withEdgemeters([side], [], async (edgemeterOf) => {
-          const edgemeter = edgemeterOf(side);
-          const before = await edgemeter.bytes();
-          await edgemeter.aggregated(edgemeter.syncEvents(identity), {
-            connections: CONNECTIONS,
-            requests: SYNC_EVENTS,
-          });
-          return ((await edgemeter.bytes()).log - before.log) / SYNC_EVENTS;
-        }),
-      );
-    }
-    const [present = Number.NaN, base] = taken;
-    const values: Values = { rounds: [present], base: base === undefined ? undefined : [base] };
+    const pace = { connections: CONNECTIONS, requests: SYNC_EVENTS };
+    const of = await ofSides(name, (edgemeter) =>
+      bytesOf(edgemeter, SYNC_EVENTS, () => edgemeter.aggregated(edgemeter.syncEvents(identity), pace)),
+    );
     const note = `${SYNC_EVENTS} sync events by ${CONNECTIONS} connections`;
-    figures.push(figure(`bytes-log-${id}`, `in the log, ${name}`, "bytes", values, { note }));
+    figures.push(figure(`bytes-log-${id}`, `in the log, ${name}`, "bytes", of("log"), { note }));
   }
   return { figures };
-};
+}
 
-/** Bytes of all events. */
+/** Bytes an event. */
 type Bytes = { readonly database: number; readonly log: number };
 
-async function bytesOf(edgemeter: Edgemeter, keys: object): Promise<Bytes> {
+async function bytesOf(edgemeter: Edgemeter, events: number, load: () => Promise<unknown>): Promise<Bytes> {
+  const before = await edgemeter.bytes();
+  await load();
+  const after = await edgemeter.bytes();
+  return { database: (after.database - before.database) / events, log: (after.log - before.log) / events };
+}
+
+async function streamed(edgemeter: Edgemeter, keys: object): Promise<void> {
   const start = Date.now() - SPAN_MS;
   let made = 0;
-  const before = await edgemeter.bytes();
   const next = await edgemeter.streamEvents(() => {
     const payload = { stripe_customer_id: `cus_${made % CUSTOMERS}`, value: String(1 + (made % 1_000)), ...keys };
     const timestamp = new Date(start + (SPAN_MS * made++) / EVENTS).toISOString();
     return { event_name: EVENT_NAME, identifier: randomUUID(), timestamp, payload };
   });
   await edgemeter.aggregated(next, { connections: 8, requests: EVENTS / STREAM_EVENTS }, STREAM_EVENTS);
-  const after = await edgemeter.bytes();
-  return { database: after.database - before.database, log: after.log - before.log };
 }
