@@ -250,6 +250,18 @@ describe("combinations of dimensions past the limit", () => {
     expect(await sumOf(meter, "cus_1")).toBe(1n);
   });
 
+  it("are looked for in few statements, however many groups the events come in", async () => {
+    const meter = await aMeterWith(MOST);
+    const models = Array.from({ length: 200 }, (_, i) => (i % 2 === 0 ? "known 1" : `new ${i}`));
+    const batch = vi.spyOn(db, "batch");
+    await apply(...models.map((model) => events(anEvent(meter, model))));
+    const statements = batch.mock.calls.reduce((sum, [ofBatch]) => sum + ofBatch.length, 0);
+    batch.mockRestore();
+    expect(statements).toBeLessThan(10);
+    const reported = db.prepare("SELECT SUM(count) FROM error_reports WHERE meter = ?").bind(meter.id);
+    expect(await reported.first("SUM(count)")).toBe(100);
+  });
+
   it("are reported once, in the database that counts them, beside what was refused", async () => {
     const meter = await aMeterWith(MOST);
     const past = Array.from({ length: 12 }, (_, i) =>
