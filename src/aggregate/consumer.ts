@@ -19,14 +19,17 @@ const TOGETHER_BYTES = 2_000_000;
 /** What a database may take of them, however many there are (bytes). */
 const LEAST_BYTES = 250_000;
 
-/** What is taken together is stored lane by lane, as far as the transactions have so many bytes each. */
+/**
+ * What is taken together is stored lane by lane, as far as the transactions have so many bytes each. Groups of few
+ * entries have no lanes, so all of those are stored with the first.
+ */
 const TRANSACTION_BYTES = 250_000;
 
 /**
  * Before a run gives a database another transaction, that rests for so many times as long as the last one took, up to
  * so long (ms). Its readers get a turn meanwhile, and locally all requests do, since workerd runs everything on one
- * thread. So a run alone keeps a database busy for two fifths of the time. Runs do not wait for each other: a backlog
- * has several, which use each other's rests.
+ * thread. So a run alone keeps a database busy for two fifths of the time, more where transactions take long. With
+ * more consumers than one (wrangler.toml), runs do not wait for each other and use each other's rests.
  */
 const REST_FACTOR = 1.5;
 const MOST_REST_MS = 200;
