@@ -40,7 +40,7 @@ export function exportedMapper(
     const identifier = legalIdentifier(column(row, "identifier"), column(row, "id"), known);
     if (column(row, "cancelled") !== "") return ok(undefined);
     const timestamp = time + shift;
-    // The service would say so too, but of no more than a hundred events a second.
+    // The service would say so too, but months of such rows need not be sent for it.
     if (timestamp < now - TIMESTAMP_PAST_MS) return err("The timestamp is more than 35 days in the past.");
     const customer = column(row, "customer");
     if (customer === "") return err("The row has no customer.");

@@ -19,14 +19,17 @@ const TOGETHER_BYTES = 2_000_000;
 /** What a database may take of them, however many there are (bytes). */
 const LEAST_BYTES = 250_000;
 
-/** What is taken together is stored lane by lane, as far as the transactions have so many bytes each. */
+/**
+ * What is taken together is stored lane by lane, as far as the transactions have so many bytes each. Groups of few
+ * entries have no lanes, so all of those are stored with the first.
+ */
 const TRANSACTION_BYTES = 250_000;
 
 /**
  * Before a run gives a database another transaction, that rests for so many times as long as the last one took, up to
  * so long (ms). Its readers get a turn meanwhile, and locally all requests do, since workerd runs everything on one
- * thread. So a run alone keeps a database busy for two fifths of the time. Runs do not wait for each other: a backlog
- * has several, which use each other's rests.
+ * thread. So a run alone keeps a database busy for two fifths of the time, more where transactions take long. With
+ * more consumers than one (wrangler.toml), runs do not wait for each other and use each other's rests.
  */
 const REST_FACTOR = 1.5;
 const MOST_REST_MS = 200;
@@ -40,6 +43,9 @@ const RUN_STATEMENTS = 700;
 /** How long a transaction, and all that a run does in one database, may take (ms). */
 const TRANSACTION_MS = 30_000;
 const RUN_MS = 60_000;
+
+/** How long a log may take to note a confirmation (ms). */
+const CONFIRM_MS = 10_000;
 
 /**
  * A database that hung is left alone for so long (ms), by the runs of this isolate: each run ends with the last of its
@@ -121,11 +127,7 @@ async function applyAndConfirm(shares: readonly Share[], run: Run, most: number)
       if (!(await store(entries, run, now, unless))) return;
     }
   } catch (error) {
-    // A database that hangs must not keep this run, which others' shares are waiting for.
-    if (error instanceof NoAnswer) {
-      run.deadline = 0;
-      leftAloneUntil.set(run.name, Date.now() + LEFT_ALONE_MS);
-    }
+    if (error instanceof NoAnswer) endRun(run);
     const [first, ...others] = shares;
     if (first === undefined || !isAboutData(error)) {
       logError("shares were not applied; their logs will send them again", error, {
@@ -138,12 +140,18 @@ async function applyAndConfirm(shares: readonly Share[], run: Run, most: number)
       const middle = Math.ceil(shares.length / 2);
       await applyAndConfirm(shares.slice(0, middle), run, 1);
       await applyAndConfirm(shares.slice(middle), run, 1);
-    } else if (await takeApart(run.db, first, now)) {
+    } else if (await takeApart(run, first, now)) {
       await confirm(shares, run.env);
     }
     return;
   }
   await confirm(shares, run.env);
+}
+
+/** A database that hangs must not keep its run, or one that follows, which others' shares are waiting for. */
+function endRun(run: Run): void {
+  run.deadline = 0;
+  leftAloneUntil.set(run.name, Date.now() + LEFT_ALONE_MS);
 }
 
 /** Stores entries in one transaction, after a rest; whether the run had time, and the database room, for it. */
@@ -156,7 +164,7 @@ async function store(
   const rest = run.restedAt - Date.now();
   if (rest > 0) await scheduler.wait(rest);
   if (run.budget.statements <= 0 || Date.now() >= run.deadline) return false;
-  if (await isFull(run.db, run.name, settingsOf(run.env))) return false;
+  if (await withTimeout(isFull(run.db, run.name, settingsOf(run.env)), TRANSACTION_MS)) return false;
   const began = Date.now();
   noteSize(run.name, await withTimeout(applyEntries(run.db, entries, now, [unless]), TRANSACTION_MS));
   const ended = Date.now();
@@ -184,13 +192,14 @@ function transactionsOf(shares: readonly Share[], most: number): Entries[][] {
 }
 
 /** Stores what D1 takes of a share that it refuses, and parks the rest; whether nothing is left to do. */
-async function takeApart(db: D1Database, share: Share, now: number): Promise<boolean> {
+async function takeApart(run: Run, share: Share, now: number): Promise<boolean> {
   const where = { shard: share.shard, group: share.group };
   try {
-    const parked = await applyOrPark(db, share, now);
+    const parked = await withTimeout(applyOrPark(run.db, share, now), RUN_MS);
     for (const { id, reason } of parked) logError("an entry was parked as a dead letter", reason, { ...where, id });
     return true;
   } catch (error) {
+    if (error instanceof NoAnswer) endRun(run);
     logError("a group that D1 refuses was not taken apart; its log will send it again", error, where);
     return false;
   }
@@ -228,13 +237,14 @@ function* takenTogether(shares: readonly Share[], most: number): Generator<Share
   for (const share of shares.filter(({ alone }) => alone)) yield [share];
 }
 
-/** Tells each log which of its shares are stored. A log that does not hear it sends them again. */
+/** Tells each log which of its shares are stored. A log that does not hear it, or does not respond, sends them again. */
 async function confirm(shares: readonly Share[], env: Env): Promise<void> {
   const byShard = Map.groupBy(shares, ({ shard }) => shard);
   await Promise.all(
     [...byShard].map(async ([shard, stored]) => {
       try {
-        await eventLog(env, shard).confirm(stored.map(({ group, database }) => ({ group, database })));
+        const names = stored.map(({ group, database }) => ({ group, database }));
+        await withTimeout(eventLog(env, shard).confirm(names), CONFIRM_MS);
       } catch (error) {
         logError("groups were not confirmed", error, { shard, groups: stored.length });
       }

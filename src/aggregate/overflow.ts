@@ -2,7 +2,7 @@
 import { LIMITS, REJECTION_SAMPLES } from "../domain/limits.ts";
 import { isLiveMeter } from "../domain/meter.ts";
 import { type LogRejection, readEvents, writeRejection } from "../log/codec.ts";
-import type { Entries } from "./entries.ts";
+import { type Entries, packByBytes, STATEMENT_BYTES } from "./entries.ts";
 import { withReports } from "./error-report.ts";
 import { forDatabase, withJsonEach } from "./json-each.ts";
 import { FIND_OVERFLOW } from "./sql/entries.ts";
@@ -24,23 +24,28 @@ export async function reportOverflow(
   entries: readonly Pick<Entries, "kind" | "entries">[],
   now: number,
 ): Promise<void> {
-  const lines = entries.filter((each) => each.kind === "events" && mayHaveDimensions(each.entries));
+  const lines = entries
+    .filter((each) => each.kind === "events" && mayHaveDimensions(each.entries))
+    .map((each) => each.entries);
   if (lines.length === 0) return;
-  const found = await withJsonEach(() =>
-    db.batch<{ place: number }>(lines.map((line) => db.prepare(forDatabase(FIND_OVERFLOW)).bind(`[${line.entries}]`))),
+  // As few statements as possible: D1 takes 1,000 of a run, which may have more lines of few events each.
+  const find = () => packByBytes(lines, STATEMENT_BYTES).map((text) => statement(db, forDatabase(FIND_OVERFLOW), text));
+  const found = await withJsonEach(() => db.batch<{ id: string }>(find()));
+  const past = new Set(found.flatMap(({ results }) => results.map(({ id }) => id)));
+  if (past.size === 0) return;
+  const rejections = lines.flatMap((line) => rejectionsOf(line, past)).map(writeRejection);
+  await db.batch(
+    packByBytes(rejections, STATEMENT_BYTES).map((text) => statement(db, INSERT_REJECTIONS, withReports(text, now))),
   );
-  const rejections = lines.flatMap((line, i) => rejectionsOf(line.entries, found[i]?.results ?? []));
-  if (rejections.length === 0) return;
-  const text = withReports(rejections.map(writeRejection).join(","), now);
-  await db.prepare(INSERT_REJECTIONS).bind(`[${text}]`).run();
 }
 
-/** What a report says of a line: a row for each meter, under the id of its first event. */
-function rejectionsOf(line: string, found: readonly { readonly place: number }[]): LogRejection[] {
-  if (found.length === 0) return [];
-  const events = readEvents(line);
-  const past = found.flatMap(({ place }) => events[place] ?? []);
-  return [...Map.groupBy(past, ({ meter }) => meter)].flatMap(([meter, ofMeter]) => {
+const statement = (db: D1Database, sql: string, entries: string): D1PreparedStatement =>
+  db.prepare(sql).bind(`[${entries}]`);
+
+/** What a report says of a line: a row for each meter, under the id of its first event past the limit; `past`: their ids. */
+function rejectionsOf(line: string, past: ReadonlySet<string>): LogRejection[] {
+  const ofLine = readEvents(line).filter(({ id }) => past.has(id));
+  return [...Map.groupBy(ofLine, ({ meter }) => meter)].flatMap(([meter, ofMeter]) => {
     const [first] = ofMeter;
     if (first === undefined) return [];
     return {

@@ -31,9 +31,10 @@ import { bringForward } from "./migrations.ts";
 import { IDS_PER_MS, Partitions } from "./partitions.ts";
 import { Sender } from "./sender.ts";
 import { isLiveShard, placeOfShard, shardName, shardOfObject } from "./shard-name.ts";
+import { longestWait } from "./throttle.ts";
 
-/** How long after an append the alarm checks that the events were delivered (ms). */
-const ALARM_DELAY_MS = 2_000;
+/** How long after the sender's longest wait the alarm checks that the events were delivered (ms). */
+const ALARM_MARGIN_MS = 500;
 
 /** What the auditor gets at a time: bytes, since D1 binds up to 2 MB, and groups. */
 const AUDITED_BYTES = 1_200_000;
@@ -90,10 +91,13 @@ export class EventLog extends DurableObject<Env> {
   #vain: readonly number[];
   /** How many databases have shares, as it is stored. */
   #databases: number;
+  /** From an append to the alarm (ms). An earlier one would send before the tick that the sender waits for. */
+  readonly #alarmDelay: number;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#shard = shardOfObject(ctx);
+    this.#alarmDelay = longestWait(settingsOf(env).SEND_INTERVAL_MS) + ALARM_MARGIN_MS;
     this.#inheritance = new Inheritance(ctx.storage.kv, placeOfShard(this.#shard));
     ctx.storage.transactionSync(() => bringForward(ctx.storage.sql));
     this.#store = new Partitions(ctx.storage.sql);
@@ -313,7 +317,7 @@ export class EventLog extends DurableObject<Env> {
     this.#sender.confirm(shares, now);
     // It may have made others due sooner than they were.
     const due = this.#alarmAt === undefined ? undefined : this.#sender.nextDue();
-    if (due !== undefined) this.#armAlarm(Math.max(due, now + ALARM_DELAY_MS));
+    if (due !== undefined) this.#armAlarm(Math.max(due, now + this.#alarmDelay));
     this.#endResend();
   }
 
@@ -410,7 +414,7 @@ export class EventLog extends DurableObject<Env> {
     const result = this.#transact(() => {
       const unconfirmed = unconfirm();
       this.ctx.storage.kv.delete(CONFIRMED);
-      this.#armAlarm(Date.now() + ALARM_DELAY_MS);
+      this.#armAlarm(Date.now() + this.#alarmDelay);
       return unconfirmed;
     });
     this.#sender.lookBack(() => first - 1);
@@ -460,7 +464,7 @@ export class EventLog extends DurableObject<Env> {
     } catch (error) {
       logError("an alarm's work failed and will be tried again", error, { shard: this.#shard });
     }
-    if (due !== undefined) this.#armAlarm(Math.max(due, Date.now() + ALARM_DELAY_MS));
+    if (due !== undefined) this.#armAlarm(Math.max(due, Date.now() + this.#alarmDelay));
   }
 
   /** Failing to tidy up is no reason not to deliver. */
@@ -647,7 +651,7 @@ export class EventLog extends DurableObject<Env> {
     });
     // One that is set rings soon enough, unless D1 is away.
     const soon = Date.now() + settingsOf(this.env).RESEND_AFTER_MS;
-    if (this.#alarmAt === undefined || this.#alarmAt > soon) this.#armAlarm(Date.now() + ALARM_DELAY_MS);
+    if (this.#alarmAt === undefined || this.#alarmAt > soon) this.#armAlarm(Date.now() + this.#alarmDelay);
     return placed;
   }
 

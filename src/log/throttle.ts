@@ -13,6 +13,9 @@ export function intervalAt(entriesPerSecond: number, shortest: number): number {
   return entriesPerSecond < BULK ? 2 * shortest : 4 * shortest;
 }
 
+/** The longest that what a shard took waits for a tick (ms). */
+export const longestWait = (shortest: number): number => 1.5 * intervalAt(Number.POSITIVE_INFINITY, shortest);
+
 /**
  * When a shard may send that has last sent at `sentAt`: at once if it has been idle, or else at the next tick of the
  * clock that is at least half an interval after its last send (all in ms). The ticks are the multiples of the interval

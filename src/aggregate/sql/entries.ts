@@ -107,9 +107,9 @@ export const INSERT_SERIES = `
   WHERE true
   ON CONFLICT DO NOTHING`;
 
-/** The places in ?1 of the entries that are past the limit of combinations, once INSERT_SERIES has run. */
+/** The ids of the entries that are past the limit of combinations, once INSERT_SERIES has run. */
 export const FIND_OVERFLOW = `
-  SELECT item.key AS place FROM ${ITEMS} WHERE ${column("dimensions")} <> '' AND NOT ${HAS_OWN}`;
+  SELECT ${column("id")} AS id FROM ${ITEMS} WHERE ${column("dimensions")} <> '' AND NOT ${HAS_OWN}`;
 
 /** What a statement needs of each entry, by name. */
 const COLUMNS = {

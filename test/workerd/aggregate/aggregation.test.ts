@@ -4,6 +4,7 @@ import { afterEach, beforeAll, describe, expect, inject, it, vi } from "vitest";
 import { applyEntries } from "../../../src/aggregate/apply.ts";
 import { consume } from "../../../src/aggregate/consumer.ts";
 import type { Entries } from "../../../src/aggregate/entries.ts";
+import { noteSize } from "../../../src/aggregate/fill.ts";
 import { eventsDatabase } from "../../../src/catalog/databases.ts";
 import { LATE_MS, LIMITS } from "../../../src/domain/limits.ts";
 import { aggregationOf, type Meter } from "../../../src/domain/meter.ts";
@@ -127,14 +128,69 @@ describe("a batch", () => {
     vi.useRealTimers();
   });
 
+  /** A message with one event. */
+  const aMessage = (event: LogEntry): Uint8Array => {
+    const entry = { database: 0, slice: sliceOf(NOON), lane: 0, timestamp: NOON, text: writeEvent(event) };
+    return encodeMessage(
+      bodiesOf([entry]).map((body) => ({
+        ...{ ...body, shard: aShard().shard, group: NOON, kind: "events", alone: false },
+      })),
+    );
+  };
+
+  it("ends, though a log does not respond to its confirmation", async () => {
+    const meter = aMeter().id;
+    const asked = Promise.withResolvers<void>();
+    const confirm = (): Promise<void> => {
+      asked.resolve();
+      return new Promise(() => {});
+    };
+    const log = { ...env, EVENT_LOG: { getByName: () => ({ confirm }) } } as unknown as typeof env;
+    vi.useFakeTimers({ toFake: ["Date", "setTimeout", "clearTimeout"], now: NOON - HOUR_MS });
+    const run = consume(aBatch([aMessage(aLogEntry({ meter }))]), log);
+    await asked.promise;
+    await vi.advanceTimersByTimeAsync(10_000);
+    await run;
+    expect(await storedEvents(meter)).toBe(1);
+  });
+
+  const hangs = (): Promise<never> => new Promise(() => {});
+
+  it.each([
+    [
+      "when it is asked whether it is full still",
+      3,
+      () => {
+        noteSize("TEST_EVENTS", Number.MAX_SAFE_INTEGER);
+        vi.advanceTimersByTime(10_000);
+        return vi.spyOn(db, "prepare").mockReturnValue({ run: hangs } as unknown as D1PreparedStatement);
+      },
+    ],
+    [
+      "while a share is taken apart",
+      2,
+      () => vi.spyOn(db, "batch").mockRejectedValueOnce(new Error("constraint failed")).mockImplementation(hangs),
+    ],
+  ])("ends, though its database hangs %s", async (_, hoursBefore, strike) => {
+    vi.useFakeTimers({ toFake: ["Date", "setTimeout", "clearTimeout"], now: NOON - hoursBefore * HOUR_MS });
+    const struck = strike();
+    let hasEnded = false;
+    const run = consume(aBatch([aMessage(aLogEntry({ meter: aMeter().id }))]), env).finally(() => {
+      hasEnded = true;
+    });
+    const end = () => {
+      vi.advanceTimersByTime(10_000);
+      return hasEnded;
+    };
+    await vi.waitUntil(end, { timeout: 20_000 });
+    await run;
+    expect(struck).toHaveBeenCalled();
+    noteSize("TEST_EVENTS", 1);
+  });
+
   it("for a database that hangs is not applied for half a minute, so that it holds up no others again", async () => {
     const meter = aMeter().id;
-    const group = [aLogEntry({ meter })].map((event) => ({
-      ...{ database: 0, slice: sliceOf(NOON), lane: 0, timestamp: NOON, text: writeEvent(event) },
-    }));
-    const message = encodeMessage(
-      bodiesOf(group).map((body) => ({ ...body, shard: aShard().shard, group: NOON, kind: "events", alone: false })),
-    );
+    const message = aMessage(aLogEntry({ meter }));
     vi.useFakeTimers({ toFake: ["Date", "setTimeout", "clearTimeout"], now: NOON - HOUR_MS });
     const hung = vi.spyOn(db, "batch").mockImplementation(() => new Promise(() => {}));
     const run = consume(aBatch([message]), env);
@@ -248,6 +304,18 @@ describe("combinations of dimensions past the limit", () => {
       ["", of("too many")],
     ]);
     expect(await sumOf(meter, "cus_1")).toBe(1n);
+  });
+
+  it("are looked for in few statements, however many groups the events come in", async () => {
+    const meter = await aMeterWith(MOST);
+    const models = Array.from({ length: 200 }, (_, i) => (i % 2 === 0 ? "known 1" : `new ${i}`));
+    const batch = vi.spyOn(db, "batch");
+    await apply(...models.map((model) => events(anEvent(meter, model))));
+    const statements = batch.mock.calls.reduce((sum, [ofBatch]) => sum + ofBatch.length, 0);
+    batch.mockRestore();
+    expect(statements).toBeLessThan(10);
+    const reported = db.prepare("SELECT SUM(count) FROM error_reports WHERE meter = ?").bind(meter.id);
+    expect(await reported.first("SUM(count)")).toBe(100);
   });
 
   it("are reported once, in the database that counts them, beside what was refused", async () => {

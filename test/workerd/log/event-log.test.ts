@@ -5,7 +5,7 @@ import { databaseOf, ONE_DATABASE, type Placement } from "../../../src/domain/pl
 import { HOUR_MS, MINUTE_MS } from "../../../src/domain/window.ts";
 import { readEvents } from "../../../src/log/codec.ts";
 import { type CancelRequest, CLOCKS_MS, type EventAppend, type ShareName } from "../../../src/log/entries.ts";
-import type { EventLog } from "../../../src/log/event-log.ts";
+import { EventLog } from "../../../src/log/event-log.ts";
 import { linesOf, type Share } from "../../../src/log/groups.ts";
 import { decodeMessage } from "../../../src/log/message.ts";
 import { Sender } from "../../../src/log/sender.ts";
@@ -273,6 +273,20 @@ describe("delivery", () => {
     expect(await wait()).toBeGreaterThanOrEqual(10 * MINUTE_MS);
     await log.confirm(named(shares().slice(0, 1)));
     expect(await wait()).toBeLessThanOrEqual(10_000);
+  });
+
+  it("lets no alarm ring before its sender has waited for its longest", async () => {
+    vi.useFakeTimers({ toFake: ["Date"], now: FUTURE });
+    const { shard, log } = aShard();
+    catchMessages(shard);
+    const alarm = await runInDurableObject(log, async (_, state) => {
+      const slow = new EventLog(state, { ...env, SEND_INTERVAL_MS: "1000" });
+      // As the platform has calls wait for the constructor, which asks for the alarm.
+      await state.blockConcurrencyWhile(async () => {});
+      await slow.append([aNewEvent()], aContext());
+      return state.storage.getAlarm();
+    });
+    expect(alarm).toBeGreaterThan(FUTURE + 6_000);
   });
 
   it("writes one row an event, one a group and one a confirmation", async () => {
