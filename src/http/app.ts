@@ -7,7 +7,7 @@ import { LIMITS } from "../domain/limits.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { Env } from "../env.ts";
 import { logError } from "../logger.ts";
-import { healthRoute } from "./admin/health.ts";
+import { HEALTH_PATH, healthOperations } from "./admin/health.ts";
 import { authenticate, authenticateSession } from "./auth.ts";
 import { docsHeaders, docsPage, PUBLIC_PAGE } from "./docs.ts";
 import type { Endpoint } from "./endpoint.ts";
@@ -27,11 +27,17 @@ export function createApp(): Hono<App> {
     app.on(endpoint.method.toUpperCase(), endpoint.path.replaceAll(/\{(\w+)\}/g, ":$1"), (c) => serve(endpoint, c));
   }
   // Built when first asked for, not at the start of every isolate.
-  const description = once(() => describeApi([...ENDPOINTS.map(({ route }) => route), healthRoute], version));
+  const description = once(() =>
+    describeApi(
+      ENDPOINTS.map(({ documented }) => documented),
+      { [HEALTH_PATH]: healthOperations },
+      version,
+    ),
+  );
   const page = once(() => docsPage(description()));
   app.get("/openapi.json", (c) => c.json(description(), 200, PUBLIC_PAGE));
   app.get("/docs", (c) => c.html(page(), 200, docsHeaders()));
-  app.get(healthRoute.path, (c) => c.json({ status: "ok", version: c.env.DEPLOYED_VERSION }));
+  app.get(HEALTH_PATH, (c) => c.json({ status: "ok", version: c.env.DEPLOYED_VERSION }));
   app.notFound((c) => errorResponse(versionOf(c.req.path), noSuchRoute(c.req.method, c.req.path)));
   app.onError((error, c) => {
     logError("a request could not be finished", error, { path: c.req.path, request: requestId(c.get("token")) });

@@ -8,6 +8,7 @@ import { hashOf } from "../../../src/catalog/key-hash.ts";
 import { refusedEventsAllowed } from "../../../src/catalog/rate-limits.ts";
 import type { RateLimitName } from "../../../src/env.ts";
 import { ENDPOINTS } from "../../../src/http/endpoints.ts";
+import { descriptionOf } from "../../../src/http/openapi.ts";
 import { addressBlock } from "../../../src/http/unknown-keys.ts";
 import { unique } from "../../support/builders.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
@@ -174,7 +175,8 @@ describe("a key's limits", () => {
   });
 
   it("are told in the API's description of every call", () => {
-    for (const { route } of ENDPOINTS) expect(route.description).toMatch(/At most 1[0,]+ .* in 10 seconds per key\./);
+    for (const { documented } of ENDPOINTS)
+      expect(descriptionOf(documented)).toMatch(/At most 1[0,]+ .* in 10 seconds per key\./);
   });
 
   it("do not exist without their block in wrangler.toml", async () => {

@@ -5,6 +5,7 @@ import { hashOf } from "../../../src/catalog/key-hash.ts";
 import { GRANTS, type Permissions, UNRESTRICTED, writePermissions } from "../../../src/domain/permissions.ts";
 import type { Endpoint } from "../../../src/http/endpoint.ts";
 import { ENDPOINTS } from "../../../src/http/endpoints.ts";
+import { descriptionOf } from "../../../src/http/openapi.ts";
 import { issueSession } from "../../../src/http/session-token.ts";
 import { unique } from "../../support/builders.ts";
 import { answerOf, call } from "../support.ts";
@@ -89,7 +90,7 @@ describe.each(KEYED)("%s", (_, endpoint) => {
   });
 
   it("says in the API's description which keys it needs", () => {
-    expect(endpoint.route.description).toMatch(
+    expect(descriptionOf(endpoint.documented)).toMatch(
       needs === "manage" ? /Needs an unrestricted key/ : new RegExp(`Needs a key with the permission \`${needs}\``),
     );
   });
