@@ -7,7 +7,7 @@ import { DELETE_REPORTS } from "../../../src/aggregate/sql/error-reports.ts";
 import { hashOf } from "../../../src/catalog/key-hash.ts";
 import { refusedEventsAllowed } from "../../../src/catalog/rate-limits.ts";
 import type { RateLimitName } from "../../../src/env.ts";
-import { ENDPOINTS } from "../../../src/http/endpoints.ts";
+import { allEndpoints } from "../../../src/http/endpoints.ts";
 import { descriptionOf } from "../../../src/http/openapi.ts";
 import { addressBlock } from "../../../src/http/unknown-keys.ts";
 import { unique } from "../../support/builders.ts";
@@ -174,8 +174,8 @@ describe("a key's limits", () => {
     expect(limit).toHaveBeenCalledWith({ key: "key_test_local" });
   });
 
-  it("are told in the API's description of every call", () => {
-    for (const { documented } of ENDPOINTS)
+  it("are told in the API's description of every call", async () => {
+    for (const { documented } of await allEndpoints())
       expect(descriptionOf(documented)).toMatch(/At most 1[0,]+ .* in 10 seconds per key\./);
   });
 
