@@ -1,4 +1,6 @@
 // How complete the responses of reads are, and reads that wait for it.
+
+import * as z from "zod";
 import { oldestDeadLetter } from "../aggregate/dead-letters.ts";
 import { eventsDatabase } from "../catalog/databases.ts";
 import { SECOND_MS } from "../domain/window.ts";
@@ -8,7 +10,6 @@ import { Completeness, type PlacesRead, type Sources } from "../log/completeness
 import { eventLog, recordedLogOfMode } from "../log/shards.ts";
 import type { Call } from "./endpoint.ts";
 import type { Handled } from "./response.ts";
-import * as z from "./zod.ts";
 
 const WAIT = "edgemeter-wait";
 const THROUGH = "edgemeter-complete-through";
@@ -24,7 +25,7 @@ export const COMPLETE = {
       .regex(/^([0-9]|10)$/, `it must be an integer from 0 to ${MAX_WAIT_S}.`)
       .transform(Number)
       .optional()
-      .openapi({
+      .meta({
         type: "integer",
         minimum: 0,
         maximum: MAX_WAIT_S,
@@ -33,7 +34,7 @@ export const COMPLETE = {
       }),
   },
   responseHeaders: z.object({
-    [THROUGH]: z.string().optional().openapi({
+    [THROUGH]: z.string().optional().meta({
       format: "date-time",
       description:
         "edgemeter's own: every event of the mode that was received before this moment is in the response. Absent when the log cannot say it.",

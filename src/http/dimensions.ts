@@ -1,11 +1,12 @@
 // Dimensions as requests and responses name them.
+
+import * as z from "zod";
 import { LIMITS } from "../domain/limits.ts";
 import type { Meter } from "../domain/meter.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { DimensionFilter, UsageQuery } from "../query/usage.ts";
 import type { ApiError } from "./errors.ts";
 import { text } from "./fields.ts";
-import * as z from "./zod.ts";
 
 const key = text(LIMITS.payloadKeyLength);
 const value = z.string().refine((given) => given.length <= LIMITS.payloadValueLength, {
@@ -17,7 +18,7 @@ export const dimensionFields = {
   dimension_filters: z
     .record(key, z.union([value, z.array(value).min(1).max(LIMITS.listItems)]))
     .optional()
-    .openapi({
+    .meta({
       type: "object",
       additionalProperties: { type: "string" },
       description: "`dimension_filters[KEY]=VALUE`, or a list of values: only usage with one of them.",
@@ -26,11 +27,11 @@ export const dimensionFields = {
     .array(key)
     .max(LIMITS.dimensionKeys)
     .optional()
-    .openapi({ description: "Dimensions of the meter whose values are told apart." }),
+    .meta({ description: "Dimensions of the meter whose values are told apart." }),
 };
 
 /** Values of dimensions. */
-export const Dimensions = z.record(z.string(), z.string()).openapi({
+export const Dimensions = z.record(z.string(), z.string()).meta({
   description: "Empty where usage is past the limit of combinations of a customer.",
 });
 

@@ -1,4 +1,4 @@
-import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
+import * as z from "zod";
 import { digest } from "../domain/identifiers.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import type { Caller } from "../ingest/caller.ts";
@@ -6,9 +6,8 @@ import { claimKey } from "../ingest/identity.ts";
 import { parseForm, type Fields as RawFields, readBody } from "./body.ts";
 import type { ApiError } from "./errors.ts";
 import { check, emptyParameter } from "./fields.ts";
-import { type Described, describeRoute } from "./openapi.ts";
+import type { Described, Documented } from "./openapi.ts";
 import type { Handled } from "./response.ts";
-import * as z from "./zod.ts";
 
 /** One call of an endpoint, authenticated and with its input checked. */
 export type Call<Input> = Caller & { readonly input: Input };
@@ -49,9 +48,9 @@ type Definition<
 /** A call before its input is read. */
 type CallContext = Omit<Call<never>, "input" | "endpoint">;
 
-/** An endpoint as the app mounts it: its description, and what it does with a request. */
+/** An endpoint as the app mounts it: what its documentation says, and what it does with a request. */
 export type Endpoint = Pick<Described, "apiVersion" | "method" | "path" | "auth" | "needs" | "limit"> & {
-  readonly route: RouteConfig;
+  readonly documented: Documented;
   readonly call: (request: Request, params: Record<string, string>, context: CallContext) => Promise<Handled<object>>;
 };
 
@@ -73,7 +72,7 @@ export function defineEndpoint<
   const fields = z.strictObject({ ...definition.fields, ...(apiVersion === "v1" ? { expand: EXPAND } : {}) });
   const params = z.strictObject(definition.params ?? ({} as Params));
   const headers = definition.headers && z.object(definition.headers);
-  const { response, responseHeaders } = definition;
+  const { responseHeaders } = definition;
   return {
     apiVersion,
     method,
@@ -81,7 +80,7 @@ export function defineEndpoint<
     auth,
     needs,
     limit,
-    route: describeRoute({ ...definition, needs, limit }, { params, fields, headers, response, responseHeaders }),
+    documented: { ...definition, needs, limit, params, fields, headers, responseHeaders },
     call: async (request, rawParams, context) => {
       const inHeaders = headers === undefined ? ok({}) : check(headers, readHeaders(request, headers));
       if (!inHeaders.ok) return inHeaders;
@@ -114,4 +113,4 @@ const readHeaders = ({ headers }: Request, { shape }: z.ZodObject): Record<strin
 const EXPAND = z
   .array(z.string())
   .optional()
-  .openapi({ description: "Accepted and ignored: nothing here can be expanded." });
+  .meta({ description: "Accepted and ignored: nothing here can be expanded." });

@@ -1,43 +1,49 @@
-import { archiveAuditEndpoints } from "./admin/archive-audit.ts";
-import { auditEndpoints } from "./admin/audit.ts";
-import { deadLetterEndpoints } from "./admin/dead-letters.ts";
-import { erasureEndpoints } from "./admin/erasures.ts";
-import { exportEndpoints } from "./admin/events.ts";
-import { pipelineEndpoints } from "./admin/pipeline.ts";
-import { resendEndpoints } from "./admin/resend.ts";
-import { restoreEndpoints } from "./admin/restore.ts";
-import { usageEndpoints } from "./admin/usage.ts";
 import type { Endpoint } from "./endpoint.ts";
-import { eventSummaryEndpoints } from "./v1/event-summaries.ts";
-import { adjustmentEndpoints as v1AdjustmentEndpoints } from "./v1/meter-event-adjustments.ts";
-import { meterEventEndpoints as v1MeterEventEndpoints } from "./v1/meter-events.ts";
-import { meterUsageEndpoints } from "./v1/meter-usage.ts";
-import { meterEndpoints } from "./v1/meters.ts";
-import { coreEventEndpoints } from "./v2/core-events.ts";
-import { adjustmentEndpoints } from "./v2/meter-event-adjustments.ts";
-import { meterEventSessionEndpoints } from "./v2/meter-event-session.ts";
-import { meterEventStreamEndpoints } from "./v2/meter-event-stream.ts";
-import { meterEventEndpoints } from "./v2/meter-events.ts";
 
-/** Every endpoint, in the order of the API's description. */
-export const ENDPOINTS: readonly Endpoint[] = [
-  ...meterEventEndpoints,
-  ...v1MeterEventEndpoints,
-  ...meterEventSessionEndpoints,
-  ...meterEventStreamEndpoints,
-  ...coreEventEndpoints,
-  ...adjustmentEndpoints,
-  ...v1AdjustmentEndpoints,
-  ...meterEndpoints,
-  ...eventSummaryEndpoints,
-  ...meterUsageEndpoints,
-  ...usageEndpoints,
-  ...pipelineEndpoints,
-  ...deadLetterEndpoints,
-  ...auditEndpoints,
-  ...archiveAuditEndpoints,
-  ...resendEndpoints,
-  ...erasureEndpoints,
-  ...exportEndpoints,
-  ...restoreEndpoints,
+/**
+ * A file of endpoints, and their paths, or what those begin with. The file is evaluated when one of them is first asked for:
+ * an isolate that takes events, or has Durable Objects alone, starts without the schemas of all others.
+ */
+type Resource = readonly [load: () => Promise<readonly Endpoint[]>, ...paths: readonly string[]];
+
+/** Every file of endpoints, in the order of the API's description. */
+export const RESOURCES: readonly Resource[] = [
+  [async () => (await import("./v2/meter-events.ts")).meterEventEndpoints, "/v2/billing/meter_events"],
+  [async () => (await import("./v1/meter-events.ts")).meterEventEndpoints, "/v1/billing/meter_events"],
+  [
+    async () => (await import("./v2/meter-event-session.ts")).meterEventSessionEndpoints,
+    "/v2/billing/meter_event_session",
+  ],
+  [
+    async () => (await import("./v2/meter-event-stream.ts")).meterEventStreamEndpoints,
+    "/v2/billing/meter_event_stream",
+  ],
+  [async () => (await import("./v2/core-events.ts")).coreEventEndpoints, "/v2/core/events"],
+  [
+    async () => (await import("./v2/meter-event-adjustments.ts")).adjustmentEndpoints,
+    "/v2/billing/meter_event_adjustments",
+  ],
+  [
+    async () => (await import("./v1/meter-event-adjustments.ts")).adjustmentEndpoints,
+    "/v1/billing/meter_event_adjustments",
+  ],
+  [async () => (await import("./v1/meters.ts")).meterEndpoints, "/v1/billing/meters"],
+  [async () => (await import("./v1/event-summaries.ts")).eventSummaryEndpoints, "/v1/billing/meters"],
+  [async () => (await import("./v1/meter-usage.ts")).meterUsageEndpoints, "/v1/billing/analytics/meter_usage"],
+  [async () => (await import("./admin/usage.ts")).usageEndpoints, "/v1/edgemeter/usage", "/v1/edgemeter/customers"],
+  [async () => (await import("./admin/pipeline.ts")).pipelineEndpoints, "/v1/edgemeter/pipeline"],
+  [async () => (await import("./admin/dead-letters.ts")).deadLetterEndpoints, "/v1/edgemeter/dead_letters"],
+  [async () => (await import("./admin/audit.ts")).auditEndpoints, "/v1/edgemeter/audit"],
+  [async () => (await import("./admin/archive-audit.ts")).archiveAuditEndpoints, "/v1/edgemeter/archive_audit"],
+  [async () => (await import("./admin/resend.ts")).resendEndpoints, "/v1/edgemeter/resend"],
+  [async () => (await import("./admin/erasures.ts")).erasureEndpoints, "/v1/edgemeter/erasures"],
+  [async () => (await import("./admin/events.ts")).exportEndpoints, "/v1/edgemeter/events"],
+  [async () => (await import("./admin/restore.ts")).restoreEndpoints, "/v1/edgemeter/restore"],
 ];
+
+/** Every endpoint, in the same order. */
+export const allEndpoints = (): Promise<readonly Endpoint[]> => endpointsOf(RESOURCES);
+
+/** The endpoints of these files. */
+export const endpointsOf = async (resources: readonly Resource[]): Promise<readonly Endpoint[]> =>
+  (await Promise.all(resources.map(([load]) => load()))).flat();

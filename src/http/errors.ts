@@ -420,14 +420,18 @@ export const hasTooManyDigits = (value: string): boolean => /^[0-9]{16,}$/.test(
 
 const INVALID_REQUEST = "invalid_request_error";
 
+/** The headers that every response has. */
+export type CommonHeaders = Readonly<Record<string, string>>;
+
 /** The response to a failed request: Stripe's `{"error": …}`, which the SDKs need on every status that is not 2xx. */
-export function errorResponse(apiVersion: ApiVersion, error: ApiError): Response {
+export function errorResponse(apiVersion: ApiVersion, error: ApiError, common: CommonHeaders = {}): Response {
   const row = rowOf(error);
   const status = (apiVersion === "v1" ? row.v1?.status : undefined) ?? evaluate(row.status, error);
   const body = apiVersion === "v1" ? v1Error(row, error) : v2Error(row, error, status);
   return new Response(JSON.stringify({ error: body }), {
     status,
     headers: {
+      ...common,
       "content-type": "application/json",
       ...(row.retryAfterS === undefined ? {} : { "retry-after": String(row.retryAfterS) }),
       ...(row.retry === undefined ? {} : { "stripe-should-retry": String(row.retry) }),

@@ -1,3 +1,5 @@
+// zod is imported as `* as z` everywhere: then a bundler leaves out what is not used, above all the messages in other languages.
+import * as z from "zod";
 import type { MeteringError } from "../domain/errors.ts";
 import { type EventReport, readPayload } from "../domain/event.ts";
 import { OWN_PREFIX } from "../domain/identifiers.ts";
@@ -6,7 +8,6 @@ import { err, ok, type Result } from "../domain/result.ts";
 import { isLongerThan, isStorable, nameFault } from "../domain/text.ts";
 import { SECOND_MS } from "../domain/window.ts";
 import { parseTimestamp } from "./timestamps.ts";
-import * as z from "./zod.ts";
 
 /** The message of an issue about a parameter that is not there. */
 const MISSING = "missing";
@@ -23,7 +24,7 @@ export const text = (max: number) =>
     .min(1, "it cannot be empty.")
     .refine((given) => !isLongerThan(given, max), `it can have at most ${max} characters.`)
     .refine(isStorable, "it contains characters that cannot be stored.")
-    .openapi({ maxLength: max });
+    .meta({ maxLength: max });
 
 /** Text that can name an event or a customer; see `nameFault`. */
 const name = (max: number) =>
@@ -42,7 +43,7 @@ export const unixSeconds = z
   .string(requiredError)
   .regex(INTEGER, "it must be a Unix timestamp in seconds.")
   .transform(Number)
-  .openapi({ type: "integer", example: 1711656000 });
+  .meta({ type: "integer", example: 1711656000 });
 
 const NOT_RFC_3339 = "it must be an RFC 3339 timestamp.";
 
@@ -54,7 +55,7 @@ export const rfc3339 = z
     if (ms === undefined) context.addIssue({ code: "custom", message: NOT_RFC_3339 });
     return ms ?? z.NEVER;
   })
-  .openapi({ type: "string", format: "date-time" });
+  .meta({ type: "string", format: "date-time" });
 
 /** A time in ms as v1 writes it: whole seconds. */
 export const toUnix = (ms: number): number => Math.floor(ms / SECOND_MS);
@@ -67,13 +68,13 @@ export const reportedIdentifier = text(LIMITS.identifierLength).refine(
 
 const EVENT_NAME = { example: "ai_search_api" };
 
-export const eventName = name(LIMITS.eventNameLength).openapi({
+export const eventName = name(LIMITS.eventNameLength).meta({
   ...EVENT_NAME,
   description: "Without control characters, and without white space around it.",
 });
 
 /** The event name of one event among many: a name that no meter can have is that event's fault, not its stream's. */
-export const streamedEventName = text(LIMITS.eventNameLength).openapi(EVENT_NAME);
+export const streamedEventName = text(LIMITS.eventNameLength).meta(EVENT_NAME);
 
 /** An event's payload: a flat map of strings; a number is taken as its digits. */
 export const payload = z
@@ -89,14 +90,14 @@ export const payload = z
     context.addIssue({ code: "custom", message, path: key === undefined ? [] : [key] });
     return z.NEVER;
   })
-  .openapi({
+  .meta({
     type: "object",
     additionalProperties: { type: ["string", "number"], maxLength: LIMITS.payloadValueLength },
     propertyNames: { minLength: 1, maxLength: LIMITS.payloadKeyLength },
     maxProperties: LIMITS.payloadKeys,
     example: { stripe_customer_id: "cus_1", value: "25" },
     description: `The customer, the value, and any further dimensions. An integer is taken as its digits. At most ${LIMITS.payloadBytes} bytes as JSON.`,
-  } as never);
+  });
 
 /** A report from the fields of an event, whichever API version and encoding they came by. `timestamp` in ms. */
 export const toReport = (fields: {

@@ -1,4 +1,4 @@
-import type { ApiError } from "./errors.ts";
+import type { ApiError, CommonHeaders } from "./errors.ts";
 
 /**
  * The version of Stripe's API that this service is written against. Every response names it, whatever
@@ -28,15 +28,10 @@ export function headerFault(headers: Headers): ApiError | undefined {
 }
 
 /** The headers that every response has, errors included. */
-export const commonHeaders = (requestId: string, idempotencyKey: string | undefined): Record<string, string> => ({
+export const commonHeaders = (requestId: string, idempotencyKey: string | null): CommonHeaders => ({
   "request-id": requestId,
   "stripe-version": STRIPE_VERSION,
   "x-content-type-options": "nosniff",
   "cache-control": "no-store",
   ...(idempotencyKey ? { "idempotency-key": idempotencyKey } : {}),
 });
-
-/** Sets the headers that every response has and this one lacks. A response that may be kept has said so itself. */
-export function setCommonHeaders(headers: Headers, common: Record<string, string>): void {
-  for (const [name, value] of Object.entries(common)) if (!headers.has(name)) headers.set(name, value);
-}

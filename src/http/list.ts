@@ -1,9 +1,9 @@
+import * as z from "zod";
 import type { MeteringError } from "../domain/errors.ts";
 import { LIMITS } from "../domain/limits.ts";
 import type { Cursor, Page } from "../domain/page.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { text } from "./fields.ts";
-import * as z from "./zod.ts";
 
 /** How many objects a page holds: `usual` of them, unless its request says. */
 export const pageLimit = (usual: number) =>
@@ -13,13 +13,13 @@ export const pageLimit = (usual: number) =>
     .transform(Number)
     .refine((limit) => limit >= 1 && limit <= LIMITS.pageSize, `it must be between 1 and ${LIMITS.pageSize}.`)
     .default(usual)
-    .openapi({ type: "integer", minimum: 1, maximum: LIMITS.pageSize, default: usual });
+    .meta({ type: "integer", minimum: 1, maximum: LIMITS.pageSize, default: usual });
 
 /** The paging parameters of a v1 list whose ids have at most so many characters. */
 export const pagingOf = (idLength: number) => ({
   limit: pageLimit(10),
-  starting_after: text(idLength).optional().openapi({ description: "The id after which the page begins." }),
-  ending_before: text(idLength).optional().openapi({ description: "The id before which the page ends." }),
+  starting_after: text(idLength).optional().meta({ description: "The id after which the page begins." }),
+  ending_before: text(idLength).optional().meta({ description: "The id before which the page ends." }),
 });
 
 /** Those of most lists. */

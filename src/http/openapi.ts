@@ -1,8 +1,7 @@
-import { OpenAPIRegistry, OpenApiGeneratorV31, type RouteConfig as Route } from "@asteasolutions/zod-to-openapi";
+import * as z from "zod";
 import type { LimitClass } from "../catalog/rate-limits.ts";
 import type { Permission } from "../domain/permissions.ts";
 import type { ApiVersion } from "./errors.ts";
-import * as z from "./zod.ts";
 
 /** The head of the OpenAPI document, but for its version. */
 const API_INFO = {
@@ -30,16 +29,31 @@ const SESSION_SECURITY = {
   description: "The `authentication_token` of a meter event session. It lasts 15 minutes.",
 };
 
-/** The OpenAPI document of some routes, as a version of edgemeter has them. */
-export function describeApi(routes: readonly Route[], version: string) {
-  const registry = new OpenAPIRegistry();
-  for (const route of routes) registry.registerPath(route);
-  registry.registerComponent("securitySchemes", "key", KEY_SECURITY);
-  registry.registerComponent("securitySchemes", "session", SESSION_SECURITY);
-  return new OpenApiGeneratorV31(registry.definitions).generateDocument({
+/** A JSON Schema, or another part of the document. */
+type Part = Readonly<Record<string, unknown>>;
+
+/** A path's methods, each as the document has it. */
+export type Operations = Readonly<Record<string, Part>>;
+
+/** The OpenAPI document of the endpoints, and of other paths, as a version of edgemeter has them. */
+export function describeApi(
+  endpoints: readonly Documented[],
+  others: Readonly<Record<string, Operations>>,
+  version: string,
+): Part {
+  const schemas = new Schemas();
+  const paths: Record<string, Operations> = {};
+  for (const endpoint of endpoints) {
+    const { path, method } = endpoint;
+    paths[path] = { ...paths[path], [method]: operationOf(endpoint, schemas) };
+  }
+  const securitySchemes = { key: KEY_SECURITY, session: SESSION_SECURITY };
+  return {
     ...API_INFO,
     info: { ...API_INFO.info, version },
-  });
+    paths: { ...paths, ...others },
+    components: { securitySchemes, schemas: schemas.named },
+  };
 }
 
 /** What an endpoint's definition says of it to readers. */
@@ -61,8 +75,8 @@ export type Described = {
   readonly limit: LimitClass;
 };
 
-/** The schemas of an endpoint. */
-type Schemas = {
+/** An endpoint with its schemas. */
+export type Documented = Described & {
   /** Parts of the path. */
   readonly params: z.ZodObject;
   /** Parameters of the query (GET) or of the body (POST). */
@@ -72,34 +86,59 @@ type Schemas = {
   readonly responseHeaders: z.ZodObject | undefined;
 };
 
+/** An object's schema, as zod writes it. */
+type ObjectSchema = { readonly properties?: Readonly<Record<string, Part>>; readonly required?: readonly string[] };
+
+/** Schemas of the document. Those that have an `id` stand under their names and are referred to. */
+class Schemas {
+  readonly named: Record<string, unknown> = {};
+
+  of(schema: z.ZodType): ObjectSchema & Part {
+    // What a caller sends; responses have the same schema both ways, and may get more fields.
+    const written = schema.toJSONSchema({ io: "input", unrepresentable: "any", override: adjust });
+    const {
+      $schema: _,
+      $defs = {},
+      ...own
+    } = JSON.parse(JSON.stringify(written).replaceAll('"#/$defs/', '"#/components/schemas/'));
+    Object.assign(this.named, $defs);
+    return own;
+  }
+}
+
+type Written = { readonly zodSchema: z.core.$ZodType; readonly jsonSchema: z.core.JSONSchema.BaseSchema };
+
+/** Leaves out what zod writes too much of, the pattern of a format and the bounds of an integer, and adds the default that it leaves out. */
+function adjust({ zodSchema, jsonSchema }: Written): void {
+  if (jsonSchema.format !== undefined || jsonSchema.type === "integer") delete jsonSchema.pattern;
+  if (jsonSchema.minimum === Number.MIN_SAFE_INTEGER) delete jsonSchema.minimum;
+  if (jsonSchema.maximum === Number.MAX_SAFE_INTEGER) delete jsonSchema.maximum;
+  const { default: usual } = z.globalRegistry.get(zodSchema) ?? {};
+  if (usual !== undefined) jsonSchema.default = usual;
+}
+
 /** The part of the OpenAPI document that an endpoint's definition makes. */
-export function describeRoute(
-  endpoint: Described,
-  { params, fields, headers, response, responseHeaders }: Schemas,
-): Route {
-  const { apiVersion, method, path, summary, tag, auth } = endpoint;
+function operationOf(endpoint: Documented, schemas: Schemas): Part {
+  const { apiVersion, method, summary, tag, auth, params, fields, headers, response, responseHeaders } = endpoint;
   const contentType = apiVersion === "v1" ? "application/x-www-form-urlencoded" : "application/json";
-  const error = {
-    description: "An error",
-    content: { "application/json": { schema: apiVersion === "v1" ? V1_ERROR : V2_ERROR } },
-  };
+  const error = { description: "An error", ...jsonOf(schemas.of(apiVersion === "v1" ? V1_ERROR : V2_ERROR)) };
+  const input = schemas.of(fields);
   return {
-    method,
-    path,
     summary,
     tags: [tag],
     ...(auth === "session" ? { security: [{ session: [] }] } : {}),
     description: descriptionOf(endpoint),
-    request: {
-      ...(Object.keys(params.shape).length > 0 ? { params } : {}),
-      ...(headers === undefined ? {} : { headers }),
-      ...(method === "get" ? { query: fields } : { body: { content: { [contentType]: { schema: fields } } } }),
-    },
+    parameters: [
+      ...parametersOf(schemas.of(params), "path"),
+      ...(headers === undefined ? [] : parametersOf(schemas.of(headers), "header")),
+      ...(method === "get" ? parametersOf(input, "query") : []),
+    ],
+    ...(method === "get" ? {} : { requestBody: { content: { [contentType]: { schema: input } } } }),
     responses: {
       200: {
         description: "Success",
-        content: { "application/json": { schema: response } },
-        ...(responseHeaders === undefined ? {} : { headers: responseHeaders }),
+        ...jsonOf(schemas.of(response)),
+        ...(responseHeaders === undefined ? {} : { headers: headersOf(schemas.of(responseHeaders)) }),
       },
       "4XX": error,
       503: { ...error, description: "Not finished; `stripe-should-retry: true`" },
@@ -107,8 +146,21 @@ export function describeRoute(
   };
 }
 
+const jsonOf = (schema: Part) => ({ content: { "application/json": { schema } } });
+
+const parametersOf = ({ properties = {}, required = [] }: ObjectSchema, place: "path" | "header" | "query"): Part[] =>
+  Object.entries(properties).map(([name, schema]) => {
+    const { description } = schema;
+    return { name, in: place, required: required.includes(name), description, schema };
+  });
+
+const headersOf = ({ properties = {}, required = [] }: ObjectSchema): Part =>
+  Object.fromEntries(
+    Object.entries(properties).map(([name, schema]) => [name, { required: required.includes(name), schema }]),
+  );
+
 /** An endpoint's description, and after it who may call it, how often, and its error codes. */
-const descriptionOf = ({ description, auth, needs, limit, errors = [] }: Described): string =>
+export const descriptionOf = ({ description, auth, needs, limit, errors = [] }: Described): string =>
   [
     description,
     auth === "session" ? undefined : NEEDED[needs],
@@ -144,7 +196,7 @@ const V1_ERROR = z
       doc_url: z.string().optional(),
     }),
   })
-  .openapi("V1Error");
+  .meta({ id: "V1Error" });
 
 const V2_ERROR = z
   .object({
@@ -156,4 +208,4 @@ const V2_ERROR = z
       doc_url: z.string().optional(),
     }),
   })
-  .openapi("V2Error");
+  .meta({ id: "V2Error" });

@@ -1,4 +1,4 @@
-import type { ApiError } from "./errors.ts";
+import type { ApiError, CommonHeaders } from "./errors.ts";
 
 /** A response as it was stored: its JSON text. */
 type StoredJson = string;
@@ -36,7 +36,7 @@ export const toJson = (response: object): string =>
 export function successResponse(
   handled: Extract<Handled<object>, { ok: true }>,
   token: string,
-  common: Record<string, string> = {},
+  common: CommonHeaders = {},
 ): Response {
   const { value, firstGivenTo = token, headers = {} } = handled;
   const replayed = { "idempotent-replayed": "true", "original-request": requestId(firstGivenTo) };

@@ -1,10 +1,11 @@
 // Windows of usage as requests name them.
+
+import * as z from "zod";
 import { type Calendar, isZone, SPANS, windowsOf } from "../domain/calendar.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { type Run, SECOND_MS } from "../domain/window.ts";
 import type { ApiError } from "./errors.ts";
 import { choice, unixSeconds } from "./fields.ts";
-import * as z from "./zod.ts";
 
 /** A time zone. */
 export const timezone = z
@@ -12,11 +13,11 @@ export const timezone = z
   .max(100)
   .refine(isZone, "it must be the IANA name of a time zone, like Europe/Berlin.")
   .default("UTC")
-  .openapi({ type: "string", default: "UTC", description: "For the bounds of windows. Weeks begin on Monday." });
+  .meta({ type: "string", default: "UTC", description: "For the bounds of windows. Weeks begin on Monday." });
 
 export const span = choice(SPANS).optional();
 
-export const cycleAnchor = unixSeconds.optional().openapi({
+export const cycleAnchor = unixSeconds.optional().meta({
   description:
     "Unix seconds, for windows of a month: they begin on its day of the month and at its time, in a month without that day on the last one.",
 });

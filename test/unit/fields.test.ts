@@ -3,12 +3,12 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { describe, expect, test } from "vitest";
+import * as z from "zod";
 import { FRESH_MS } from "../../src/catalog/positive-cache.ts";
 import { LIMITS, TIMESTAMP_AHEAD_MS, TIMESTAMP_PAST_MS, UNIQUENESS_MS } from "../../src/domain/limits.ts";
 import { check, emptyParameter, eventName, payload, text, unixSeconds } from "../../src/http/fields.ts";
 import { cursorOf, pageLimit } from "../../src/http/list.ts";
 import { eventFields } from "../../src/http/v2/meter-events.ts";
-import * as z from "../../src/http/zod.ts";
 import { errorOf, resultOf } from "../support/builders.ts";
 
 describe("a v2 timestamp", () => {

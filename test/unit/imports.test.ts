@@ -35,11 +35,12 @@ const EXCEPTIONS: Readonly<Record<string, string>> = {
 
 /** The files that a file of src imports or exports again, types too, as paths within src. */
 function importsOf(file: string): string[] {
-  const { module } = parseSync(file, readFileSync(path.join(src, file), "utf8"));
+  const text = readFileSync(path.join(src, file), "utf8");
+  const { module } = parseSync(file, text);
   const named = module.staticImports.map(({ moduleRequest }) => moduleRequest.value);
   const again = module.staticExports.flatMap(({ entries }) => entries.map(({ moduleRequest }) => moduleRequest?.value));
-  const atRunTime = module.dynamicImports.map(() => "./imported at run time");
-  return [...named, ...again, ...atRunTime]
+  const late = module.dynamicImports.map(({ moduleRequest: { start, end } }) => text.slice(start + 1, end - 1));
+  return [...named, ...again, ...late]
     .filter((name) => name?.startsWith("."))
     .map((name = "") => path.posix.join(path.posix.dirname(file), name));
 }
@@ -48,7 +49,7 @@ const files = globSync("**/*.ts", { cwd: src }).map((file) => file.replaceAll(pa
 const imports = new Map(files.map((file) => [file, [...new Set(importsOf(file))]]));
 const arrows = files.flatMap((from) => (imports.get(from) ?? []).map((to) => ({ from, to, arrow: `${from} → ${to}` })));
 
-/** The folder whose rule a file has; of what is not in src, or imported at run time, none. */
+/** The folder whose rule a file has; of what is not in src, none. */
 function folderOf(file: string): string {
   if (!imports.has(file)) return "elsewhere";
   if (file.startsWith("aggregate/sql/")) return "aggregate/sql";

@@ -1,8 +1,8 @@
+import * as z from "zod";
 import { ArchiveCursor, archiveAuditStep, firstOfDay, type Tallies } from "../../audit/audit-archive.ts";
 import { err, ok } from "../../domain/result.ts";
 import { readCursor, writeCursor } from "../../step-cursor.ts";
 import { defineEndpoint } from "../endpoint.ts";
-import * as z from "../zod.ts";
 import { OPERATIONS, requireLiveKey, utcDay } from "./operations.ts";
 
 const WireTallies = z.record(
@@ -14,17 +14,17 @@ const ArchiveAuditStep = z
   .object({
     object: z.literal("edgemeter.archive_audit_step"),
     database: z.string(),
-    file: z.string().nullable().openapi({ description: "The object that was read back." }),
-    fault: z.string().nullable().openapi({ description: "What is wrong with it." }),
-    stored: WireTallies.openapi({
+    file: z.string().nullable().meta({ description: "The object that was read back." }),
+    fault: z.string().nullable().meta({ description: "What is wrong with it." }),
+    stored: WireTallies.meta({
       description:
         "What events hold, by quarter hour (ms): events that count and the sum of their values, a digest (64 bits, in decimal) that tells series apart, and windows whose survivor is among them. To be added up over the steps of a database, the digest without what is past 64 bits.",
     }),
-    kept: WireTallies.openapi({ description: "What sums and survivors say, likewise." }),
-    surpassed: z.int().openapi({ description: "Windows of which an event comes before the survivor that is kept." }),
-    next: z.string().nullable().openapi({ description: "The cursor of the next step; null after the last." }),
+    kept: WireTallies.meta({ description: "What sums and survivors say, likewise." }),
+    surpassed: z.int().meta({ description: "Windows of which an event comes before the survivor that is kept." }),
+    next: z.string().nullable().meta({ description: "The cursor of the next step; null after the last." }),
   })
-  .openapi("ArchiveAuditStep");
+  .meta({ id: "ArchiveAuditStep" });
 
 const archiveAuditEndpoint = defineEndpoint({
   apiVersion: "v1",
@@ -37,7 +37,7 @@ const archiveAuditEndpoint = defineEndpoint({
     "Compares the files of a UTC day with the manifest, and what files and slices hold of that day with its sums, in steps: call it again with `next` until that is null. Changes nothing. Live mode only; needs a live key. `npm run audit -- --archive 2026-10` does it all.",
   fields: {
     day: utcDay.optional(),
-    cursor: z.string().max(1_000).optional().openapi({ type: "string" }),
+    cursor: z.string().max(1_000).optional().meta({ type: "string" }),
   },
   response: ArchiveAuditStep,
   handle: async (call) => {

@@ -1,40 +1,41 @@
 // What the pipeline says of a database's archive.
+
+import * as z from "zod";
 import type { ArchivedDatabase } from "../../archive/archive.ts";
 import { hindranceBy, isOver, overAfter, type Shard } from "../../archive/seal.ts";
 import type { ArchiveStatus } from "../../archive/status.ts";
 import { HOUR_MS } from "../../domain/window.ts";
 import type { Env } from "../../env.ts";
 import { toUnix } from "../fields.ts";
-import * as z from "../zod.ts";
 
 const OldestOpen = z.object({
-  begins: z.int().openapi({ description: "When the first event of the slice can have come." }),
-  over: z.int().openapi({ description: "From when on its events can no longer be cancelled, and it can be sealed." }),
+  begins: z.int().meta({ description: "When the first event of the slice can have come." }),
+  over: z.int().meta({ description: "From when on its events can no longer be cancelled, and it can be sealed." }),
   kept_open_by: z
     .enum(["no_bucket", "not_over", "shard_not_reachable", "shard_not_confirmed", "dead_letters"])
     .nullable()
-    .openapi({ description: "Null when nothing does: it is sealed within minutes." }),
-  shard: z.string().nullable().openapi({ description: "Which keeps it open." }),
+    .meta({ description: "Null when nothing does: it is sealed within minutes." }),
+  shard: z.string().nullable().meta({ description: "Which keeps it open." }),
 });
 
 export const ArchiveObject = z
   .object({
-    status: z.enum(["archiving", "no_bucket", "not_archived"]).openapi({
+    status: z.enum(["archiving", "no_bucket", "not_archived"]).meta({
       description:
         "no_bucket: ARCHIVE is not bound, all events stay in the database, and it is full in days_left. not_archived: test mode's events are dropped when they are old; their sums stay.",
     }),
-    archived_through: z.int().nullable().openapi({
+    archived_through: z.int().nullable().meta({
       description: "All that was received before it is in files that were compared with the database, or was dropped.",
     }),
-    last_check: z.int().nullable().openapi({ description: "When a slice was last found to equal its files." }),
+    last_check: z.int().nullable().meta({ description: "When a slice was last found to equal its files." }),
     files: z.int(),
-    bytes: z.int().openapi({ description: "Of the files." }),
-    failed_checks: z.array(z.int()).openapi({
+    bytes: z.int().meta({ description: "Of the files." }),
+    failed_checks: z.array(z.int()).meta({
       description: "When the slices begin whose files differ from them; they stay in the database.",
     }),
     oldest_open: OldestOpen.nullable(),
   })
-  .openapi("Archive");
+  .meta({ id: "Archive" });
 
 /** `shards`: of the database's mode. `now` in ms. */
 export function archiveToWire(

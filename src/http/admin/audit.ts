@@ -1,10 +1,10 @@
+import * as z from "zod";
 import { auditStep, type Cursor, firstCursor, readAuditCursor } from "../../audit/full-audit.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { writeCursor } from "../../step-cursor.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice } from "../fields.ts";
-import * as z from "../zod.ts";
 import { OPERATIONS, requireLiveKey } from "./operations.ts";
 
 const counts = z.record(z.string(), z.int());
@@ -12,26 +12,26 @@ const counts = z.record(z.string(), z.int());
 const AuditStep = z
   .object({
     object: z.literal("edgemeter.audit_step"),
-    checked: z.int().openapi({ description: "Entries of the log that were compared with their databases." }),
-    missing: z.int().openapi({ description: "Of these, those that a database did not have; they were resent." }),
+    checked: z.int().meta({ description: "Entries of the log that were compared with their databases." }),
+    missing: z.int().meta({ description: "Of these, those that a database did not have; they were resent." }),
     altered: z
       .int()
-      .openapi({ description: "Events that a database had with other contents than the log; they were repaired." }),
-    summaries: z.int().openapi({ description: "Sums and survivors of windows that were compared with their events." }),
+      .meta({ description: "Events that a database had with other contents than the log; they were repaired." }),
+    summaries: z.int().meta({ description: "Sums and survivors of windows that were compared with their events." }),
     summaries_repaired: z.int(),
-    summaries_suspect: z.int().openapi({
+    summaries_suspect: z.int().meta({
       description: "Summaries from before the log's reach that say more than their events; they were left as they are.",
     }),
-    portions_failed: z.int().openapi({ description: "1 if a database could not compare this step's summaries." }),
-    entries_waiting: z.int().openapi({ description: "Entries that wait for the aggregator, and are not compared." }),
-    accepted: counts.openapi({ description: "Events in the log, by the minute (ms) they were received in." }),
-    stored: counts.openapi({ description: "Events in the databases, likewise." }),
+    portions_failed: z.int().meta({ description: "1 if a database could not compare this step's summaries." }),
+    entries_waiting: z.int().meta({ description: "Entries that wait for the aggregator, and are not compared." }),
+    accepted: counts.meta({ description: "Events in the log, by the minute (ms) they were received in." }),
+    stored: counts.meta({ description: "Events in the databases, likewise." }),
     counted: z
       .object({ start: z.int(), end: z.int() })
-      .openapi({ description: "The minutes (ms) in which `accepted` and `stored`, summed over all steps, agree." }),
-    next: z.string().nullable().openapi({ description: "The cursor of the next step; null after the last." }),
+      .meta({ description: "The minutes (ms) in which `accepted` and `stored`, summed over all steps, agree." }),
+    next: z.string().nullable().meta({ description: "The cursor of the next step; null after the last." }),
   })
-  .openapi("AuditStep");
+  .meta({ id: "AuditStep" });
 
 const auditEndpoint = defineEndpoint({
   apiVersion: "v1",
@@ -43,8 +43,8 @@ const auditEndpoint = defineEndpoint({
   description:
     "Compares the log with the databases, then every summary with its events, in steps: call it again with `next` until that is null. Repairs what differs. Any step may be repeated: what is right already stays as it is. Of both modes; needs a live key. `npm run audit` does it all.",
   fields: {
-    cursor: z.string().max(500).optional().openapi({ type: "string" }),
-    trust_events: choice(["true", "false"]).optional().openapi({
+    cursor: z.string().max(500).optional().meta({ type: "string" }),
+    trust_events: choice(["true", "false"]).optional().meta({
       type: "boolean",
       description: "Repair also what is suspect: the events are all there.",
     }),

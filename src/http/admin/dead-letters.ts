@@ -1,3 +1,4 @@
+import * as z from "zod";
 import { isAboutData } from "../../aggregate/apply.ts";
 import {
   type DeadLetter,
@@ -19,7 +20,6 @@ import { text, toUnix } from "../fields.ts";
 import { commitOnce } from "../idempotent-answer.ts";
 import { cursorOf, listOf, paging, toList } from "../list.ts";
 import type { Described } from "../openapi.ts";
-import * as z from "../zod.ts";
 import { OPERATIONS } from "./operations.ts";
 
 const PATH = "/v1/edgemeter/dead_letters";
@@ -29,12 +29,12 @@ export const DeadLetterObject = z
     id: z.string(),
     object: z.literal("edgemeter.dead_letter"),
     kind: z.enum(GROUP_KINDS),
-    entry: z.string().openapi({ description: "As the log carried it: JSON, or what should have been." }),
+    entry: z.string().meta({ description: "As the log carried it: JSON, or what should have been." }),
     reason: z.string(),
     parked: z.int(),
     livemode: z.boolean(),
   })
-  .openapi("DeadLetter");
+  .meta({ id: "DeadLetter" });
 
 const toWire = (letter: DeadLetter, livemode: boolean): z.output<typeof DeadLetterObject> => ({
   id: letter.id,

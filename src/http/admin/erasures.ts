@@ -1,3 +1,4 @@
+import * as z from "zod";
 import { eraseStep, type NoErasureStep, type ErasureStep as Step } from "../../archive/erase.ts";
 import { eraseEntry, textOf } from "../../archive/erase-records.ts";
 import { LIMITS } from "../../domain/limits.ts";
@@ -6,24 +7,23 @@ import { type Call, defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { text } from "../fields.ts";
 import { eraseResponses } from "../idempotent-answer.ts";
-import * as z from "../zod.ts";
 import { DeadLetterObject } from "./dead-letters.ts";
 import { OPERATIONS } from "./operations.ts";
 
 const ErasureStep = z
   .object({
     object: z.literal("edgemeter.erasure_step"),
-    alias: z.string().openapi({ description: "The customer that has from now on what was received so far." }),
-    series: z.int().openapi({ description: "Series (meters and dimensions) that the alias took over in this step." }),
-    events: z.int().openapi({ description: "Events in databases that lost their identifiers and payloads." }),
-    files: z.int().openapi({ description: "Files of the archive that were written again." }),
+    alias: z.string().meta({ description: "The customer that has from now on what was received so far." }),
+    series: z.int().meta({ description: "Series (meters and dimensions) that the alias took over in this step." }),
+    events: z.int().meta({ description: "Events in databases that lost their identifiers and payloads." }),
+    files: z.int().meta({ description: "Files of the archive that were written again." }),
     dead_letters: z.int(),
-    error_reports: z.int().openapi({ description: "Reports that lost samples which named the customer." }),
-    responses: z.int().openapi({ description: "Stored first responses that lost the customer." }),
-    next: z.string().nullable().openapi({ description: "The cursor of the next step; null after the last." }),
+    error_reports: z.int().meta({ description: "Reports that lost samples which named the customer." }),
+    responses: z.int().meta({ description: "Stored first responses that lost the customer." }),
+    next: z.string().nullable().meta({ description: "The cursor of the next step; null after the last." }),
     livemode: z.boolean(),
   })
-  .openapi("ErasureStep");
+  .meta({ id: "ErasureStep" });
 
 const erasureEndpoint = defineEndpoint({
   apiVersion: "v1",
@@ -37,7 +37,7 @@ const erasureEndpoint = defineEndpoint({
   errors: ["archive_at_work"],
   fields: {
     customer: text(LIMITS.payloadValueLength),
-    cursor: z.string().max(500).optional().openapi({ type: "string" }),
+    cursor: z.string().max(500).optional().meta({ type: "string" }),
   },
   response: ErasureStep,
   handle: async (call) => {

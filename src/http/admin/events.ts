@@ -1,4 +1,5 @@
 import { Buffer } from "node:buffer";
+import * as z from "zod";
 import type { Row } from "../../archive/rows.ts";
 import { type KeyNames, namesOfKeys } from "../../catalog/api-keys.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
@@ -8,27 +9,26 @@ import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { text, unixSeconds } from "../fields.ts";
 import { requireMeter } from "../v1/meters.ts";
-import * as z from "../zod.ts";
 import { OPERATIONS } from "./operations.ts";
 
 const ExportedEvent = z
   .object({
     id: z.string(),
     customer: z.string(),
-    timestamp: z.int().openapi({ description: "ms" }),
+    timestamp: z.int().meta({ description: "ms" }),
     identifier: z.string(),
     value: z.int(),
-    received: z.int().openapi({ description: "ms" }),
-    dimensions: z.record(z.string(), z.string()).nullable().openapi({ description: "Those that the meter declares." }),
+    received: z.int().meta({ description: "ms" }),
+    dimensions: z.record(z.string(), z.string()).nullable().meta({ description: "Those that the meter declares." }),
     payload: z
       .record(z.string(), z.string())
       .nullable()
-      .openapi({ description: "What is neither customer, value nor a declared dimension." }),
-    api_key: z.string().openapi({ description: "The id of the API key that reported it." }),
-    cancelled: z.int().nullable().openapi({ description: "ms; null while it counts." }),
+      .meta({ description: "What is neither customer, value nor a declared dimension." }),
+    api_key: z.string().meta({ description: "The id of the API key that reported it." }),
+    cancelled: z.int().nullable().meta({ description: "ms; null while it counts." }),
     cancelled_by: z.string().nullable(),
   })
-  .openapi("ExportedEvent");
+  .meta({ id: "ExportedEvent" });
 
 const ExportPage = z
   .object({
@@ -36,10 +36,10 @@ const ExportPage = z
     meter: z.string(),
     event_name: z.string(),
     data: z.array(ExportedEvent),
-    next: z.string().nullable().openapi({ description: "The cursor of the next page; null after the last." }),
+    next: z.string().nullable().meta({ description: "The cursor of the next page; null after the last." }),
     livemode: z.boolean(),
   })
-  .openapi("EventExport");
+  .meta({ id: "EventExport" });
 
 const toWire = (row: Row, { ids }: KeyNames): z.output<typeof ExportedEvent> => {
   const nameOf = (key: number): string => ids.get(key) ?? String(key);
@@ -68,7 +68,7 @@ const exportEndpoint = defineEndpoint({
     "All events of a meter, of all customers, cancelled ones too, whose timestamps lie from `from` (inclusive) to `to` (exclusive), live or archived. Call it again with `next` as `cursor` until that is null; a page may be empty before. An event that was stored before the first call is on exactly one page, whatever is stored and archived meanwhile; a later one may be missing. `npm run export` writes them to a file.",
   errors: ["archived_range_deleted"],
   fields: {
-    meter: text(100).openapi({ example: "mtr_1", description: "A meter's id." }),
+    meter: text(100).meta({ example: "mtr_1", description: "A meter's id." }),
     from: unixSeconds,
     to: unixSeconds,
     cursor: z.string().max(500).optional(),
@@ -78,7 +78,7 @@ const exportEndpoint = defineEndpoint({
       .transform(Number)
       .refine((limit) => limit <= EXPORT_ROWS, `it must be between 1 and ${EXPORT_ROWS}.`)
       .default(EXPORT_ROWS)
-      .openapi({ type: "integer", minimum: 1, maximum: EXPORT_ROWS, default: EXPORT_ROWS }),
+      .meta({ type: "integer", minimum: 1, maximum: EXPORT_ROWS, default: EXPORT_ROWS }),
   },
   response: ExportPage,
   handle: async (call) => {

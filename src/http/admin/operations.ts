@@ -1,8 +1,8 @@
+import * as z from "zod";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { DAY_MS } from "../../domain/window.ts";
 import type { Call } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import * as z from "../zod.ts";
 
 /** The tag of these calls in the API's description; Stripe has none of them. */
 export const OPERATIONS = "Operations";
@@ -16,6 +16,6 @@ export const utcDay = z
   .string()
   .refine((text) => text === dayText(Date.parse(text)), "it must be a UTC day like 2026-11-20.")
   .transform((text) => Date.parse(text) / DAY_MS)
-  .openapi({ type: "string", format: "date" });
+  .meta({ type: "string", format: "date" });
 
 const dayText = (time: number): string => (Number.isNaN(time) ? "" : new Date(time).toISOString().slice(0, 10));

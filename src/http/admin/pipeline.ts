@@ -1,3 +1,4 @@
+import * as z from "zod";
 import { type DatabaseStatus as DatabaseStatusFound, statusOfDatabase } from "../../aggregate/fill.ts";
 import { type ArchivedDatabase, archivedDatabases } from "../../archive/archive.ts";
 import { type ArchiveStatus, statusOfArchive } from "../../archive/status.ts";
@@ -13,7 +14,6 @@ import { logError } from "../../logger.ts";
 import { withTimeout } from "../../timeout.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { toUnix } from "../fields.ts";
-import * as z from "../zod.ts";
 import { ArchiveObject, archiveToWire } from "./archive-status.ts";
 import { monthlyCost } from "./cost.ts";
 import { OPERATIONS } from "./operations.ts";
@@ -24,21 +24,21 @@ const PATIENCE_MS = 3_000;
 const daysLeftField = z
   .number()
   .nullable()
-  .openapi({ description: "Until it is full at its present pace; null while it does not grow or that is unknown." });
+  .meta({ description: "Until it is full at its present pace; null while it does not grow or that is unknown." });
 
 const ShardStatus = z.object({
   shard: z.string(),
   reachable: z.boolean(),
-  entries_waiting: z.int().nullable().openapi({
+  entries_waiting: z.int().nullable().meta({
     description: "Events, cancellations and rejections (added up by meter and code) that are not in D1 yet.",
   }),
   oldest_wait_seconds: z.int().nullable(),
   groups_in_flight: z.int().nullable(),
-  groups_resent: z.int().nullable().openapi({ description: "Since the shard was last started." }),
+  groups_resent: z.int().nullable().meta({ description: "Since the shard was last started." }),
   last_confirmed: z.int().nullable(),
   storage_bytes: z.int().nullable(),
   days_left: daysLeftField,
-  moving_until: z.int().nullable().openapi({
+  moving_until: z.int().nullable().meta({
     description: "Until when it asks the shards that its keys came from; null once the log's last growth is a day old.",
   }),
 });
@@ -47,50 +47,50 @@ const DatabaseStatus = z.object({
   database: z.string(),
   reachable: z.boolean(),
   bytes: z.int().nullable(),
-  high_water_bytes: z.int().openapi({ description: "Past it, what belongs here waits in the logs." }),
+  high_water_bytes: z.int().meta({ description: "Past it, what belongs here waits in the logs." }),
   days_left: daysLeftField,
-  oldest_wait_seconds: z.int().nullable().openapi({
+  oldest_wait_seconds: z.int().nullable().meta({
     description: "Of what this database has not confirmed to the logs that are reachable; null when it has all.",
   }),
   live_slices: z.int().nullable(),
   oldest_slice: z
     .int()
     .nullable()
-    .openapi({ description: "When the first event of its oldest live slice can have come." }),
+    .meta({ description: "When the first event of its oldest live slice can have come." }),
   dead_letters: z.int().nullable(),
   archive: ArchiveObject.nullable(),
 });
 
 const Cost = z.object({
   events_per_day: z.int(),
-  if_streamed: z.number().openapi({ description: "Dollars a month for them, all in streams of 100." }),
-  if_sync: z.number().openapi({
+  if_streamed: z.number().meta({ description: "Dollars a month for them, all in streams of 100." }),
+  if_sync: z.number().meta({
     description:
       "Dollars a month for them, one request each, in dense traffic; up to twice as much when they arrive one at a time.",
   }),
-  storage: z.number().openapi({ description: "Dollars a month for what databases and logs hold now." }),
+  storage: z.number().meta({ description: "Dollars a month for what databases and logs hold now." }),
 });
 
 const Pipeline = z
   .object({
     object: z.literal("edgemeter.pipeline"),
-    entries_waiting: z.int().openapi({ description: "Of all shards that are reachable." }),
+    entries_waiting: z.int().meta({ description: "Of all shards that are reachable." }),
     shards: z.array(ShardStatus),
     databases: z.array(DatabaseStatus),
     aggregator: z.object({ last_success: z.int().nullable() }),
     audits: z
       .array(z.object({ name: z.string(), checked: z.int(), repaired: z.int(), skipped: z.int(), updated: z.int() }))
       .nullable()
-      .openapi({
+      .meta({
         description:
           "What the scheduled audits have checked, repaired and skipped so far; null while D1 does not respond.",
       }),
-    estimated_cost: Cost.nullable().openapi({
+    estimated_cost: Cost.nullable().meta({
       description:
         "At the pace of the last day, beside the plan's $5 and without what it includes; null until there is an hour of it.",
     }),
   })
-  .openapi("Pipeline");
+  .meta({ id: "Pipeline" });
 
 const retrievePipeline = defineEndpoint({
   apiVersion: "v1",

@@ -1,3 +1,4 @@
+import * as z from "zod";
 import { UNIQUENESS_MS } from "../../domain/limits.ts";
 import { ok } from "../../domain/result.ts";
 import { SECOND_MS } from "../../domain/window.ts";
@@ -5,20 +6,19 @@ import type { Env } from "../../env.ts";
 import { allShards, eventLog } from "../../log/shards.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { toUnix, unixSeconds } from "../fields.ts";
-import * as z from "../zod.ts";
 import { OPERATIONS, requireLiveKey } from "./operations.ts";
 
 const Resend = z
   .object({
     object: z.literal("edgemeter.resend"),
-    status: z.enum(["started", "under_way"]).openapi({
+    status: z.enum(["started", "under_way"]).meta({
       description:
         "`under_way`: no shard has had all groups of an earlier call confirmed yet, and this call did nothing.",
     }),
-    since: z.int().openapi({ description: "Of the resend that is under way now." }),
-    groups: z.int().openapi({ description: "Groups of entries that were confirmed and are being resent." }),
+    since: z.int().meta({ description: "Of the resend that is under way now." }),
+    groups: z.int().meta({ description: "Groups of entries that were confirmed and are being resent." }),
   })
-  .openapi("Resend");
+  .meta({ id: "Resend" });
 
 const resendEndpoint = defineEndpoint({
   apiVersion: "v1",
@@ -30,7 +30,7 @@ const resendEndpoint = defineEndpoint({
   description:
     "For a D1 that was restored to an earlier point: the logs resend everything received since then, or in the last 24 hours unless `since` is given. What D1 has already changes nothing, new events are sent meanwhile, and a call while an earlier one is under way does nothing. Of both modes; needs a live key.",
   fields: {
-    since: unixSeconds.optional().openapi({ type: "integer", description: "Unix seconds; 24 hours ago unless given." }),
+    since: unixSeconds.optional().meta({ type: "integer", description: "Unix seconds; 24 hours ago unless given." }),
   },
   response: Resend,
   handle: async (call) => {

@@ -1,33 +1,33 @@
+import * as z from "zod";
 import { Restoration, restoreStep } from "../../archive/restore.ts";
 import { err, ok, type Result } from "../../domain/result.ts";
 import { DAY_MS } from "../../domain/window.ts";
 import { readCursor, writeCursor } from "../../step-cursor.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
-import * as z from "../zod.ts";
 import { OPERATIONS, requireLiveKey, utcDay } from "./operations.ts";
 
 const RestoreStep = z
   .object({
     object: z.literal("edgemeter.restore_step"),
     database: z.string(),
-    file: z.string().nullable().openapi({ description: "The object that was looked at; null when none was left." }),
-    events: z.int().openapi({ description: "Events in it." }),
-    restored: z.int().openapi({ description: "Of these, those that the database lacked." }),
-    deleted: z.int().openapi({ description: "Objects of a slice that is exported again." }),
-    waits: z.boolean().openapi({
+    file: z.string().nullable().meta({ description: "The object that was looked at; null when none was left." }),
+    events: z.int().meta({ description: "Events in it." }),
+    restored: z.int().meta({ description: "Of these, those that the database lacked." }),
+    deleted: z.int().meta({ description: "Objects of a slice that is exported again." }),
+    waits: z.boolean().meta({
       description: "Another works on the database's archive now. Nothing was done; call again in a second.",
     }),
-    next: z.string().nullable().openapi({ description: "The cursor of the next step; null after the last." }),
+    next: z.string().nullable().meta({ description: "The cursor of the next step; null after the last." }),
   })
-  .openapi("RestoreStep");
+  .meta({ id: "RestoreStep" });
 
 /** A slice, by its first hour since 1970. */
 const hour = z
   .string()
   .regex(/^\d{1,7}$/, "it must be hours since 1970.")
   .transform(Number)
-  .openapi({ type: "integer" });
+  .meta({ type: "integer" });
 
 /** How long a slice is kept whose table is brought back (days). */
 const KEPT_DAYS = 1;
@@ -45,14 +45,14 @@ const restoreEndpoint = defineEndpoint({
     day: utcDay.optional(),
     slice: hour.optional(),
     export_again: hour.optional(),
-    database: z.string().max(50).optional().openapi({ example: "EVENTS_0" }),
+    database: z.string().max(50).optional().meta({ example: "EVENTS_0" }),
     keep_days: z
       .string()
       .regex(/^\d{1,3}$/, "it must be a number of days.")
       .transform(Number)
       .optional()
-      .openapi({ type: "integer", description: `How long the table is kept at least; ${KEPT_DAYS} unless given.` }),
-    cursor: z.string().max(1_000).optional().openapi({ type: "string" }),
+      .meta({ type: "integer", description: `How long the table is kept at least; ${KEPT_DAYS} unless given.` }),
+    cursor: z.string().max(1_000).optional().meta({ type: "string" }),
   },
   response: RestoreStep,
   handle: async (call) => {

@@ -1,3 +1,4 @@
+import * as z from "zod";
 import { LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
 import { pageOf } from "../../domain/page.ts";
@@ -13,7 +14,6 @@ import { choice, text, toUnix, unixSeconds } from "../fields.ts";
 import { listOf, pagingOf, toList } from "../list.ts";
 import { requireMeter } from "../v1/meters.ts";
 import { cycleAnchor, readWindows, span, timezone } from "../windows.ts";
-import * as z from "../zod.ts";
 
 const UsageRowObject = z
   .object({
@@ -21,11 +21,11 @@ const UsageRowObject = z
     object: z.literal("edgemeter.usage_row"),
     starts_at: z.int(),
     ends_at: z.int(),
-    customer: z.string().optional().openapi({ description: "When grouped by customer." }),
+    customer: z.string().optional().meta({ description: "When grouped by customer." }),
     dimensions: Dimensions.optional(),
-    value: z.bigint().openapi({ type: "integer", description: "Exact, however large." }),
+    value: z.bigint().meta({ type: "integer", description: "Exact, however large." }),
   })
-  .openapi("UsageRow");
+  .meta({ id: "UsageRow" });
 
 /** The word that groups by customer. A dimension of that name cannot be asked for. */
 const CUSTOMER = "customer";
@@ -44,7 +44,7 @@ const usageEndpoint = defineEndpoint({
   description:
     "edgemeter's own. A meter's usage from `from` (inclusive) to `to` (exclusive) in one row, or in one for each window, customer or value of a dimension; rows without events are left out. By `name`, rows come by customer, then window, then value of the dimension; by `value`, the largest first, of the whole range. Of several customers the values are added up, also on a meter of formula `last`; `max` and `min` take the greatest and the least of all.",
   fields: {
-    meter: text(LIMITS.payloadKeyLength).openapi({ example: "mtr_1", description: "A meter's id." }),
+    meter: text(LIMITS.payloadKeyLength).meta({ example: "mtr_1", description: "A meter's id." }),
     from: unixSeconds,
     to: unixSeconds,
     window: span,
@@ -52,7 +52,7 @@ const usageEndpoint = defineEndpoint({
     cycle_anchor: cycleAnchor,
     group_by: text(LIMITS.payloadKeyLength)
       .optional()
-      .openapi({ description: "`customer`, or a dimension of the meter." }),
+      .meta({ description: "`customer`, or a dimension of the meter." }),
     dimension_filters: dimensionFields.dimension_filters,
     order: choice(["name", "value"]).default("name"),
     ...{ limit, starting_after },
@@ -136,11 +136,11 @@ const CustomerObject = z
   .object({
     id: z.string(),
     object: z.literal("edgemeter.customer"),
-    last_event: z.int().nullable().openapi({
+    last_event: z.int().nullable().meta({
       description: "When the quarter hour began in which the latest event happened; null when none counts.",
     }),
   })
-  .openapi("Customer");
+  .meta({ id: "Customer" });
 
 const customersEndpoint = defineEndpoint({
   apiVersion: "v1",
@@ -151,8 +151,8 @@ const customersEndpoint = defineEndpoint({
   description:
     "edgemeter's own. Customers that have had events, in the order of their ids, each with the time of its latest event.",
   fields: {
-    prefix: text(LIMITS.payloadValueLength).optional().openapi({ description: "What their ids begin with." }),
-    meter: text(LIMITS.payloadKeyLength).optional().openapi({ description: "Only those with events on this meter." }),
+    prefix: text(LIMITS.payloadValueLength).optional().meta({ description: "What their ids begin with." }),
+    meter: text(LIMITS.payloadKeyLength).optional().meta({ description: "Only those with events on this meter." }),
     ...{ limit, starting_after },
   },
   ...COMPLETE,

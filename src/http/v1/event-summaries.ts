@@ -1,3 +1,4 @@
+import * as z from "zod";
 import { digest } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import { type Cursor, isBackwards, pageOf } from "../../domain/page.ts";
@@ -20,14 +21,13 @@ import { defineEndpoint } from "../endpoint.ts";
 import type { ApiError } from "../errors.ts";
 import { choice, text, unixSeconds } from "../fields.ts";
 import { cursorOf, listOf, pagingOf, toList } from "../list.ts";
-import * as z from "../zod.ts";
 import { meterId, requireMeter } from "./meters.ts";
 
 const SummaryObject = z
   .object({
     id: z.string(),
     object: z.literal("billing.meter_event_summary"),
-    aggregated_value: z.bigint().openapi({
+    aggregated_value: z.bigint().meta({
       type: "integer",
       description: "Exact, however large; read it with a parser that keeps big integers if it may pass 2^53.",
     }),
@@ -37,7 +37,7 @@ const SummaryObject = z
     meter: z.string(),
     start_time: z.int(),
   })
-  .openapi("MeterEventSummary");
+  .meta({ id: "MeterEventSummary" });
 
 /** What a list of summaries is of. */
 type Listed = Pick<CustomerQuery, "meter" | "customer" | "keys">;

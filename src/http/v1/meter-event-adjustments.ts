@@ -1,10 +1,10 @@
+import * as z from "zod";
 import { defineEndpoint } from "../endpoint.ts";
 import { adjustmentFields, commonShape, createAdjustment } from "../v2/meter-event-adjustments.ts";
-import * as z from "../zod.ts";
 
 const AdjustmentObject = z
   .object({ object: z.literal("billing.meter_event_adjustment"), ...commonShape })
-  .openapi("MeterEventAdjustment");
+  .meta({ id: "MeterEventAdjustment" });
 
 const createEndpoint = defineEndpoint({
   apiVersion: "v1",

@@ -1,3 +1,4 @@
+import * as z from "zod";
 import { deadLetterOf, type KnownLetter } from "../../aggregate/dead-letters.ts";
 import { eventsDatabase } from "../../catalog/databases.ts";
 import { payloadOf } from "../../domain/event.ts";
@@ -30,7 +31,6 @@ import {
 } from "../fields.ts";
 import { cursorOf, listOf, paging, toList } from "../list.ts";
 import { firstGivenTo } from "../response.ts";
-import * as z from "../zod.ts";
 import { requireMeter } from "./meters.ts";
 
 const EventObject = z
@@ -43,26 +43,26 @@ const EventObject = z
     payload: z.record(z.string(), z.string()),
     timestamp: z.int(),
   })
-  .openapi("MeterEvent");
+  .meta({ id: "MeterEvent" });
 
 const KnownEventObject = EventObject.extend({
-  id: z.string().openapi({ description: "Its place among the events of its customer and meter." }),
+  id: z.string().meta({ description: "Its place among the events of its customer and meter." }),
   meter: z.string(),
   aggregated: z
     .boolean()
-    .openapi({ description: "Whether it has reached the summaries, which count it unless it is cancelled." }),
+    .meta({ description: "Whether it has reached the summaries, which count it unless it is cancelled." }),
   parked: z
     .object({
       dead_letter: z.string(),
       reason: z.string(),
-      discarded_at: z.int().nullable().openapi({ description: "When it was given up; it will never count." }),
+      discarded_at: z.int().nullable().meta({ description: "When it was given up; it will never count." }),
     })
     .nullable()
-    .openapi({ description: "Why the database refuses it, while it is a dead letter and counts nowhere." }),
+    .meta({ description: "Why the database refuses it, while it is a dead letter and counts nowhere." }),
   cancelled_at: z.int().nullable(),
-  reported_by: z.int().openapi({ description: "The number of the API key; `npm run keys` lists them." }),
-  cancelled_by: z.int().nullable().openapi({ description: "Likewise, of the key that cancelled it." }),
-}).openapi("KnownMeterEvent");
+  reported_by: z.int().meta({ description: "The number of the API key; `npm run keys` lists them." }),
+  cancelled_by: z.int().nullable().meta({ description: "Likewise, of the key that cancelled it." }),
+}).meta({ id: "KnownMeterEvent" });
 
 const tag = "Meter events";
 
@@ -171,27 +171,27 @@ const lateness = z
     (seconds) => seconds >= LATE_S,
     `it must be at least ${LATE_S}: there is no index of events that came less than an hour late.`,
   )
-  .openapi({ type: "integer", minimum: LATE_S, example: LATE_S });
+  .meta({ type: "integer", minimum: LATE_S, example: LATE_S });
 
 const identifier = text(LIMITS.identifierLength);
 
 const PATH = "/v1/billing/meter_events";
 
 const listFields = {
-  meter: text(LIMITS.payloadKeyLength).optional().openapi({ description: "Needed, unless an identifier is given." }),
+  meter: text(LIMITS.payloadKeyLength).optional().meta({ description: "Needed, unless an identifier is given." }),
   customer: text(LIMITS.payloadValueLength)
     .optional()
-    .openapi({ description: "Needed with a meter, unless `late` is given." }),
-  identifier: identifier.optional().openapi({
+    .meta({ description: "Needed with a meter, unless `late` is given." }),
+  identifier: identifier.optional().meta({
     description:
       "The event with this identifier instead, as `GET /v1/billing/meter_events/{identifier}` finds it; also `.` and `..`, which cannot stand in a path.",
   }),
   timestamp: timeRange.optional(),
-  created: timeRange.optional().openapi({ description: "When they were received." }),
+  created: timeRange.optional().meta({ description: "When they were received." }),
   late: z
     .strictObject({ gte: lateness })
     .optional()
-    .openapi({
+    .meta({
       description: `Those received so many seconds after their timestamps or later (at least ${LATE_S}), latest receipt first; of all customers without one.`,
     }),
   cancelled: choice(["true", "false"]).optional(),

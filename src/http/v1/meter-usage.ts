@@ -1,3 +1,4 @@
+import * as z from "zod";
 import { digest } from "../../domain/identifiers.ts";
 import { LIMITS } from "../../domain/limits.ts";
 import type { Meter } from "../../domain/meter.ts";
@@ -15,7 +16,6 @@ import type { ApiError } from "../errors.ts";
 import { text, toUnix, unixSeconds } from "../fields.ts";
 import { cursorOf, listOf, pagingOf, toList } from "../list.ts";
 import { cycleAnchor, readWindows, span, timezone } from "../windows.ts";
-import * as z from "../zod.ts";
 import { requireMeter } from "./meters.ts";
 
 const PATH = "/v1/billing/analytics/meter_usage";
@@ -29,20 +29,20 @@ const Row = z
     object: z.literal("billing.analytics.meter_usage_row"),
     dimensions: Dimensions.nullable(),
     ends_at: z.int(),
-    meter: z.string().nullable().openapi({ description: "null when no meters were asked for." }),
+    meter: z.string().nullable().meta({ description: "null when no meters were asked for." }),
     starts_at: z.int(),
-    value: z.bigint().openapi({ type: "integer", description: "Exact, however large." }),
+    value: z.bigint().meta({ type: "integer", description: "Exact, however large." }),
   })
-  .openapi("MeterUsageRow");
+  .meta({ id: "MeterUsageRow" });
 
 const MeterUsage = z
   .object({
     object: z.literal("billing.analytics.meter_usage"),
     livemode: z.boolean(),
-    refreshed_at: z.int().openapi({ description: "When the usage was read." }),
+    refreshed_at: z.int().meta({ description: "When the usage was read." }),
     rows: listOf(Row),
   })
-  .openapi("MeterUsage");
+  .meta({ id: "MeterUsage" });
 
 /** What rows are of: enough to tell the rows of two requests apart. */
 type Asked = Pick<MeterUsageQuery, "customer" | "meters" | "together"> & { readonly livemode: boolean };
@@ -79,7 +79,7 @@ const fields = {
     .min(1)
     .max(LIMITS.listItems, `it can have at most ${LIMITS.listItems} meters.`)
     .optional()
-    .openapi({ description: "Without any, the usage of all meters is added up." }),
+    .meta({ description: "Without any, the usage of all meters is added up." }),
   timezone,
   value_grouping_window: span,
   cycle_anchor: cycleAnchor,

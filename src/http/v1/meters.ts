@@ -1,3 +1,4 @@
+import * as z from "zod";
 import {
   findMeter,
   forgetMeter,
@@ -24,7 +25,6 @@ import { choice, eventName, requiredError, text, toUnix } from "../fields.ts";
 import { type Change, commitOnce } from "../idempotent-answer.ts";
 import { cursorOf, listOf, paging, toList } from "../list.ts";
 import type { Handled } from "../response.ts";
-import * as z from "../zod.ts";
 
 const MeterObject = z
   .object({
@@ -33,7 +33,7 @@ const MeterObject = z
     created: z.int(),
     customer_mapping: z.object({ event_payload_key: z.string(), type: z.literal("by_id") }),
     default_aggregation: z.object({ formula: z.enum(FORMULAS) }),
-    dimension_payload_keys: z.array(z.string()).optional().openapi({ description: "Absent when there are none." }),
+    dimension_payload_keys: z.array(z.string()).optional().meta({ description: "Absent when there are none." }),
     display_name: z.string(),
     event_name: z.string(),
     event_time_window: z.enum(EVENT_TIME_WINDOWS).nullable(),
@@ -43,7 +43,7 @@ const MeterObject = z
     updated: z.int(),
     value_settings: z.object({ event_payload_key: z.string() }),
   })
-  .openapi("Meter");
+  .meta({ id: "Meter" });
 
 type MeterReply = z.output<typeof MeterObject>;
 
@@ -64,9 +64,9 @@ const toWire = (meter: Meter): MeterReply => ({
   value_settings: { event_payload_key: meter.valueKey },
 });
 
-const displayName = text(LIMITS.displayNameLength).openapi({ example: "Search API calls" });
+const displayName = text(LIMITS.displayNameLength).meta({ example: "Search API calls" });
 const payloadKey = text(LIMITS.payloadKeyLength);
-export const meterId = { id: text(LIMITS.payloadKeyLength).openapi({ example: "mtr_test_1" }) };
+export const meterId = { id: text(LIMITS.payloadKeyLength).meta({ example: "mtr_test_1" }) };
 const PATH = "/v1/billing/meters";
 const tag = "Meters";
 
@@ -81,7 +81,7 @@ const createEndpoint = defineEndpoint({
     event_name: eventName,
     default_aggregation: z.strictObject(
       {
-        formula: choice(FORMULAS).openapi({
+        formula: choice(FORMULAS).meta({
           description:
             "`sum` adds the values up, `count` counts the events, `last` is the latest value by timestamp. `max` and `min`, the greatest and the least value, are edgemeter's own.",
         }),
@@ -95,7 +95,7 @@ const createEndpoint = defineEndpoint({
       .array(payloadKey)
       .max(LIMITS.dimensionKeys, `it can have at most ${LIMITS.dimensionKeys} keys.`)
       .optional()
-      .openapi({
+      .meta({
         description: `Keys that the payload of each event must have, whose values can be told apart in summaries. At most ${LIMITS.dimensionCombinations.toLocaleString("en")} combinations of values for a customer. In preview at Stripe.`,
       }),
   },

@@ -1,3 +1,4 @@
+import * as z from "zod";
 import { readReportId } from "../../aggregate/error-report.ts";
 import { eventsDatabases } from "../../catalog/databases.ts";
 import { REJECTION_SAMPLES } from "../../domain/limits.ts";
@@ -10,7 +11,6 @@ import type { ApiError } from "../errors.ts";
 import { text } from "../fields.ts";
 import { pageLimit, v2PageOf } from "../list.ts";
 import { parseTimestamp } from "../timestamps.ts";
-import * as z from "../zod.ts";
 
 /** The types of event there are: what streams refused, for a meter or for a name without one. */
 const ERROR_REPORT = "v1.billing.meter.error_report_triggered";
@@ -48,7 +48,7 @@ const CoreEvent = z
       validation_end: z.iso.datetime(),
     }),
   })
-  .openapi("V2CoreEvent");
+  .meta({ id: "V2CoreEvent" });
 
 const iso = (ms: number): string => new Date(ms).toISOString();
 
@@ -94,7 +94,7 @@ const time = z
   .refine((given) => timeOf(given) !== undefined, "it must be an RFC 3339 timestamp or a Unix timestamp in seconds.")
   .transform((given) => Math.max(0, Math.min(timeOf(given) ?? 0, LAST_TIME)))
   .optional()
-  .openapi({ type: "string", format: "date-time" });
+  .meta({ type: "string", format: "date-time" });
 
 const created = z.strictObject({ gt: time, gte: time, lt: time, lte: time }).optional();
 
@@ -102,14 +102,14 @@ const created = z.strictObject({ gt: time, gte: time, lt: time, lte: time }).opt
 const types = z
   .preprocess((given) => (typeof given === "string" ? [given] : given), z.array(text(200)).max(20))
   .optional()
-  .openapi({ type: "array", items: { type: "string" }, description: `\`${ERROR_REPORT}\`, \`${NO_METER_FOUND}\`.` });
+  .meta({ type: "array", items: { type: "string" }, description: `\`${ERROR_REPORT}\`, \`${NO_METER_FOUND}\`.` });
 
 const listFields = {
   limit: pageLimit(20),
-  object_id: text(200).optional().openapi({ description: "Only events about this meter." }),
+  object_id: text(200).optional().meta({ description: "Only events about this meter." }),
   types,
   created,
-  page: text(200).optional().openapi({ description: "From `next_page_url`." }),
+  page: text(200).optional().meta({ description: "From `next_page_url`." }),
 };
 
 type ListInput = z.output<z.ZodObject<typeof listFields>>;

@@ -1,9 +1,9 @@
+import * as z from "zod";
 import { LIMITS } from "../../domain/limits.ts";
 import { type Adjustment, cancelEvent } from "../../ingest/cancel-event.ts";
 import { type Call, defineEndpoint } from "../endpoint.ts";
 import { choice, eventName, requiredError, text } from "../fields.ts";
 import { firstGivenTo, type Handled } from "../response.ts";
-import * as z from "../zod.ts";
 
 /** The parameters of an adjustment, in both API versions. */
 export const adjustmentFields = {
@@ -30,7 +30,7 @@ const AdjustmentObject = z
     created: z.iso.datetime(),
     ...commonShape,
   })
-  .openapi("V2MeterEventAdjustment");
+  .meta({ id: "V2MeterEventAdjustment" });
 
 /** Cancels the event that a call names; `toWire` makes the response of what both API versions say and the rest. */
 export async function createAdjustment<T extends object>(

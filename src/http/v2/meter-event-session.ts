@@ -1,19 +1,19 @@
+import * as z from "zod";
 import { newId } from "../../domain/identifiers.ts";
 import { ok } from "../../domain/result.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { issueSession } from "../session-token.ts";
-import * as z from "../zod.ts";
 
 const MeterEventSession = z
   .object({
     object: z.literal("v2.billing.meter_event_session"),
     id: z.string(),
     livemode: z.boolean(),
-    authentication_token: z.string().openapi({ description: "Authenticates the calls of a stream." }),
+    authentication_token: z.string().meta({ description: "Authenticates the calls of a stream." }),
     created: z.iso.datetime(),
     expires_at: z.iso.datetime(),
   })
-  .openapi("V2MeterEventSession");
+  .meta({ id: "V2MeterEventSession" });
 
 const createSession = defineEndpoint({
   apiVersion: "v2",

@@ -1,36 +1,36 @@
+import * as z from "zod";
 import { LIMITS } from "../../domain/limits.ts";
 import { ok } from "../../domain/result.ts";
 import { reportStream, type StreamOutcome, type StreamRefusal } from "../../ingest/report-stream.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { codeOf, hasTooManyDigits, messageOf } from "../errors.ts";
 import { requiredError, streamedEventName, toReport } from "../fields.ts";
-import * as z from "../zod.ts";
 import { eventFields } from "./meter-events.ts";
 
-const identifier = z.string().openapi({ description: "Made by the service, when the event came without one." });
+const identifier = z.string().meta({ description: "Made by the service, when the event came without one." });
 
 const Outcome = z
   .discriminatedUnion("outcome", [
     z
       .object({ outcome: z.literal("accepted"), identifier })
-      .openapi({ description: "Stored, now or by an earlier attempt under the same Idempotency-Key." }),
-    z.object({ outcome: z.literal("accepted_before"), identifier }).openapi({
+      .meta({ description: "Stored, now or by an earlier attempt under the same Idempotency-Key." }),
+    z.object({ outcome: z.literal("accepted_before"), identifier }).meta({
       description: "The same report was accepted before, from another request or twice in this one. It counts once.",
     }),
     z
       .object({ outcome: z.literal("refused"), code: z.string(), message: z.string() })
-      .openapi({ description: "As `POST /v2/billing/meter_events` refuses it. It is in no error report." }),
+      .meta({ description: "As `POST /v2/billing/meter_events` refuses it. It is in no error report." }),
   ])
-  .openapi("V2MeterEventStreamOutcome");
+  .meta({ id: "V2MeterEventStreamOutcome" });
 
 const MeterEventStream = z
   .object({
     outcomes: z
       .array(Outcome)
       .optional()
-      .openapi({ description: "One for each event, in their order, where `edgemeter-outcomes: true` asked for them." }),
+      .meta({ description: "One for each event, in their order, where `edgemeter-outcomes: true` asked for them." }),
   })
-  .openapi("V2MeterEventStream");
+  .meta({ id: "V2MeterEventStream" });
 
 const streamEvents = defineEndpoint({
   apiVersion: "v2",
@@ -54,7 +54,7 @@ const streamEvents = defineEndpoint({
     "edgemeter-outcomes": z
       .enum(["true", "false"], "this header must be true or false.")
       .default("false")
-      .openapi({ description: "Whether the response says what became of each event." }),
+      .meta({ description: "Whether the response says what became of each event." }),
   },
   response: MeterEventStream,
   bodyBytes: LIMITS.streamBodyBytes,

@@ -1,10 +1,10 @@
+import * as z from "zod";
 import { type Receipt, reportEvent } from "../../ingest/report-event.ts";
 import { defineEndpoint } from "../endpoint.ts";
 import { eventName, payload, reportedIdentifier, rfc3339, toReport } from "../fields.ts";
 import { firstGivenTo } from "../response.ts";
-import * as z from "../zod.ts";
 
-const timestamp = rfc3339.openapi({
+const timestamp = rfc3339.meta({
   description: "When it happened; now, when absent. Within the past 35 days and up to 5 minutes ahead.",
 });
 
@@ -14,7 +14,7 @@ export const eventFields = {
   payload,
   identifier: reportedIdentifier
     .optional()
-    .openapi({ description: "Unique within a rolling 24 hours. Made by the service when absent." }),
+    .meta({ description: "Unique within a rolling 24 hours. Made by the service when absent." }),
   timestamp: timestamp.optional(),
 };
 
@@ -28,7 +28,7 @@ const MeterEvent = z
     timestamp: z.iso.datetime(),
     payload: z.record(z.string(), z.string()),
   })
-  .openapi("V2MeterEvent");
+  .meta({ id: "V2MeterEvent" });
 
 const iso = (ms: number): string => new Date(ms).toISOString();
 

@@ -1,5 +1,5 @@
-import type { RouteConfig } from "@asteasolutions/zod-to-openapi";
 import fc from "fast-check";
+import type { Documented } from "../../../src/http/openapi.ts";
 import { some, word } from "../draw.ts";
 import * as hostile from "./hostile.ts";
 import { type Mutation, mutate, mutation } from "./mutations.ts";
@@ -13,7 +13,7 @@ export type Route = {
   readonly path: string;
   readonly apiVersion: "v1" | "v2";
   /** With the schemas of what it takes; a page has none. */
-  readonly route?: RouteConfig;
+  readonly documented?: Pick<Documented, "fields">;
 };
 
 export type Mode = "test" | "live";

@@ -162,11 +162,8 @@ const fieldsOf = (shape: Readonly<Record<string, Schema>>, endpoint: string): fc
     .map(map);
 
 /** Requests that an endpoint's own schema takes; a page takes no fields. */
-export function validFields({ method, path, route }: Route): fc.Arbitrary<Fields> {
-  const { query, body } = route?.request ?? {};
-  const [content] = Object.values(body?.content ?? {});
-  const schema = query ?? (content !== undefined && "schema" in content ? content.schema : undefined);
-  return fieldsOf((schema as Schema | undefined)?.def.shape ?? {}, `${method} ${path}`);
+export function validFields({ method, path, documented }: Route): fc.Arbitrary<Fields> {
+  return fieldsOf((documented?.fields as Schema | undefined)?.def.shape ?? {}, `${method} ${path}`);
 }
 
 /** What stands for a parameter of a path. */

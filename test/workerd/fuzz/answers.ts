@@ -1,5 +1,5 @@
 import type { Endpoint } from "../../../src/http/endpoint.ts";
-import { ENDPOINTS } from "../../../src/http/endpoints.ts";
+import { allEndpoints } from "../../../src/http/endpoints.ts";
 import { PAYLOAD_CONTENT } from "../../support/fuzz/valid-requests.ts";
 import type { Exchange } from "./send.ts";
 import { CANARIES, MODES, type Worlds } from "./world.ts";
@@ -31,6 +31,8 @@ export function faultsOf(exchange: Exchange): string[] {
   }
   return faults.map((fault) => `${fault}: ${sent.method} ${sent.url.slice(0, 200)} → ${answer.slice(0, 300)}`);
 }
+
+const ENDPOINTS = await allEndpoints();
 
 const pathsThat = (is: (endpoint: Endpoint) => boolean) => new Set(ENDPOINTS.filter(is).map(({ path }) => path));
 const INGEST = pathsThat(({ needs }) => needs === "ingest");

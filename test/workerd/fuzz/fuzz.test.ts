@@ -6,7 +6,7 @@ import { env } from "cloudflare:workers";
 import fc from "fast-check";
 import { afterEach, beforeAll, expect, inject, it, vi } from "vitest";
 import { eventsDatabases } from "../../../src/catalog/databases.ts";
-import { ENDPOINTS } from "../../../src/http/endpoints.ts";
+import { allEndpoints } from "../../../src/http/endpoints.ts";
 import { type FuzzedRequest, type Route, requestToAnyOf } from "../../support/fuzz/requests.ts";
 import { growTo } from "../support.ts";
 import { acknowledgedBy } from "./acknowledged.ts";
@@ -30,6 +30,8 @@ const ROUND_MS = 15_000;
 
 /** Routes that are no endpoints of the API. */
 const PAGES: readonly Route[] = ["/docs", "/openapi.json"].map((path) => ({ method: "get", path, apiVersion: "v1" }));
+
+const ENDPOINTS = await allEndpoints();
 
 const SESSION_PATHS = new Set(ENDPOINTS.filter(({ auth }) => auth === "session").map(({ path }) => path));
 

@@ -7,7 +7,8 @@ import { DELETE_REPORTS } from "../../../src/aggregate/sql/error-reports.ts";
 import { hashOf } from "../../../src/catalog/key-hash.ts";
 import { refusedEventsAllowed } from "../../../src/catalog/rate-limits.ts";
 import type { RateLimitName } from "../../../src/env.ts";
-import { ENDPOINTS } from "../../../src/http/endpoints.ts";
+import { allEndpoints } from "../../../src/http/endpoints.ts";
+import { descriptionOf } from "../../../src/http/openapi.ts";
 import { addressBlock } from "../../../src/http/unknown-keys.ts";
 import { unique } from "../../support/builders.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
@@ -173,8 +174,9 @@ describe("a key's limits", () => {
     expect(limit).toHaveBeenCalledWith({ key: "key_test_local" });
   });
 
-  it("are told in the API's description of every call", () => {
-    for (const { route } of ENDPOINTS) expect(route.description).toMatch(/At most 1[0,]+ .* in 10 seconds per key\./);
+  it("are told in the API's description of every call", async () => {
+    for (const { documented } of await allEndpoints())
+      expect(descriptionOf(documented)).toMatch(/At most 1[0,]+ .* in 10 seconds per key\./);
   });
 
   it("do not exist without their block in wrangler.toml", async () => {

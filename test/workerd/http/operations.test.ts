@@ -1,3 +1,4 @@
+import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { LOCAL_KEYS } from "../../../scripts/local-keys.ts";
@@ -5,7 +6,7 @@ import { parkStatement } from "../../../src/aggregate/dead-letters.ts";
 import { eventsDatabase } from "../../../src/catalog/databases.ts";
 import { noteSizes, type Size } from "../../../src/catalog/sizes.ts";
 import { MINUTE_MS } from "../../../src/domain/window.ts";
-import { createApp } from "../../../src/http/app.ts";
+import { respond } from "../../../src/http/app.ts";
 import { eventLog } from "../../../src/log/shards.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
 import { aContext, aNewEvent, answerOf, call, FUTURE } from "../support.ts";
@@ -159,6 +160,8 @@ describe("health", () => {
     ["names no version where it was given none", undefined, { status: "ok" }],
   ])("%s", async (_, version, body) => {
     const bindings = { ...env, ...(version === undefined ? {} : { DEPLOYED_VERSION: version }) };
-    expect(await (await createApp().request("/health", {}, bindings)).json()).toEqual(body);
+    expect(
+      await (await respond(new Request("http://edgemeter.test/health"), bindings, createExecutionContext())).json(),
+    ).toEqual(body);
   });
 });

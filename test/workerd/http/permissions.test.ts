@@ -1,10 +1,11 @@
-// Every endpoint against every kind of key. What is added to ENDPOINTS is tested with it.
+// Every endpoint against every kind of key. What is added to src/http/endpoints.ts is tested with it.
 import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { hashOf } from "../../../src/catalog/key-hash.ts";
 import { GRANTS, type Permissions, UNRESTRICTED, writePermissions } from "../../../src/domain/permissions.ts";
 import type { Endpoint } from "../../../src/http/endpoint.ts";
-import { ENDPOINTS } from "../../../src/http/endpoints.ts";
+import { allEndpoints } from "../../../src/http/endpoints.ts";
+import { descriptionOf } from "../../../src/http/openapi.ts";
 import { issueSession } from "../../../src/http/session-token.ts";
 import { unique } from "../../support/builders.ts";
 import { answerOf, call } from "../support.ts";
@@ -53,6 +54,7 @@ async function tried(
 const named = (endpoints: readonly Endpoint[]): [string, Endpoint][] =>
   endpoints.map((endpoint) => [`${endpoint.method.toUpperCase()} ${endpoint.path}`, endpoint]);
 
+const ENDPOINTS = await allEndpoints();
 const KEYED = named(ENDPOINTS.filter(({ auth }) => auth !== "session"));
 const STREAMING = named(ENDPOINTS.filter(({ auth }) => auth === "session"));
 
@@ -89,7 +91,7 @@ describe.each(KEYED)("%s", (_, endpoint) => {
   });
 
   it("says in the API's description which keys it needs", () => {
-    expect(endpoint.route.description).toMatch(
+    expect(descriptionOf(endpoint.documented)).toMatch(
       needs === "manage" ? /Needs an unrestricted key/ : new RegExp(`Needs a key with the permission \`${needs}\``),
     );
   });
