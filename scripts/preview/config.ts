@@ -24,7 +24,6 @@ const Raw = z.strictObject({
   account_id: z.unknown().optional(),
   compatibility_date: z.unknown().optional(),
   compatibility_flags: z.unknown().optional(),
-  keep_names: z.unknown().optional(),
   limits: z.unknown().optional(),
   // Where production is reached. A preview has its workers.dev address alone.
   workers_dev: z.boolean().optional(),

@@ -28,7 +28,7 @@ export function headerFault(headers: Headers): ApiError | undefined {
 }
 
 /** The headers that every response has, errors included. */
-export const commonHeaders = (requestId: string, idempotencyKey: string | null): CommonHeaders => ({
+export const commonHeaders = (requestId: string, idempotencyKey: string | undefined): CommonHeaders => ({
   "request-id": requestId,
   "stripe-version": STRIPE_VERSION,
   "x-content-type-options": "nosniff",

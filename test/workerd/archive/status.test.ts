@@ -9,7 +9,7 @@ import { warnOfArchive } from "../../../src/archive/alarms.ts";
 import { archivedDatabases } from "../../../src/archive/archive.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, receiptOf, sliceOf } from "../../../src/domain/window.ts";
 import type { Env } from "../../../src/env.ts";
-import { respond } from "../../../src/http/app.ts";
+import { createApp } from "../../../src/http/app.ts";
 import { aLogEntry, unique } from "../../support/builders.ts";
 import { answerOf, FUTURE } from "../support.ts";
 import { archive, empty, store } from "./support.ts";
@@ -123,7 +123,7 @@ describe("the pipeline's page", () => {
     const headers = { authorization: `Bearer ${LOCAL_KEYS.live}` };
     const context = createExecutionContext();
     const request = new Request("http://edgemeter.test/v1/edgemeter/pipeline", { headers });
-    const response = await respond(request, WITHOUT_BUCKET, context);
+    const response = await createApp().fetch(request, WITHOUT_BUCKET, context);
     const { databases } = (await response.json()) as Page;
     expect(databases[0]?.archive).toMatchObject({
       status: "no_bucket",

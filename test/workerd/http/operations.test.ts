@@ -6,7 +6,7 @@ import { parkStatement } from "../../../src/aggregate/dead-letters.ts";
 import { eventsDatabase } from "../../../src/catalog/databases.ts";
 import { noteSizes, type Size } from "../../../src/catalog/sizes.ts";
 import { MINUTE_MS } from "../../../src/domain/window.ts";
-import { respond } from "../../../src/http/app.ts";
+import { createApp } from "../../../src/http/app.ts";
 import { eventLog } from "../../../src/log/shards.ts";
 import { D1, HostileD1 } from "../hostile-d1.ts";
 import { aContext, aNewEvent, answerOf, call, FUTURE } from "../support.ts";
@@ -161,7 +161,9 @@ describe("health", () => {
   ])("%s", async (_, version, body) => {
     const bindings = { ...env, ...(version === undefined ? {} : { DEPLOYED_VERSION: version }) };
     expect(
-      await (await respond(new Request("http://edgemeter.test/health"), bindings, createExecutionContext())).json(),
+      await (
+        await createApp().fetch(new Request("http://edgemeter.test/health"), bindings, createExecutionContext())
+      ).json(),
     ).toEqual(body);
   });
 });
