@@ -24,6 +24,9 @@ const TOLD_MS = 1_000;
 /** How long a shard is waited for (ms) before its last word is taken. */
 const PATIENCE_MS = 1_000;
 
+/** For so long its last word is taken at once (ms), so that reads do not wait for it one after another. */
+const SILENCE_MS = 10_000;
+
 /** The pauses of a wait (ms): the first, the longest, and how they grow. */
 const PAUSE_MS = { first: 20, longest: 500, factor: 1.5 } as const;
 
@@ -64,6 +67,8 @@ export class Completeness {
   #context: { readonly value: LogContext; readonly at: number } | undefined;
   /** What each shard said last. It stays true, so one that does not answer delays nothing but its own moment. */
   readonly #told = new Map<string, LogProgress>();
+  /** When each shard did not answer (ms), unless it has since. */
+  readonly #silentSince = new Map<string, number>();
   #round: Round | undefined;
 
   constructor(clock: Clock = { now: () => Date.now(), wait: (ms) => scheduler.wait(ms) }) {
@@ -76,7 +81,7 @@ export class Completeness {
    */
   async through(sources: Sources, placesRead: PlacesRead): Promise<number | undefined> {
     try {
-      const round = this.#recentRound() ?? (await this.#askAll(sources, false));
+      const round = this.#recentRound() ?? (await this.#askAll(sources));
       const moments = await Promise.all(
         placesRead(round.context.placement).map((place) => this.#momentOf(place, round, sources)),
       );
@@ -96,7 +101,7 @@ export class Completeness {
     /** The newest receipt of each shard when it was first asked. */
     const targets = new Map<string, number>();
     for (let pause: number = PAUSE_MS.first; ; pause = Math.min(pause * PAUSE_MS.factor, PAUSE_MS.longest)) {
-      const round = await this.#askAll(sources, targets.size === 0);
+      const round = await this.#askAll(sources, targets.size === 0 ? "first" : "again");
       for (const [shard, progress] of round.known) {
         if (progress !== undefined && !round.silent.has(shard) && !targets.has(shard)) {
           targets.set(shard, progress.newest);
@@ -133,8 +138,8 @@ export class Completeness {
     return age >= 0 && age < TOLD_MS ? this.#round : undefined;
   }
 
-  /** Asks every shard, also those that an answer tells of. */
-  async #askAll(sources: Sources, isAwaited: boolean): Promise<Round> {
+  /** Asks every shard, also those that an answer tells of. `wait`: for a request that waits, the first time or again. */
+  async #askAll(sources: Sources, wait?: "first" | "again"): Promise<Round> {
     const at = this.#clock.now();
     const known = new Map<string, LogProgress | undefined>();
     const silent = new Set<string>();
@@ -142,12 +147,18 @@ export class Completeness {
     const left = (): string[] => shardsOf(context).filter((shard) => !known.has(shard));
     for (let next = left(); next.length > 0; next = left()) {
       const answers = await Promise.allSettled(
-        next.map((shard) => withTimeout(sources.ask(shard, context, isAwaited), PATIENCE_MS)),
+        next.map(async (shard) => {
+          if (wait === undefined && this.#isSilent(shard, at)) throw new Error("it has just not answered");
+          return withTimeout(sources.ask(shard, context, wait === "first"), PATIENCE_MS);
+        }),
       );
       for (const [i, answer] of answers.entries()) {
         const shard = next[i] ?? "";
-        if (answer.status === "rejected") silent.add(shard);
-        else {
+        if (answer.status === "rejected") {
+          silent.add(shard);
+          if (!this.#isSilent(shard, at)) this.#silentSince.set(shard, at);
+        } else {
+          this.#silentSince.delete(shard);
           this.#told.set(shard, answer.value);
           context = { ...context, shards: longerShards(context.shards, answer.value.shards) };
         }
@@ -157,6 +168,11 @@ export class Completeness {
     this.#context = { value: context, at: this.#context?.at ?? at };
     this.#round = { at, context, known, silent, moments: new Map() };
     return this.#round;
+  }
+
+  #isSilent(shard: string, now: number): boolean {
+    const age = now - (this.#silentSince.get(shard) ?? Number.NEGATIVE_INFINITY);
+    return age >= 0 && age < SILENCE_MS;
   }
 
   /** What is recorded of the log, and what shards have said beyond it. */

@@ -98,13 +98,31 @@ describe("the moment", () => {
     const log = aLog(2);
     log.says.set("live-1", undefined);
     expect(await log.through(0)).toBeUndefined();
-    log.clock.time += 1_000;
+    log.clock.time += 10_000;
     log.says.set("live-1", { oldestOf: { 0: NOW - 7_000 } });
     expect(await log.through(0)).toBe(NOW - 7_000);
     log.clock.time += 60_000;
     log.says.set("live-1", undefined);
     expect(await log.through(0)).toBe(NOW - 7_000);
-    expect(await log.through(1)).toBe(NOW + 1_000 - TOLERANCE);
+    expect(await log.through(1)).toBe(NOW + 10_000 - TOLERANCE);
+  });
+
+  it("has a shard that did not answer asked again after ten seconds, so that reads do not wait for it in turn", async () => {
+    const log = aLog(2);
+    await log.through(0);
+    log.says.set("live-1", undefined);
+    log.asked = [];
+    for (let second = 1; second <= 12; second++) {
+      log.clock.time += 1_000;
+      await log.through(0);
+    }
+    expect(log.asked.filter((shard) => shard === "live-1")).toHaveLength(2);
+    expect(log.asked.filter((shard) => shard === "live-0")).toHaveLength(12);
+    // A request that waits asks, and what it is told is known to all.
+    log.says.set("live-1", {});
+    expect(await log.isIncluded(0, 0)).toBe(true);
+    log.clock.time += 1_000;
+    expect(await log.through(0)).toBe(log.clock.time - TOLERANCE);
   });
 
   it.each(["context", "oldestLetter"] as const)("is unknown when %s is not answered", async (source) => {
@@ -126,7 +144,7 @@ describe("the moment", () => {
     log.says.set("live-3", { shards: [2, 4, 8], oldestOf: { 0: NOW - 4_000 } });
     log.says.set("live-7", { oldestOf: { 0: NOW - 8_000 } });
     expect(await log.through(0)).toBe(NOW - 8_000);
-    // A new one that has not said anything is no reason to leave it out.
+    // One that does not answer any more is no reason to leave it out.
     log.clock.time += 1_000;
     log.says.set("live-7", undefined);
     expect(await log.through(0)).toBe(NOW - 8_000);

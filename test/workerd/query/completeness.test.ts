@@ -138,6 +138,9 @@ it("a shard says how far it is by database, and since when its newest entries ar
   expect(newest).toBeGreaterThanOrEqual(before);
   expect(now).toBeGreaterThanOrEqual(newest);
   expect(oldestOf).toEqual({ 0: newest });
+  // By one that has given keys up, readers who know less learn that the log has grown, before a new one takes anything.
+  await log.handOver(aContext({ shards: [2_000, 4_000] }));
+  expect(await log.progress(aContext({ shards: [2_000] }), false)).toMatchObject({ shards: [2_000, 4_000] });
   await expect(async () => log.progress(aContext({ version: 0 as never }), false)).rejects.toThrow("another version");
 });
 
