@@ -1,6 +1,7 @@
 // edgemeter's API, as far as the bench needs it.
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import pRetry from "p-retry";
 import { load, type Pace, type Request, send } from "./load.ts";
 import { cpuMs, type Database, type LocalWorkerd, withWorkerd } from "./local-workerd.ts";
 import type { Side, Worker } from "./sides.ts";
@@ -135,10 +136,10 @@ export class Edgemeter {
     return (await this.call("/v1/billing/meters", body)).id;
   }
 
-  /** How it says that it is doing. */
+  /** How it says that it is doing; it has a 503 for that where the machine is busy. */
   // biome-ignore lint/suspicious/noExplicitAny: what is in it is for the caller to know.
   pipeline(): Promise<any> {
-    return this.call(PIPELINE_PATH);
+    return pRetry(() => this.call(PIPELINE_PATH));
   }
 
   /** Waits until the aggregator has confirmed every event. */

@@ -8,6 +8,9 @@ import { databaseOf, databasesAt, type Placement } from "../src/domain/placement
 import { receiptOf, sliceOf, type TimeRange } from "../src/domain/window.ts";
 import type { Database } from "./local-workerd.ts";
 
+/** Leaves a database's archive to the bench, as if another run were at it. */
+export const HOLD_ARCHIVE = "INSERT INTO leases (name, holder, until) VALUES ('archive', 'bench', 9e15)";
+
 const SELECT_EVENT_TABLES = `
   SELECT name FROM sqlite_schema WHERE type = 'table' AND (name = 'events' OR name GLOB 'events_[0-9]*')`;
 

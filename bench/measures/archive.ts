@@ -5,6 +5,7 @@ import type { Counts } from "../counted/counting.ts";
 import { CUSTOMERS, type Edgemeter, EVENT_NAME, STREAM_EVENTS, withEdgemeters } from "../edgemeter.ts";
 import { cpuMs, type Database } from "../local-workerd.ts";
 import { type Bench, figure, type Measured } from "../results.ts";
+import { HOLD_ARCHIVE } from "../tables.ts";
 
 /** Three files: with the step that ends it an export takes two minutes' runs, and so does a check. */
 export const EVENTS = 150_000;
@@ -16,7 +17,6 @@ export const OLD_MS = 37 * DAY_MS;
 /** Minutes after which a slice must have come to its next state. */
 const MINUTES = 10;
 
-const HOLD = "INSERT INTO leases (name, holder, until) VALUES ('archive', 'bench', 9e15)";
 const RELEASE = "DELETE FROM leases WHERE holder = 'bench'";
 const FILES = "SELECT COUNT(*) AS files, SUM(bytes) AS bytes, SUM(rows) AS rows FROM archive_files";
 
@@ -101,7 +101,7 @@ export class Archive {
   /** What is taken until the slice has come to each of some states, as if it were so much later (ms). */
   async pass(ahead: number, states: readonly string[]): Promise<Taken[]> {
     // Whatever else is due by then is done while another has the lease.
-    await this.#db.prepare(HOLD).run();
+    await this.#db.prepare(HOLD_ARCHIVE).run();
     for (const _ of [1, 2]) await this.#minute(ahead);
     const before = await this.#taken();
     await this.#minute(ahead);
