@@ -349,7 +349,7 @@ export async function readWhole(
   const [only, ...others] = runs;
   if (only === undefined) return ok([]);
   const { shape, values } = boundBy(query, page);
-  const isOneWindow = others.length === 0 && end - start === query.runs[0]?.length;
+  const isOneWindow = ownLength === undefined && others.length === 0 && end - start === query.runs[0]?.length;
   const kind = kindOf(query.meter);
   const sql = kind.whole(shape, page.order, isOneWindow);
   const found = await Promise.all(

@@ -82,6 +82,7 @@ const METERS = [
   { formula: "count", eventTimeWindow: null },
   { formula: "last", eventTimeWindow: null },
   { formula: "max", eventTimeWindow: null },
+  { formula: "min", eventTimeWindow: null },
   { formula: "min", eventTimeWindow: "day" },
   { formula: "sum", eventTimeWindow: "hour" },
   { formula: "last", eventTimeWindow: "day" },
