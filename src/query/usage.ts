@@ -316,7 +316,7 @@ function boundBy({ meter, customers, filters, keys, ...query }: UsageQuery, { af
     values: {
       ...{ meter: meter.id, ...customers, keys: JSON.stringify(keys) },
       filters: JSON.stringify(filters.map(({ key, values }) => [key, values])),
-      ...{ after_start: after?.start ?? 0, after_group: after?.group ?? "", limit },
+      ...{ after_start: after?.start ?? null, after_group: after?.group ?? "", limit },
     },
   };
 }

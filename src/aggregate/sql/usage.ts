@@ -51,9 +51,9 @@ export const RUNS = `
 export const windowStart = (time: string): string =>
   `runs.origin + (${time} - runs.origin) / runs.length * runs.length`;
 
-/** The groups of a window that a page begins after, one of :after_start (ms), and the page's order. */
+/** Rows after the group :after_group of the window of :after_start (ms), in the page's order; all when that is NULL. */
 export const afterGroup = ({ groups }: RowOrder): string =>
-  `(start <> :after_start OR grp ${groups === "ascending" ? ">" : "<"} :after_group)`;
+  `(start IS NOT :after_start OR grp ${groups === "ascending" ? ">" : "<"} :after_group)`;
 
 /** Rows in order. */
 export const inOrder = ({ windows, groups }: RowOrder): string =>

@@ -343,6 +343,14 @@ describe.each([
       const before = rows.slice(0, i).toReversed().slice(0, 2);
       expect(await ask(2, { beyond: { row, backwards: true } })).toEqual(before);
     }
+    // A window may begin when time does.
+    const always = [{ start: 0, end: at(4), length: at(4) }];
+    const all = await ask(100, { runs: always });
+    expect(all).toHaveLength(4);
+    for (const [i, row] of all.entries()) {
+      const before = all.slice(0, i).toReversed();
+      expect(await ask(100, { runs: always, beyond: { row, backwards: true } })).toEqual(before);
+    }
     const together = meters.map(({ meter }) => ({ meter, filters: [], keys: [] }));
     expect(said(await ask(100, { meters: together, together: true }))).toEqual([
       [0, 0, "[]", sum],
