@@ -3,16 +3,13 @@
 // to another is added up before anything is ranked.
 import { bind } from "../aggregate/sql/bind.ts";
 import { CUSTOMERS_OF_METER, FIND_CUSTOMERS, LAST_EVENTS } from "../aggregate/sql/usage.ts";
-import { eventsDatabase } from "../catalog/databases.ts";
-import { currentPlacement } from "../catalog/deployment.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import { LIMITS } from "../domain/limits.ts";
 import type { Meter } from "../domain/meter.ts";
-import { allPlaces, ONE_DATABASE } from "../domain/placement.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { compareBytes } from "../domain/text.ts";
 import type { Env } from "../env.ts";
-import { twiceIfDeleted } from "./sources.ts";
+import { allSources, twiceIfDeleted } from "./sources.ts";
 import { ALL, addedUp, readEdges, readWhole, rowsOf, type UsageQuery, type UsageRow } from "./usage.ts";
 
 export type AllCustomersQuery = Pick<UsageQuery, "meter" | "runs" | "filters" | "keys" | "byCustomer"> & {
@@ -33,16 +30,9 @@ const FEWEST = 2;
 
 /** A page of rows. Fails as `readUsage` does, and yields `databases_changed`. */
 export async function readUsageOfAll(env: Env, query: AllCustomersQuery): Promise<Result<UsageRow[], MeteringError>> {
-  const databases = await databasesOf(env, query.meter.livemode);
+  const databases = await allSources(env, query.meter.livemode);
   if (!databases.ok) return databases;
   return twiceIfDeleted(() => read(env, databases.value, query));
-}
-
-/** The databases that may hold usage of a mode. */
-async function databasesOf(env: Env, livemode: boolean): Promise<Result<D1Database[], MeteringError>> {
-  const placement = livemode ? await currentPlacement(env) : ok(ONE_DATABASE);
-  if (!placement.ok) return err({ reason: "databases_changed", recorded: placement.error });
-  return ok(allPlaces(placement.value).map((place) => eventsDatabase(env, livemode, place)));
 }
 
 /** Comes after every customer. */
@@ -140,7 +130,7 @@ export async function listCustomers(
   livemode: boolean,
   query: { readonly prefix: string; readonly meter: Meter | undefined; readonly after: string; readonly limit: number },
 ): Promise<Result<Customer[], MeteringError>> {
-  const databases = await databasesOf(env, livemode);
+  const databases = await allSources(env, livemode);
   if (!databases.ok) return databases;
   const values = { ...query, meter: query.meter?.id ?? "" };
   const found = await Promise.all(

@@ -141,8 +141,9 @@ const placesReadFor =
 async function readMeters(call: Call<Input>): Promise<Result<MeterUsageQuery["meters"], ApiError>> {
   const { input, env, key } = call;
   if (input.meters === undefined) {
-    const all = await metersOf(env, key.livemode, input.customer);
-    if (all.length <= ALL_METERS) return ok(all.map((meter) => ({ meter, filters: [], keys: [] })));
+    const all = await metersOf(env, key.livemode, input.customer, ALL_METERS);
+    if (!all.ok) return all;
+    if (all.value.length <= ALL_METERS) return ok(all.value.map((meter) => ({ meter, filters: [], keys: [] })));
     const message = `The customer has usage on more than ${ALL_METERS} meters: name those that you want.`;
     return err({ reason: "invalid_field", message, param: "meters" });
   }
