@@ -21,7 +21,7 @@ import { looked } from "../../support/clock.ts";
 import { foldWindows } from "../../support/fold.ts";
 import { eventLines, toEntries } from "../../support/shares.ts";
 import { archive, cancel, empty, statesOf, store } from "../archive/support.ts";
-import { recordPlacement } from "../support.ts";
+import { answerOf, recordPlacement } from "../support.ts";
 
 /** The clocks of Santiago, Lord Howe and Chatham change within the days that follow. */
 const START = Date.UTC(2041, 8, 1, 3);
@@ -401,6 +401,36 @@ describe.each([
     expect(await list("a_3", undefined, "a_1")).toEqual([["a_3", 0]]);
     expect(await list("c")).toEqual([]);
   });
+});
+
+it("a page follows a row with the longest values that a payload can have", async () => {
+  const keys = Array.from({ length: LIMITS.dimensionKeys }, (_, i) => `key_${i}`);
+  const meter = await aKnownMeter({ livemode: false, dimensionKeys: keys });
+  // A quote takes two bytes of JSON.
+  const long = '"'.repeat(LIMITS.payloadBytes / 2 / keys.length - 10);
+  const entries = ["a", "b"].map((last) =>
+    aLogEntry({
+      meter: meter.id,
+      timestamp: START,
+      dimensions: JSON.stringify(Object.fromEntries(keys.map((key) => [key, long + last]))),
+    }),
+  );
+  await applyEntries(env.TEST_EVENTS, toEntries("events", eventLines(entries)), START);
+  const page = async (more: object) => {
+    const query = new URLSearchParams({
+      ...{ customer: "cus_1", starts_at: String(START / SECOND_MS), ends_at: String(START / SECOND_MS + 900) },
+      ...{ "meters[0][meter]": meter.id, limit: "1" },
+      ...Object.fromEntries(keys.map((key, i) => [`meters[0][dimension_group_by_keys][${i}]`, key])),
+      ...more,
+    });
+    const { status, body } = await answerOf(`/v1/billing/analytics/meter_usage?${query}`);
+    expect(status).toBe(200);
+    return (body.rows as { data: { id: string; dimensions: Record<string, string> }[] }).data;
+  };
+  const [first] = await page({});
+  expect(first?.dimensions.key_0).toBe(`${long}a`);
+  const [second] = await page({ starting_after: first?.id });
+  expect(second?.dimensions.key_0).toBe(`${long}b`);
 });
 
 it.each([1, 100, 6_000])("%i combinations of dimensions add up to the total", async (combinations) => {
