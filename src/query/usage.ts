@@ -355,8 +355,8 @@ export async function readWhole(
   const found = await Promise.all(
     databases.map((db) => bind(db, sql, { ...values, runs: JSON.stringify(runs) }).all<never>()),
   );
-  if (found.some(({ results }) => results.length > LIMITS.usageRows)) return err({ reason: "usage_too_large" });
-  return ok(found.flatMap(({ results }) => results.map(kind.read)));
+  const rows = found.flatMap(({ results }) => results);
+  return rows.length > LIMITS.usageRows ? err({ reason: "usage_too_large" }) : ok(rows.map(kind.read));
 }
 
 /** What the slices and files of databases have of the edges of windows, which only events tell. */
@@ -374,9 +374,11 @@ export async function readEdges(
   const files = found.flatMap((each) => each.files);
   const live = found.flatMap((each) => each.live);
   if (live.length > LIMITS.usageRows) return err({ reason: "usage_too_large" });
+  const series = found.reduce((sum, each) => sum + each.archivedSeries, 0);
   // Test mode's slices are dropped without an archive.
-  const isDeleted = !query.meter.livemode && found.some((each) => each.hasArchived);
+  const isDeleted = !query.meter.livemode && series > 0;
   if (isDeleted) return err({ reason: "archived_range_deleted", instead });
+  if (series > LIMITS.usageRows) return err({ reason: "usage_too_large" });
   if (files.length > LIMITS.archiveReads) return err({ reason: "archived_range_unaligned", instead });
   let archived: readonly Place[] = [];
   const read = await new ArchiveReader(env).readCounted(files, (events, { window, places }) => {
@@ -402,11 +404,11 @@ type EdgeFile = WantedFile & {
   readonly places: ReadonlyMap<number, Omit<Place, "start">>;
 };
 
-/** What a database has of edges: parts of live slices; files; and whether archived slices have any. */
+/** What a database has of edges: parts of live slices; files; and how many series archived slices may have there, in sum over the edges. */
 type EdgesOfOne = {
   readonly live: readonly Place[];
   readonly files: readonly EdgeFile[];
-  readonly hasArchived: boolean;
+  readonly archivedSeries: number;
 };
 
 function edgesOf(
@@ -438,13 +440,13 @@ function edgesOf(
         });
         const named = shape.byCustomer ? series : series.map((each) => ({ ...each, customer: "" }));
         const places = new Map(named.map(({ series: id, customer, grp }) => [id, { customer, grp }]));
-        return { files: files.map((file) => ({ ...file, window, places })), hasArchived: series.length > 0 };
+        return { files: files.map((file) => ({ ...file, window, places })), archivedSeries: series.length };
       }),
     );
     return {
       live: live.map(kind.read),
       files: found.flatMap(({ files }) => files),
-      hasArchived: found.some((each) => each.hasArchived),
+      archivedSeries: found.reduce((sum, each) => sum + each.archivedSeries, 0),
     };
   });
 }

@@ -4,7 +4,17 @@ import { GREATEST_VALUE } from "../../domain/value.ts";
 import { DAY_MS, HOUR_MS, QUARTER_HOUR_MS } from "../../domain/window.ts";
 import { entries } from "./entries.ts";
 import { freshEntries, tableOf } from "./events.ts";
-import { afterGroup, groupOf, inOrder, type RowOrder, RUNS, type Shape, wantedSeries, windowStart } from "./usage.ts";
+import {
+  afterGroup,
+  groupOf,
+  inOrder,
+  MOST_SERIES,
+  type RowOrder,
+  RUNS,
+  type Shape,
+  wantedSeries,
+  windowStart,
+} from "./usage.ts";
 
 /** The length of a surviving event's window (ms), by its meter's aggregation. */
 export const WINDOW_MS: Record<Exclude<Aggregation, "additive">, number> = {
@@ -166,7 +176,8 @@ export const seriesInSurvivors = (shape: Shape): string => `
   WHERE ${wantedSeries(shape)} AND EXISTS (
     SELECT 1 FROM survivors
     WHERE survivors.series = series.id AND window_start > :from - ${QUARTER_HOUR_MS} AND window_start < :to
-  )`;
+  )
+  ${MOST_SERIES}`;
 
 /** The windows of ?1, a JSON array of [series, start, aggregation]. */
 const WANTED = `
