@@ -403,7 +403,7 @@ describe.each([
   });
 });
 
-it("a page follows a row with the longest values that a payload can have", async () => {
+it("pages and filters take the longest values that a payload can have", async () => {
   const keys = Array.from({ length: LIMITS.dimensionKeys }, (_, i) => `key_${i}`);
   const meter = await aKnownMeter({ livemode: false, dimensionKeys: keys });
   // A quote takes two bytes of JSON.
@@ -431,6 +431,9 @@ it("a page follows a row with the longest values that a payload can have", async
   expect(first?.dimensions.key_0).toBe(`${long}a`);
   const [second] = await page({ starting_after: first?.id });
   expect(second?.dimensions.key_0).toBe(`${long}b`);
+  // As long as a payload's value can be, in characters of two units.
+  const value = "\u{1f600}".repeat(LIMITS.payloadValueLength);
+  expect(await page({ "meters[0][dimension_filters][key_0]": value })).toEqual([]);
 });
 
 it.each([1, 100, 6_000])("%i combinations of dimensions add up to the total", async (combinations) => {
