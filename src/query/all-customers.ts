@@ -5,9 +5,10 @@ import { bind } from "../aggregate/sql/bind.ts";
 import { CUSTOMERS_OF_METER, FIND_CUSTOMERS, LAST_EVENTS } from "../aggregate/sql/usage.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import { LIMITS } from "../domain/limits.ts";
-import type { Meter } from "../domain/meter.ts";
+import { aggregationOf, type Meter } from "../domain/meter.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { compareBytes } from "../domain/text.ts";
+import { QUARTER_HOUR_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import { allSources, twiceIfDeleted } from "./sources.ts";
 import { ALL, addedUp, readEdges, readWhole, rowsOf, type UsageQuery, type UsageRow } from "./usage.ts";
@@ -21,9 +22,10 @@ export type AllCustomersQuery = Pick<UsageQuery, "meter" | "runs" | "filters" | 
   readonly limit: number;
 };
 
-/** Customers that are read at once, and rows of theirs (windows are multiplied by customers). */
+/** Customers that are read at once; rows of theirs (windows are multiplied by customers); and sums that they may have. */
 const CUSTOMERS_AT_ONCE = 5_000;
 const ROWS_AT_ONCE = 50_000;
+const SUMS_AT_ONCE = 5_000_000;
 
 /** So many at least: the last of them is where the next part begins. */
 const FEWEST = 2;
@@ -56,7 +58,7 @@ async function read(
     edges.value.filter(({ customer }) => customer === ""),
   );
   let rows = byCustomer ? [] : ofAll;
-  let most = mostCustomers(query.runs);
+  let most = mostCustomers(query);
   for (let from: string | undefined = customers.first; from !== undefined; ) {
     const part = await nextPart(databases, query.meter, from, most);
     if (part === undefined) break;
@@ -93,10 +95,16 @@ const compareIn =
 
 const compareBigInts = (one: bigint, other: bigint): number => (one < other ? -1 : Number(one > other));
 
-/** How many customers are read at once in some windows. */
-function mostCustomers(runs: AllCustomersQuery["runs"]): number {
+/**
+ * How many customers are read at once in some windows: those whose rows are few enough. Where databases add customers
+ * up, their rows are few, and only what is read for them has a bound: they may be more.
+ */
+function mostCustomers({ meter, runs, byCustomer }: AllCustomersQuery): number {
   const windows = runs.reduce((sum, { start, end, length }) => sum + (end - start) / length, 0);
-  return Math.max(FEWEST, Math.min(CUSTOMERS_AT_ONCE, Math.floor(ROWS_AT_ONCE / windows)));
+  const quarterHours = runs.reduce((sum, { start, end }) => sum + (end - start) / QUARTER_HOUR_MS, 0);
+  const areAddedUp = !byCustomer && aggregationOf(meter) === "additive";
+  const most = Math.max(ROWS_AT_ONCE / windows, areAddedUp ? SUMS_AT_ONCE / quarterHours : 0);
+  return Math.max(FEWEST, Math.min(CUSTOMERS_AT_ONCE, Math.floor(most)));
 }
 
 /** Some customers on a meter, from one to another, and the one that comes next; nothing when there are none. */

@@ -436,6 +436,21 @@ it("pages and filters take the longest values that a payload can have", async ()
   expect(await page({ "meters[0][dimension_filters][key_0]": value })).toEqual([]);
 });
 
+it("hours of many customers are added up in few statements", async () => {
+  const meter = await aKnownMeter({ livemode: false });
+  const entries = Array.from({ length: 300 }, (_, i) =>
+    aLogEntry({ meter: meter.id, customer: `cus_${i}`, timestamp: START, value: 1 }),
+  );
+  await applyEntries(env.TEST_EVENTS, toEntries("events", eventLines(entries)), START);
+  const prepare = vi.spyOn(env.TEST_EVENTS, "prepare");
+  const query = { meter, filters: [], keys: [], byCustomer: false, order: "name", after: undefined, limit: 10 } as const;
+  const runs = [{ start: START, end: START + 30 * DAY_MS, length: HOUR_MS }];
+  expect(resultOf(await readUsageOfAll(env, { ...query, runs }))).toMatchObject([{ start: START, value: 300n }]);
+  // Who they are, and what they used.
+  expect(prepare).toHaveBeenCalledTimes(2);
+  prepare.mockRestore();
+});
+
 it.each([1, 100, 6_000])("%i combinations of dimensions add up to the total", async (combinations) => {
   const meter = aMeter({ dimensionKeys: ["model"] });
   const now = Date.UTC(2041, 0, 1);
