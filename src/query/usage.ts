@@ -2,7 +2,14 @@
 import { bind } from "../aggregate/sql/bind.ts";
 import { quarterOf } from "../aggregate/sql/slices.ts";
 import { readSums, seriesInSums, sumSlice } from "../aggregate/sql/sums.ts";
-import { greatestOfSlice, rankOf, readSurvivors, seriesInSurvivors, WINDOW_MS } from "../aggregate/sql/survivors.ts";
+import {
+  greatestOfSlice,
+  outranks,
+  rankOf,
+  readSurvivors,
+  seriesInSurvivors,
+  WINDOW_MS,
+} from "../aggregate/sql/survivors.ts";
 import type { RowOrder, Shape } from "../aggregate/sql/usage.ts";
 import type { Counted } from "../archive/file.ts";
 import { ArchiveReader, findFiles, type WantedFile } from "../archive/read.ts";
@@ -120,7 +127,7 @@ const survivorsOf = (aggregation: Exclude<Aggregation, "additive">): Kind<Surviv
     ...{ ...place, rank: rankOf(aggregation, { timestamp, value }) },
     ...{ timestamp, id, value },
   }),
-  together: (one, other) => (isGreater(one, other) ? one : other),
+  together: (one, other) => (outranks(one, other) ? one : other),
   // A survivor counts in the window that holds its timestamp: one that cuts a window of the meter's own never falls
   // back to other events of it.
   toRows: (parts, { meter, runs, byCustomer }) => {
@@ -143,15 +150,12 @@ const survivorsOf = (aggregation: Exclude<Aggregation, "additive">): Kind<Surviv
   },
 });
 
-const isGreater = (one: Survivor, other: Survivor): boolean =>
-  one.rank > other.rank || (one.rank === other.rank && one.id > other.id);
-
 function aggregated({ formula }: Meter, survivors: readonly Survivor[]): bigint {
   if (formula === "count") return BigInt(survivors.length);
   if (formula !== "last") return survivors.map(({ value }) => BigInt(value)).reduce(combined(formula));
   const latest = survivors
     .map((survivor) => ({ ...survivor, rank: survivor.timestamp }))
-    .reduce((one, other) => (isGreater(one, other) ? one : other));
+    .reduce((one, other) => (outranks(one, other) ? one : other));
   return BigInt(latest.value);
 }
 

@@ -56,6 +56,12 @@ export function rankOf(
   return aggregation === "least_of_quarter_hour" ? GREATEST_VALUE - value : 0;
 }
 
+type Ranked = { readonly rank: number; readonly id: string };
+
+/** Whether of two events of a window the first stands for it: the same order as in the statements. */
+export const outranks = (one: Ranked, other: Ranked): boolean =>
+  one.rank > other.rank || (one.rank === other.rank && one.id > other.id);
+
 /** What sorts as text by rank, then by id. */
 const asText = (rank: string, id: string): string => `printf('%016d', ${rank}) || ${id}`;
 
