@@ -1,5 +1,5 @@
 // Bases: what is left of a window's events once their slices are dropped. None of them can be cancelled any more.
-import { KEEP_BASES, rankOf, WINDOW_MS } from "../aggregate/sql/survivors.ts";
+import { KEEP_BASES, outranks, rankOf, WINDOW_MS } from "../aggregate/sql/survivors.ts";
 import type { Aggregation } from "../domain/meter.ts";
 import { floorTo } from "../domain/window.ts";
 import { inParts } from "./parts.ts";
@@ -31,7 +31,7 @@ export function basesOf(rows: readonly Row[], aggregations: ReadonlyMap<string, 
     const start = floorTo(timestamp, WINDOW_MS[aggregation]);
     const rank = rankOf(aggregation, { timestamp, value });
     const known = bases.get(`${series}:${start}`);
-    if (known === undefined || rank > known[2] || (rank === known[2] && id > known[4])) {
+    if (known === undefined || outranks({ rank, id }, { rank: known[2], id: known[4] })) {
       bases.set(`${series}:${start}`, [series, start, rank, timestamp, id, value]);
     }
   }

@@ -142,7 +142,11 @@ function conditionOf(wanted: Wanted): Condition {
   return {
     columns: ["series", "timestamp"],
     filter: {
-      series: { $gte: BigInt(Math.min(...wanted.series)), $lte: BigInt(Math.max(...wanted.series)) },
+      // They may be more than a call takes arguments.
+      series: {
+        $gte: BigInt(wanted.series.reduce((one, other) => Math.min(one, other))),
+        $lte: BigInt(wanted.series.reduce((one, other) => Math.max(one, other))),
+      },
       timestamp,
     },
     isWanted: (row) => series.has(row.series) && isWithin(row),

@@ -1,6 +1,13 @@
 // The two kinds of what is kept of a window's events: how each is read, made again, compared and repaired.
 import { addSlice, CLEAR_SUMS, sumsOfSlice } from "../aggregate/sql/sums.ts";
-import { restoreFrom, SETTLE_VACATED, survivorsOfSlice, VACATE, WINDOW_MS } from "../aggregate/sql/survivors.ts";
+import {
+  outranks,
+  restoreFrom,
+  SETTLE_VACATED,
+  survivorsOfSlice,
+  VACATE,
+  WINDOW_MS,
+} from "../aggregate/sql/survivors.ts";
 import type { Aggregation } from "../domain/meter.ts";
 import { fromLimbs } from "../domain/value.ts";
 import { QUARTER_HOUR_MS, type TimeRange } from "../domain/window.ts";
@@ -82,19 +89,16 @@ export const SURVIVORS: Summaries<SurvivorRow, Survivor> = {
   madeBy: (slice) => survivorRows("events", `(${survivorsOfSlice(slice)}) AS survivors`),
   read: (row) => row,
   eventsOf: ({ events }) => events,
-  together: (one, other) => (isGreater(one, other) ? one : other),
+  together: (one, other) => (outranks(one, other) ? one : other),
   isSame: (kept, made) =>
     kept?.rank === made?.rank &&
     kept?.timestamp === made?.timestamp &&
     kept?.id === made?.id &&
     kept?.value === made?.value,
   // A window that is vacated has a lower rank than any event.
-  saysMore: (kept, made) => kept !== undefined && kept.rank >= 0 && (made === undefined || isGreater(kept, made)),
+  saysMore: (kept, made) => kept !== undefined && kept.rank >= 0 && (made === undefined || outranks(kept, made)),
   remake: (db, windows, slices) => {
     const wanted = JSON.stringify(windows.map(({ series, start, aggregation }) => [series, start, aggregation]));
     return [VACATE, ...slices.map(restoreFrom), ...SETTLE_VACATED].map((sql) => db.prepare(sql).bind(wanted));
   },
 };
-
-const isGreater = (one: Survivor, other: Survivor): boolean =>
-  one.rank > other.rank || (one.rank === other.rank && one.id > other.id);

@@ -1,5 +1,5 @@
 // Windows of a time zone's clock: hours, days, weeks, months, and months from an anchor. What a zone's clock shows is
-// Intl's to say. Since 1973 every zone has been a multiple of a quarter hour away from UTC, and no event is older.
+// Intl's to say. Since 1980 every zone has been a multiple of a quarter hour away from UTC, and no event is older.
 import { err, ok, type Result } from "./result.ts";
 import { ceilTo, DAY_MS, floorTo, HOUR_MS, MINUTE_MS, type Run, SECOND_MS, type TimeRange } from "./window.ts";
 
@@ -19,12 +19,12 @@ export type Calendar = {
 /** A zone's clock shows `offset` more than UTC from `start` to `end` (all ms). */
 type Stretch = TimeRange & { readonly offset: number };
 
-/** From 1973 on, for at most ten years (ms). */
-const EARLIEST = Date.UTC(1973, 0);
+/** From 1980 on, for at most ten years (ms). */
+const EARLIEST = Date.UTC(1980, 0);
 const LONGEST_MS = 3_660 * DAY_MS;
 
-/** Clocks change no more often than this, there and back (ms); the closest that any zone came is four weeks. */
-const STEP_MS = 7 * DAY_MS;
+/** Clocks change no more often than this, there and back (ms); the closest that any zone came is a week less an hour. */
+const STEP_MS = 6 * DAY_MS;
 
 /** The first Monday since 1970 (ms). */
 const MONDAY_MS = 4 * DAY_MS;
@@ -97,7 +97,7 @@ function changeBetween(zone: string, from: number, to: number, before: number): 
  */
 export function windowsOf(range: TimeRange, calendar: Calendar): Result<Run[], string> {
   if (range.start < EARLIEST || range.end - range.start > LONGEST_MS) {
-    return err(`Windows can be had from 1973 on, and of ranges of up to ${LONGEST_MS / DAY_MS} days.`);
+    return err(`Windows can be had from 1980 on, and of ranges of up to ${LONGEST_MS / DAY_MS} days.`);
   }
   // What a clock showed before it was set back counts too.
   const stretches = stretchesOf(calendar.zone, { start: range.start - 2 * DAY_MS, end: range.end });

@@ -9,9 +9,7 @@ import type { ApiError } from "./errors.ts";
 import { text } from "./fields.ts";
 
 const key = text(LIMITS.payloadKeyLength);
-const value = z.string().refine((given) => given.length <= LIMITS.payloadValueLength, {
-  error: `it can have at most ${LIMITS.payloadValueLength} characters.`,
-});
+const value = text(LIMITS.payloadValueLength);
 
 /** Parameters that filter usage by dimensions, and tell it apart by them. */
 export const dimensionFields = {

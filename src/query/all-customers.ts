@@ -3,16 +3,14 @@
 // to another is added up before anything is ranked.
 import { bind } from "../aggregate/sql/bind.ts";
 import { CUSTOMERS_OF_METER, FIND_CUSTOMERS, LAST_EVENTS } from "../aggregate/sql/usage.ts";
-import { eventsDatabase } from "../catalog/databases.ts";
-import { currentPlacement } from "../catalog/deployment.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import { LIMITS } from "../domain/limits.ts";
-import type { Meter } from "../domain/meter.ts";
-import { allPlaces, ONE_DATABASE } from "../domain/placement.ts";
+import { aggregationOf, type Meter } from "../domain/meter.ts";
 import { err, ok, type Result } from "../domain/result.ts";
 import { compareBytes } from "../domain/text.ts";
+import { QUARTER_HOUR_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
-import { twiceIfDeleted } from "./sources.ts";
+import { allSources, twiceIfDeleted } from "./sources.ts";
 import { ALL, addedUp, readEdges, readWhole, rowsOf, type UsageQuery, type UsageRow } from "./usage.ts";
 
 export type AllCustomersQuery = Pick<UsageQuery, "meter" | "runs" | "filters" | "keys" | "byCustomer"> & {
@@ -24,25 +22,19 @@ export type AllCustomersQuery = Pick<UsageQuery, "meter" | "runs" | "filters" | 
   readonly limit: number;
 };
 
-/** Customers that are read at once, and rows of theirs (windows are multiplied by customers). */
+/** Customers that are read at once; rows of theirs (windows are multiplied by customers); and sums that they may have. */
 const CUSTOMERS_AT_ONCE = 5_000;
 const ROWS_AT_ONCE = 50_000;
+const SUMS_AT_ONCE = 5_000_000;
 
 /** So many at least: the last of them is where the next part begins. */
 const FEWEST = 2;
 
 /** A page of rows. Fails as `readUsage` does, and yields `databases_changed`. */
 export async function readUsageOfAll(env: Env, query: AllCustomersQuery): Promise<Result<UsageRow[], MeteringError>> {
-  const databases = await databasesOf(env, query.meter.livemode);
+  const databases = await allSources(env, query.meter.livemode);
   if (!databases.ok) return databases;
   return twiceIfDeleted(() => read(env, databases.value, query));
-}
-
-/** The databases that may hold usage of a mode. */
-async function databasesOf(env: Env, livemode: boolean): Promise<Result<D1Database[], MeteringError>> {
-  const placement = livemode ? await currentPlacement(env) : ok(ONE_DATABASE);
-  if (!placement.ok) return err({ reason: "databases_changed", recorded: placement.error });
-  return ok(allPlaces(placement.value).map((place) => eventsDatabase(env, livemode, place)));
 }
 
 /** Comes after every customer. */
@@ -66,7 +58,7 @@ async function read(
     edges.value.filter(({ customer }) => customer === ""),
   );
   let rows = byCustomer ? [] : ofAll;
-  let most = mostCustomers(query.runs);
+  let most = mostCustomers(query);
   for (let from: string | undefined = customers.first; from !== undefined; ) {
     const part = await nextPart(databases, query.meter, from, most);
     if (part === undefined) break;
@@ -103,10 +95,16 @@ const compareIn =
 
 const compareBigInts = (one: bigint, other: bigint): number => (one < other ? -1 : Number(one > other));
 
-/** How many customers are read at once in some windows. */
-function mostCustomers(runs: AllCustomersQuery["runs"]): number {
+/**
+ * How many customers are read at once in some windows: those whose rows are few enough. Where databases add customers
+ * up, their rows are few, and only what is read for them has a bound: they may be more.
+ */
+function mostCustomers({ meter, runs, byCustomer }: AllCustomersQuery): number {
   const windows = runs.reduce((sum, { start, end, length }) => sum + (end - start) / length, 0);
-  return Math.max(FEWEST, Math.min(CUSTOMERS_AT_ONCE, Math.floor(ROWS_AT_ONCE / windows)));
+  const quarterHours = runs.reduce((sum, { start, end }) => sum + (end - start) / QUARTER_HOUR_MS, 0);
+  const areAddedUp = !byCustomer && aggregationOf(meter) === "additive";
+  const most = Math.max(ROWS_AT_ONCE / windows, areAddedUp ? SUMS_AT_ONCE / quarterHours : 0);
+  return Math.max(FEWEST, Math.min(CUSTOMERS_AT_ONCE, Math.floor(most)));
 }
 
 /** Some customers on a meter, from one to another, and the one that comes next; nothing when there are none. */
@@ -140,7 +138,7 @@ export async function listCustomers(
   livemode: boolean,
   query: { readonly prefix: string; readonly meter: Meter | undefined; readonly after: string; readonly limit: number },
 ): Promise<Result<Customer[], MeteringError>> {
-  const databases = await databasesOf(env, livemode);
+  const databases = await allSources(env, livemode);
   if (!databases.ok) return databases;
   const values = { ...query, meter: query.meter?.id ?? "" };
   const found = await Promise.all(

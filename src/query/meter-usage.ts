@@ -1,7 +1,6 @@
 // What a customer used on several meters.
 import { bind } from "../aggregate/sql/bind.ts";
 import { METERS_OF_CUSTOMER } from "../aggregate/sql/usage.ts";
-import { eventsDatabases } from "../catalog/databases.ts";
 import { findMeter } from "../catalog/meters.ts";
 import type { MeteringError } from "../domain/errors.ts";
 import type { Meter } from "../domain/meter.ts";
@@ -9,6 +8,7 @@ import { ok, type Result } from "../domain/result.ts";
 import { compareBytes } from "../domain/text.ts";
 import { type Run, runsWithin, type TimeRange } from "../domain/window.ts";
 import type { Env } from "../env.ts";
+import { allSources } from "./sources.ts";
 import { type CustomerQuery, readUsageOf } from "./summaries.ts";
 import { addedUp, type UsageRow } from "./usage.ts";
 
@@ -69,12 +69,19 @@ function restOf({ runs, together, beyond }: MeterUsageQuery, place: number): Pic
   return { runs: runsWithin(runs, rest), after: isOwn ? row : undefined };
 }
 
-/** The meters on which a customer has usage. */
-export async function metersOf(env: Env, livemode: boolean, customer: string): Promise<Meter[]> {
+/** The meters on which a customer has usage: so many, or one more when there are more. Yields `databases_changed`. */
+export async function metersOf(
+  env: Env,
+  livemode: boolean,
+  customer: string,
+  most: number,
+): Promise<Result<Meter[], MeteringError>> {
+  const databases = await allSources(env, livemode);
+  if (!databases.ok) return databases;
   const found = await Promise.all(
-    eventsDatabases(env, livemode).map(({ db }) => bind(db, METERS_OF_CUSTOMER, { customer }).all<{ meter: string }>()),
+    databases.value.map((db) => bind(db, METERS_OF_CUSTOMER, { customer }).all<{ meter: string }>()),
   );
-  const ids = new Set(found.flatMap(({ results }) => results.map(({ meter }) => meter)));
-  const meters = await Promise.all([...ids].map((id) => findMeter(env.DB, livemode, id)));
-  return meters.filter((meter) => meter !== undefined);
+  const ids = [...new Set(found.flatMap(({ results }) => results.map(({ meter }) => meter)))].slice(0, most + 1);
+  const meters = await Promise.all(ids.map((id) => findMeter(env.DB, livemode, id)));
+  return ok(meters.filter((meter) => meter !== undefined));
 }

@@ -20,15 +20,12 @@ import type { Env } from "../env.ts";
  * mode's without a customer. What each has is a part of the truth, so all of them must answer. Yields
  * `databases_changed`.
  */
-export async function sourcesOf(
+export function sourcesOf(
   env: Env,
   { id, livemode }: Meter,
   customer: string | undefined,
 ): Promise<Result<D1Database[], MeteringError>> {
-  const placement = livemode ? await currentPlacement(env) : ok(ONE_DATABASE);
-  if (!placement.ok) return err({ reason: "databases_changed", recorded: placement.error });
-  const places = placesOf(placement.value, id, customer);
-  return ok(places.map((place) => eventsDatabase(env, livemode, place)));
+  return sourcesAt(env, livemode, (placement) => placesOf(placement, id, customer));
 }
 
 /** The places of those databases. */
@@ -36,6 +33,20 @@ export function placesOf(placement: Placement, meterId: string, customer: string
   // What an alias has stayed where the erased customer's usage is, and who that was is not known any more.
   const isAnywhere = customer === undefined || looksLikeAlias(customer);
   return isAnywhere ? allPlaces(placement) : databasesOf(meterId, customer, placement);
+}
+
+/** All databases that may hold usage of a mode. Yields `databases_changed`. */
+export const allSources = (env: Env, livemode: boolean): Promise<Result<D1Database[], MeteringError>> =>
+  sourcesAt(env, livemode, allPlaces);
+
+async function sourcesAt(
+  env: Env,
+  livemode: boolean,
+  placesIn: (placement: Placement) => number[],
+): Promise<Result<D1Database[], MeteringError>> {
+  const placement = livemode ? await currentPlacement(env) : ok(ONE_DATABASE);
+  if (!placement.ok) return err({ reason: "databases_changed", recorded: placement.error });
+  return ok(placesIn(placement.value).map((place) => eventsDatabase(env, livemode, place)));
 }
 
 /**

@@ -2,7 +2,14 @@
 import { bind } from "../aggregate/sql/bind.ts";
 import { quarterOf } from "../aggregate/sql/slices.ts";
 import { readSums, seriesInSums, sumSlice } from "../aggregate/sql/sums.ts";
-import { greatestOfSlice, rankOf, readSurvivors, seriesInSurvivors, WINDOW_MS } from "../aggregate/sql/survivors.ts";
+import {
+  greatestOfSlice,
+  outranks,
+  rankOf,
+  readSurvivors,
+  seriesInSurvivors,
+  WINDOW_MS,
+} from "../aggregate/sql/survivors.ts";
 import type { RowOrder, Shape } from "../aggregate/sql/usage.ts";
 import type { Counted } from "../archive/file.ts";
 import { ArchiveReader, findFiles, type WantedFile } from "../archive/read.ts";
@@ -120,7 +127,7 @@ const survivorsOf = (aggregation: Exclude<Aggregation, "additive">): Kind<Surviv
     ...{ ...place, rank: rankOf(aggregation, { timestamp, value }) },
     ...{ timestamp, id, value },
   }),
-  together: (one, other) => (isGreater(one, other) ? one : other),
+  together: (one, other) => (outranks(one, other) ? one : other),
   // A survivor counts in the window that holds its timestamp: one that cuts a window of the meter's own never falls
   // back to other events of it.
   toRows: (parts, { meter, runs, byCustomer }) => {
@@ -143,15 +150,12 @@ const survivorsOf = (aggregation: Exclude<Aggregation, "additive">): Kind<Surviv
   },
 });
 
-const isGreater = (one: Survivor, other: Survivor): boolean =>
-  one.rank > other.rank || (one.rank === other.rank && one.id > other.id);
-
 function aggregated({ formula }: Meter, survivors: readonly Survivor[]): bigint {
   if (formula === "count") return BigInt(survivors.length);
   if (formula !== "last") return survivors.map(({ value }) => BigInt(value)).reduce(combined(formula));
   const latest = survivors
     .map((survivor) => ({ ...survivor, rank: survivor.timestamp }))
-    .reduce((one, other) => (isGreater(one, other) ? one : other));
+    .reduce((one, other) => (outranks(one, other) ? one : other));
   return BigInt(latest.value);
 }
 
@@ -316,7 +320,7 @@ function boundBy({ meter, customers, filters, keys, ...query }: UsageQuery, { af
     values: {
       ...{ meter: meter.id, ...customers, keys: JSON.stringify(keys) },
       filters: JSON.stringify(filters.map(({ key, values }) => [key, values])),
-      ...{ after_start: after?.start ?? 0, after_group: after?.group ?? "", limit },
+      ...{ after_start: after?.start ?? null, after_group: after?.group ?? "", limit },
     },
   };
 }
@@ -349,14 +353,14 @@ export async function readWhole(
   const [only, ...others] = runs;
   if (only === undefined) return ok([]);
   const { shape, values } = boundBy(query, page);
-  const isOneWindow = others.length === 0 && end - start === query.runs[0]?.length;
+  const isOneWindow = ownLength === undefined && others.length === 0 && end - start === query.runs[0]?.length;
   const kind = kindOf(query.meter);
   const sql = kind.whole(shape, page.order, isOneWindow);
   const found = await Promise.all(
     databases.map((db) => bind(db, sql, { ...values, runs: JSON.stringify(runs) }).all<never>()),
   );
-  if (found.some(({ results }) => results.length > LIMITS.usageRows)) return err({ reason: "usage_too_large" });
-  return ok(found.flatMap(({ results }) => results.map(kind.read)));
+  const rows = found.flatMap(({ results }) => results);
+  return rows.length > LIMITS.usageRows ? err({ reason: "usage_too_large" }) : ok(rows.map(kind.read));
 }
 
 /** What the slices and files of databases have of the edges of windows, which only events tell. */
@@ -374,9 +378,11 @@ export async function readEdges(
   const files = found.flatMap((each) => each.files);
   const live = found.flatMap((each) => each.live);
   if (live.length > LIMITS.usageRows) return err({ reason: "usage_too_large" });
+  const series = found.reduce((sum, each) => sum + each.archivedSeries, 0);
   // Test mode's slices are dropped without an archive.
-  const isDeleted = !query.meter.livemode && found.some((each) => each.hasArchived);
+  const isDeleted = !query.meter.livemode && series > 0;
   if (isDeleted) return err({ reason: "archived_range_deleted", instead });
+  if (series > LIMITS.usageRows) return err({ reason: "usage_too_large" });
   if (files.length > LIMITS.archiveReads) return err({ reason: "archived_range_unaligned", instead });
   let archived: readonly Place[] = [];
   const read = await new ArchiveReader(env).readCounted(files, (events, { window, places }) => {
@@ -402,11 +408,11 @@ type EdgeFile = WantedFile & {
   readonly places: ReadonlyMap<number, Omit<Place, "start">>;
 };
 
-/** What a database has of edges: parts of live slices; files; and whether archived slices have any. */
+/** What a database has of edges: parts of live slices; files; and how many series archived slices may have there, in sum over the edges. */
 type EdgesOfOne = {
   readonly live: readonly Place[];
   readonly files: readonly EdgeFile[];
-  readonly hasArchived: boolean;
+  readonly archivedSeries: number;
 };
 
 function edgesOf(
@@ -438,13 +444,13 @@ function edgesOf(
         });
         const named = shape.byCustomer ? series : series.map((each) => ({ ...each, customer: "" }));
         const places = new Map(named.map(({ series: id, customer, grp }) => [id, { customer, grp }]));
-        return { files: files.map((file) => ({ ...file, window, places })), hasArchived: series.length > 0 };
+        return { files: files.map((file) => ({ ...file, window, places })), archivedSeries: series.length };
       }),
     );
     return {
       live: live.map(kind.read),
       files: found.flatMap(({ files }) => files),
-      hasArchived: found.some((each) => each.hasArchived),
+      archivedSeries: found.reduce((sum, each) => sum + each.archivedSeries, 0),
     };
   });
 }

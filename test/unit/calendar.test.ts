@@ -62,6 +62,8 @@ describe("windows of a zone", () => {
     ["Asia/Kathmandu", "2026-03-28T18:15Z", "2026-03-30T18:15Z", [24, 24]],
     ["America/Phoenix", "2026-03-08T07:00Z", "2026-03-10T07:00Z", [24, 24]],
     ["America/Havana", "2026-10-31T04:00Z", "2026-11-02T05:00Z", [24, 25]],
+    // Set forward, and back within a week.
+    ["America/Noronha", "2000-10-10T01:30Z", "2000-10-16T02:00Z", [23.5, 24, 24, 24, 25, 24]],
     // A day that the zone skipped.
     ["Pacific/Apia", "2011-12-29T10:00Z", "2011-12-31T10:00Z", [24, 24]],
   ] as const)("days of %s from %s to %s have %j hours", (zone, from, to, expected) => {
@@ -100,7 +102,8 @@ describe("windows of a zone", () => {
     const [start, end] = [Date.UTC(2020, 0), Date.UTC(2031, 0)];
     for (const range of [
       { start, end },
-      { start: 0, end: DAY_MS },
+      // Pacific/Kiritimati was no quarter hours away from UTC.
+      { start: Date.UTC(1979, 8), end: Date.UTC(1979, 9) },
     ]) {
       expect(errorOf(windowsOf(range, { span: "day", zone: "UTC" }))).toContain("of up to 3660 days");
     }

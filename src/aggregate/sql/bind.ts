@@ -23,7 +23,7 @@ function number(sql: string): Numbered {
     return `?${names.indexOf(name) + 1}`;
   });
   const made = { sql: text, names };
-  // Statements come from a slice's name at most: two a day.
+  // Statements differ by slice, of which there are two a day, and by the forms of a read.
   if (numbered.size > 1_000) numbered.clear();
   numbered.set(sql, made);
   return made;

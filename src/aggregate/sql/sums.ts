@@ -8,6 +8,7 @@ import {
   customerOf,
   groupOf,
   inOrder,
+  MOST_SERIES,
   type RowOrder,
   RUNS,
   type Shape,
@@ -108,7 +109,8 @@ export const seriesInSums = (shape: Shape): string => `
     SELECT 1 FROM sums
     WHERE sums.series = series.id AND quarter_hour >= CAST(:from AS INTEGER) / ${QUARTER_HOUR_MS}
       AND quarter_hour <= CAST(:to - 1 AS INTEGER) / ${QUARTER_HOUR_MS} AND count > 0
-  )`;
+  )
+  ${MOST_SERIES}`;
 
 /** The sums of series from :first to :last, of quarter hours :from to :to (since 1970, half open). */
 export const SUMS_OF_RANGE = `

@@ -4,7 +4,17 @@ import { GREATEST_VALUE } from "../../domain/value.ts";
 import { DAY_MS, HOUR_MS, QUARTER_HOUR_MS } from "../../domain/window.ts";
 import { entries } from "./entries.ts";
 import { freshEntries, tableOf } from "./events.ts";
-import { afterGroup, groupOf, inOrder, type RowOrder, RUNS, type Shape, wantedSeries, windowStart } from "./usage.ts";
+import {
+  afterGroup,
+  groupOf,
+  inOrder,
+  MOST_SERIES,
+  type RowOrder,
+  RUNS,
+  type Shape,
+  wantedSeries,
+  windowStart,
+} from "./usage.ts";
 
 /** The length of a surviving event's window (ms), by its meter's aggregation. */
 export const WINDOW_MS: Record<Exclude<Aggregation, "additive">, number> = {
@@ -46,6 +56,15 @@ export function rankOf(
   return aggregation === "least_of_quarter_hour" ? GREATEST_VALUE - value : 0;
 }
 
+type Ranked = { readonly rank: number; readonly id: string };
+
+/** Whether of two events of a window the first stands for it: the same order as in the statements. */
+export const outranks = (one: Ranked, other: Ranked): boolean =>
+  one.rank > other.rank || (one.rank === other.rank && one.id > other.id);
+
+/** What sorts as text by rank, then by id. */
+const asText = (rank: string, id: string): string => `printf('%016d', ${rank}) || ${id}`;
+
 /**
  * Of some events, the one that each window keeps: the greatest (rank, id), whatever the order of arrival. Ids sort in
  * receipt order. `events` gives series, aggregation, timestamp, id and value; `more` may be aggregates of the window. In
@@ -55,7 +74,7 @@ export const best = (events: string, more = ""): string => `
   SELECT series, ${WINDOW_START} AS window_start, ${RANK} AS rank, timestamp, id, value${more}
   FROM (${events})
   GROUP BY series, window_start
-  HAVING MAX(printf('%016d', ${RANK}) || id) IS NOT NULL`;
+  HAVING MAX(${asText(RANK, "id")}) IS NOT NULL`;
 
 /** Lets rows of `best` take the windows in which they are the greatest. The same order as theirs decides. */
 export const KEEP = `
@@ -110,44 +129,52 @@ export const FIND_CORRECTED = `
   WITH ${CHANGED}
   SELECT DISTINCT series, window_start AS start, aggregation FROM changed`;
 
-/** Of each window, customer and group the greatest (rank, id) of some survivors, which have their series joined. */
-const greatest = (shape: Shape, order: RowOrder, start: string, rank: string, from: string): string => `
+/**
+ * Of each window, customer and group the greatest (rank, id) of some survivors, which have their series joined. Those of
+ * a series come first: as with sums, that needs no sorting when there is one window.
+ */
+const greatest = (
+  shape: Shape,
+  order: RowOrder,
+  isOneWindow: boolean,
+  [start, rank, from]: readonly [start: string, rank: string, from: string],
+): string => `
   WITH ${RUNS}
   SELECT start, customer, grp, rank, timestamp, id, value FROM (
-    SELECT *, ROW_NUMBER() OVER (PARTITION BY start, customer, grp ORDER BY rank DESC, id DESC) AS place FROM (
-      SELECT ${start} AS start, series.customer, ${groupOf(shape)} AS grp, ${rank} AS rank, timestamp, kept.id, value
+    SELECT *, ${groupOf(shape)} AS grp FROM (
+      SELECT series.customer, series.dimensions, ${start} AS start, ${rank} AS rank, timestamp, kept.id, value
       ${from}
+      GROUP BY series.customer, series.dimensions${isOneWindow ? "" : ", start"}
+      HAVING MAX(${asText(rank, "kept.id")}) IS NOT NULL
     )
   )
-  WHERE place = 1 AND ${afterGroup(order)}
+  WHERE ${afterGroup(order)}
+  GROUP BY start, customer, grp
+  HAVING MAX(${asText("rank", "id")}) IS NOT NULL
   ORDER BY ${inOrder(order)}
   LIMIT :limit`;
 
 /** The survivors of :runs, by windows of these; from and to starts of their own windows (ms). */
-export const readSurvivors = (shape: Shape, order: RowOrder): string =>
-  greatest(
-    shape,
-    order,
+export const readSurvivors = (shape: Shape, order: RowOrder, isOneWindow: boolean): string =>
+  greatest(shape, order, isOneWindow, [
     windowStart("window_start"),
     "rank",
     `FROM series CROSS JOIN runs CROSS JOIN survivors AS kept
       WHERE ${wantedSeries(shape)}
         AND kept.series = series.id AND window_start >= runs.first AND window_start < runs.last AND kept.id <> ''`,
-  );
+  ]);
 
 /** What a slice's events of :runs keep of these, as survivors; from and to times (ms). */
 export const greatestOfSlice =
   (aggregation: keyof typeof WINDOW_MS) =>
   (slice: number, shape: Shape, order: RowOrder): string =>
-    greatest(
-      shape,
-      order,
+    greatest(shape, order, false, [
       windowStart("timestamp"),
       RANKS[aggregation],
       `FROM series CROSS JOIN runs CROSS JOIN ${tableOf(slice)} AS kept
       WHERE ${wantedSeries(shape)}
         AND kept.series = series.id AND timestamp >= runs.first AND timestamp < runs.last AND cancelled IS NULL`,
-    );
+    ]);
 
 /** The series whose quarter hours of :from to :to (ms, half open) have a survivor, and what they are. */
 export const seriesInSurvivors = (shape: Shape): string => `
@@ -155,7 +182,8 @@ export const seriesInSurvivors = (shape: Shape): string => `
   WHERE ${wantedSeries(shape)} AND EXISTS (
     SELECT 1 FROM survivors
     WHERE survivors.series = series.id AND window_start > :from - ${QUARTER_HOUR_MS} AND window_start < :to
-  )`;
+  )
+  ${MOST_SERIES}`;
 
 /** The windows of ?1, a JSON array of [series, start, aggregation]. */
 const WANTED = `

@@ -1,4 +1,5 @@
 // What reads of usage have in common: whose it is, which windows it is in, and by which dimensions it is told apart.
+import { LIMITS } from "../../domain/limits.ts";
 import { QUARTER_HOUR_MS } from "../../domain/window.ts";
 import { DIRECTION, type Order } from "./events.ts";
 import { ALL_METERS } from "./series.ts";
@@ -47,13 +48,16 @@ export const RUNS = `
     SELECT value ->> 0 AS first, value ->> 1 AS last, value ->> 2 AS origin, value ->> 3 AS length FROM json_each(:runs)
   )`;
 
+/** The most series of one edge that are told: one more than a request takes. */
+export const MOST_SERIES = `LIMIT ${LIMITS.usageRows + 1}`;
+
 /** The start of the window (ms) that a time (ms) is in, which is in a run. */
 export const windowStart = (time: string): string =>
   `runs.origin + (${time} - runs.origin) / runs.length * runs.length`;
 
-/** The groups of a window that a page begins after, one of :after_start (ms), and the page's order. */
+/** Rows after the group :after_group of the window of :after_start (ms), in the page's order; all when that is NULL. */
 export const afterGroup = ({ groups }: RowOrder): string =>
-  `(start <> :after_start OR grp ${groups === "ascending" ? ">" : "<"} :after_group)`;
+  `(start IS NOT :after_start OR grp ${groups === "ascending" ? ">" : "<"} :after_group)`;
 
 /** Rows in order. */
 export const inOrder = ({ windows, groups }: RowOrder): string =>

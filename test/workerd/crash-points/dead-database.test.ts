@@ -94,6 +94,9 @@ it("while fewer databases are bound than recorded, nothing is taken, changed or 
   expect(await story.reportTogether(["cus_1"])).toMatchObject(refused);
   expect(await story.cancel(client)).toMatchObject(refused);
   expect(await story.read()).toMatchObject({ status: 503 });
+  // Who has nothing in the databases that are bound may have something in another one.
+  const unknown = "/v1/billing/analytics/meter_usage?customer=cus_none&starts_at=0&ends_at=60";
+  expect(await answerOf(unknown, { key: LOCAL_KEYS.live })).toMatchObject({ status: 503 });
   expect([await story.knows(other), await story.ring()]).toEqual([false, false]);
   await growTo(4, 0);
   story.pass();

@@ -21,7 +21,7 @@ import { looked } from "../../support/clock.ts";
 import { foldWindows } from "../../support/fold.ts";
 import { eventLines, toEntries } from "../../support/shares.ts";
 import { archive, cancel, empty, statesOf, store } from "../archive/support.ts";
-import { recordPlacement } from "../support.ts";
+import { answerOf, recordPlacement } from "../support.ts";
 
 /** The clocks of Santiago, Lord Howe and Chatham change within the days that follow. */
 const START = Date.UTC(2041, 8, 1, 3);
@@ -82,6 +82,7 @@ const METERS = [
   { formula: "count", eventTimeWindow: null },
   { formula: "last", eventTimeWindow: null },
   { formula: "max", eventTimeWindow: null },
+  { formula: "min", eventTimeWindow: null },
   { formula: "min", eventTimeWindow: "day" },
   { formula: "sum", eventTimeWindow: "hour" },
   { formula: "last", eventTimeWindow: "day" },
@@ -342,6 +343,14 @@ describe.each([
       const before = rows.slice(0, i).toReversed().slice(0, 2);
       expect(await ask(2, { beyond: { row, backwards: true } })).toEqual(before);
     }
+    // A window may begin when time does.
+    const always = [{ start: 0, end: at(4), length: at(4) }];
+    const all = await ask(100, { runs: always });
+    expect(all).toHaveLength(4);
+    for (const [i, row] of all.entries()) {
+      const before = all.slice(0, i).toReversed();
+      expect(await ask(100, { runs: always, beyond: { row, backwards: true } })).toEqual(before);
+    }
     const together = meters.map(({ meter }) => ({ meter, filters: [], keys: [] }));
     expect(said(await ask(100, { meters: together, together: true }))).toEqual([
       [0, 0, "[]", sum],
@@ -392,6 +401,54 @@ describe.each([
     expect(await list("a_3", undefined, "a_1")).toEqual([["a_3", 0]]);
     expect(await list("c")).toEqual([]);
   });
+});
+
+it("pages and filters take the longest values that a payload can have", async () => {
+  const keys = Array.from({ length: LIMITS.dimensionKeys }, (_, i) => `key_${i}`);
+  const meter = await aKnownMeter({ livemode: false, dimensionKeys: keys });
+  // A quote takes two bytes of JSON.
+  const long = '"'.repeat(LIMITS.payloadBytes / 2 / keys.length - 10);
+  const entries = ["a", "b"].map((last) =>
+    aLogEntry({
+      meter: meter.id,
+      timestamp: START,
+      dimensions: JSON.stringify(Object.fromEntries(keys.map((key) => [key, long + last]))),
+    }),
+  );
+  await applyEntries(env.TEST_EVENTS, toEntries("events", eventLines(entries)), START);
+  const page = async (more: object) => {
+    const query = new URLSearchParams({
+      ...{ customer: "cus_1", starts_at: String(START / SECOND_MS), ends_at: String(START / SECOND_MS + 900) },
+      ...{ "meters[0][meter]": meter.id, limit: "1" },
+      ...Object.fromEntries(keys.map((key, i) => [`meters[0][dimension_group_by_keys][${i}]`, key])),
+      ...more,
+    });
+    const { status, body } = await answerOf(`/v1/billing/analytics/meter_usage?${query}`);
+    expect(status).toBe(200);
+    return (body.rows as { data: { id: string; dimensions: Record<string, string> }[] }).data;
+  };
+  const [first] = await page({});
+  expect(first?.dimensions.key_0).toBe(`${long}a`);
+  const [second] = await page({ starting_after: first?.id });
+  expect(second?.dimensions.key_0).toBe(`${long}b`);
+  // As long as a payload's value can be, in characters of two units.
+  const value = "\u{1f600}".repeat(LIMITS.payloadValueLength);
+  expect(await page({ "meters[0][dimension_filters][key_0]": value })).toEqual([]);
+});
+
+it("hours of many customers are added up in few statements", async () => {
+  const meter = await aKnownMeter({ livemode: false });
+  const entries = Array.from({ length: 300 }, (_, i) =>
+    aLogEntry({ meter: meter.id, customer: `cus_${i}`, timestamp: START, value: 1 }),
+  );
+  await applyEntries(env.TEST_EVENTS, toEntries("events", eventLines(entries)), START);
+  const prepare = vi.spyOn(env.TEST_EVENTS, "prepare");
+  const query = { meter, filters: [], keys: [], byCustomer: false, order: "name", after: undefined, limit: 10 } as const;
+  const runs = [{ start: START, end: START + 30 * DAY_MS, length: HOUR_MS }];
+  expect(resultOf(await readUsageOfAll(env, { ...query, runs }))).toMatchObject([{ start: START, value: 300n }]);
+  // Who they are, and what they used.
+  expect(prepare).toHaveBeenCalledTimes(2);
+  prepare.mockRestore();
 });
 
 it.each([1, 100, 6_000])("%i combinations of dimensions add up to the total", async (combinations) => {
