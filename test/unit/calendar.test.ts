@@ -2,15 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, inject, test } from "vitest";
 import { type Calendar, isZone, SPANS, windowsOf } from "../../src/domain/calendar.ts";
-import {
-  DAY_MS,
-  HOUR_MS,
-  QUARTER_HOUR_MS,
-  type Run,
-  runsWithin,
-  type TimeRange,
-  windowAt,
-} from "../../src/domain/window.ts";
+import { HOUR_MS, QUARTER_HOUR_MS, type Run, runsWithin, type TimeRange, windowAt } from "../../src/domain/window.ts";
 import { errorOf, resultOf } from "../support/builders.ts";
 import { looked } from "../support/clock.ts";
 
