@@ -13,7 +13,7 @@ import { Throttle } from "./throttle.ts";
 const MESSAGES_PER_SEND = 2;
 
 /** How long a send to the queue may take (ms); what it carried is due again anyway. */
-const SEND_TIMEOUT_MS = 30_000;
+const SEND_TIMEOUT_MS = 20_000;
 
 /** A share that was sent so often in vain is applied by itself from then on. */
 const ALONE_AFTER = 2;

@@ -38,7 +38,7 @@ const REST_MS = 15 * MINUTE_MS;
 const ROUNDS_TO_REST = 8;
 
 /** The log's patience with the queue (ms), and what a story makes of it. */
-const LONG_MS = 30_000;
+const LONG_MS = 20_000;
 const SHORT_MS = 20;
 
 /** By what a client lets its retry be recognised. */
