@@ -53,8 +53,14 @@ const CONFIRM_MS = 10_000;
  */
 const LEFT_ALONE_MS = 30_000;
 
-/** Until when (ms) databases that hung are left alone, by name. */
-const leftAloneUntil = new Map<string, number>();
+/** When what hung was begun (ms), by the databases' names. */
+const hungAt = new Map<string, number>();
+
+/** Whether a database hung of late; a clock that went back makes it no longer. */
+function isLeftAlone(name: string): boolean {
+  const since = Date.now() - (hungAt.get(name) ?? Number.NEGATIVE_INFINITY);
+  return since >= 0 && since < TRANSACTION_MS + LEFT_ALONE_MS;
+}
 
 /** Statements that a run has left, in all of its databases. */
 type Budget = { statements: number };
@@ -66,6 +72,8 @@ type Run = {
   readonly env: Env;
   readonly budget: Budget;
   deadline: number;
+  /** When it last began to ask the database. */
+  beganAt: number;
   /** When the database has rested from the last transaction. */
   restedAt: number;
 };
@@ -99,9 +107,9 @@ async function applyAll(
   env: Env,
 ): Promise<void> {
   const [first] = shares;
-  if (first === undefined || Date.now() < (leftAloneUntil.get(name) ?? 0)) return;
+  if (first === undefined || isLeftAlone(name)) return;
   const db = counting(eventsDatabase(env, isLiveShard(first.shard), first.database), budget);
-  const run = { db, name, env, budget, deadline: Date.now() + RUN_MS, restedAt: 0 };
+  const run = { db, name, env, budget, deadline: Date.now() + RUN_MS, beganAt: 0, restedAt: 0 };
   const most = Math.max(LEAST_BYTES, TOGETHER_BYTES / databases);
   for (const together of takenTogether(shares, most)) await applyAndConfirm(together, run, LANES);
 }
@@ -151,7 +159,7 @@ async function applyAndConfirm(shares: readonly Share[], run: Run, most: number)
 /** A database that hangs must not keep its run, or one that follows, which others' shares are waiting for. */
 function endRun(run: Run): void {
   run.deadline = 0;
-  leftAloneUntil.set(run.name, Date.now() + LEFT_ALONE_MS);
+  hungAt.set(run.name, run.beganAt);
 }
 
 /** Stores entries in one transaction, after a rest; whether the run had time, and the database room, for it. */
@@ -164,6 +172,7 @@ async function store(
   const rest = run.restedAt - Date.now();
   if (rest > 0) await scheduler.wait(rest);
   if (run.budget.statements <= 0 || Date.now() >= run.deadline) return false;
+  run.beganAt = Date.now();
   if (await withTimeout(isFull(run.db, run.name, settingsOf(run.env)), TRANSACTION_MS)) return false;
   const began = Date.now();
   noteSize(run.name, await withTimeout(applyEntries(run.db, entries, now, [unless]), TRANSACTION_MS));
@@ -194,6 +203,7 @@ function transactionsOf(shares: readonly Share[], most: number): Entries[][] {
 /** Stores what D1 takes of a share that it refuses, and parks the rest; whether nothing is left to do. */
 async function takeApart(run: Run, share: Share, now: number): Promise<boolean> {
   const where = { shard: share.shard, group: share.group };
+  run.beganAt = Date.now();
   try {
     const parked = await withTimeout(applyOrPark(run.db, share, now), RUN_MS);
     for (const { id, reason } of parked) logError("an entry was parked as a dead letter", reason, { ...where, id });
