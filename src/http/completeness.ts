@@ -3,6 +3,7 @@
 import * as z from "zod";
 import { oldestDeadLetter } from "../aggregate/dead-letters.ts";
 import { eventsDatabase } from "../catalog/databases.ts";
+import { checkBound } from "../catalog/deployment.ts";
 import { SECOND_MS } from "../domain/window.ts";
 import type { Env } from "../env.ts";
 import { contextOf } from "../log/calls.ts";
@@ -46,7 +47,12 @@ export const COMPLETE = {
 const ofMode = { live: new Completeness(), test: new Completeness() };
 
 const sourcesIn = (env: Env, livemode: boolean): Sources => ({
-  context: () => recordedLogOfMode(env, livemode),
+  context: async () => {
+    const context = await recordedLogOfMode(env, livemode);
+    // A log learns from those who ask it how many databases there are, and must not place events in one that is not bound.
+    if (livemode && !checkBound(env, context.placement).ok) throw new Error("not all events databases are bound");
+    return context;
+  },
   ask: (shard, context, isAwaited) => eventLog(env, shard).progress(contextOf(context), isAwaited),
   oldestLetter: (place) => oldestDeadLetter(eventsDatabase(env, livemode, place)),
 });

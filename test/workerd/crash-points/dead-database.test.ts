@@ -88,7 +88,7 @@ it("while fewer databases are bound than recorded, nothing is taken, changed or 
   // Later than anything that this isolate remembers.
   story.pass(5 * DAY_MS);
   await recordPlacement([{ databases: 5, since: 0 }]);
-  const report = () => story.report(other, "cus_1", new Date(FUTURE).toISOString());
+  const report = (customer = "cus_1", from = other) => story.report(from, customer, new Date(FUTURE).toISOString());
   const refused = { status: 503, body: { error: { code: "databases_changed" } } };
   expect(await report()).toMatchObject(refused);
   expect(await story.reportTogether(["cus_1"])).toMatchObject(refused);
@@ -102,4 +102,8 @@ it("while fewer databases are bound than recorded, nothing is taken, changed or 
   story.pass();
   expect(await report()).toMatchObject({ status: 200 });
   await story.comesTo(2);
+  // No log has heard of the fifth database: it takes none of these.
+  const many = Array.from({ length: 30 }, (_, i) => `cus_many_${i}`);
+  for (const customer of many) expect(await report(customer, aPlainClient())).toMatchObject({ status: 200 });
+  await story.comesTo(1, ...many);
 });

@@ -443,7 +443,15 @@ it("hours of many customers are added up in few statements", async () => {
   );
   await applyEntries(env.TEST_EVENTS, toEntries("events", eventLines(entries)), START);
   const prepare = vi.spyOn(env.TEST_EVENTS, "prepare");
-  const query = { meter, filters: [], keys: [], byCustomer: false, order: "name", after: undefined, limit: 10 } as const;
+  const query = {
+    meter,
+    filters: [],
+    keys: [],
+    byCustomer: false,
+    order: "name",
+    after: undefined,
+    limit: 10,
+  } as const;
   const runs = [{ start: START, end: START + 30 * DAY_MS, length: HOUR_MS }];
   expect(resultOf(await readUsageOfAll(env, { ...query, runs }))).toMatchObject([{ start: START, value: 300n }]);
   // Who they are, and what they used.
