@@ -249,7 +249,7 @@ describe("C3 summaries", () => {
       `/v1/billing/meters/${meter.id}/event_summaries?customer=cus_1&start_time=${today}&end_time=${at}`,
       `/v1/billing/meter_events?meter=${meter.id}&customer=cus_1`,
       `/v1/billing/meter_events?identifier=${unique("none")}`,
-      `/v1/billing/analytics/meter_usage?customer=cus_1&starts_at=${today}&ends_at=${at}`,
+      `/v1/billing/analytics/meter_usage?customer=cus_1&meters[0][meter]=${meter.id}&starts_at=${today}&ends_at=${at}`,
       `/v1/edgemeter/usage?meter=${meter.id}&from=${today}&to=${at}`,
       "/v1/edgemeter/customers",
     ];
