@@ -1,6 +1,6 @@
 // The Workers that are measured: the present one, and that of a commit, each with the settings of its own wrangler.toml.
 import { execFile } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { promisify } from "node:util";
@@ -58,13 +58,14 @@ export const git = async (...args: string[]): Promise<string> =>
 
 export const presentSide = (): Promise<Side> => sideOf("edgemeter", root, false);
 
-/** A commit's Worker. It is built by the tools, and with the packages, that are installed for the present. */
+/** A commit's Worker. It is built with packages of its own, by the tools that are installed for the present. */
 export async function sideAt(commit: string): Promise<Side> {
   const folder = path.join(scratch, commit);
   mkdirSync(folder);
   await git("archive", "--output", `${folder}.tar`, commit);
   await promisify(execFile)("tar", ["-xf", `${folder}.tar`, "-C", folder]);
-  symlinkSync(path.join(root, "node_modules"), path.join(folder, "node_modules"));
+  const options = ["--omit=dev", "--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund"];
+  await promisify(execFile)("npm", ["ci", ...options], { cwd: folder });
   return sideOf("base", folder, true);
 }
 
