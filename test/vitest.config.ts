@@ -14,14 +14,14 @@ const seed = Number(process.env.SEED);
 
 /** A number from the environment: `npm run soak` draws more of what is random. */
 const count = (name: string, usual: number): number => Number(process.env[name] ?? usual);
-const crashKills = count("CRASH_KILLS", 5);
+const crashKills = count("CRASH_KILLS", 4);
 const deployFailures = count("DEPLOY_FAILURES", 2);
 const counts = {
   modelRuns: count("SOAK_RUNS", 30),
   placementRuns: count("PLACEMENT_RUNS", 40),
   growthRuns: count("GROWTH_RUNS", 40),
   archiveRuns: count("ARCHIVE_RUNS", 6),
-  fuzzRequests: count("FUZZ_REQUESTS", 2_000),
+  fuzzRequests: count("FUZZ_REQUESTS", 1_000),
   soakDays: count("SOAK_DAYS", 0),
   outageMinutes: count("OUTAGE_MINUTES", 20),
   crashKills,

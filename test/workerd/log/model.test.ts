@@ -296,7 +296,7 @@ const long = fc.record({
       some(1, commands.grow),
       some(2, commands.archive),
     ),
-    { minLength: 50, maxLength: 60, size: "max" },
+    { minLength: 40, maxLength: 50, size: "max" },
   ),
 });
 
@@ -333,7 +333,7 @@ const growing = fc.record({
       ),
       some(1, commands.growLog),
     ),
-    { minLength: 60, maxLength: 130, size: "max" },
+    { minLength: 50, maxLength: 90, size: "max" },
   ),
 });
 
