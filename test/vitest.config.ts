@@ -21,7 +21,7 @@ const counts = {
   placementRuns: count("PLACEMENT_RUNS", 40),
   growthRuns: count("GROWTH_RUNS", 40),
   archiveRuns: count("ARCHIVE_RUNS", 6),
-  fuzzRequests: count("FUZZ_REQUESTS", 1_000),
+  fuzzRequests: count("FUZZ_REQUESTS", 2_000),
   soakDays: count("SOAK_DAYS", 0),
   outageMinutes: count("OUTAGE_MINUTES", 20),
   crashKills,
